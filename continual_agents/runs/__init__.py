@@ -1,1 +1,10 @@
-""""""
+"""What every run has: a folder, checkpoints, a metrics table, TensorBoard, a progress bar, seeds."""
+
+from .checkpoint import CheckpointError as CheckpointError
+from .checkpoint import Checkpoints as Checkpoints
+from .checkpoint import read_checkpoint as read_checkpoint
+from .random_state import generator_state as generator_state
+from .random_state import set_generator_state as set_generator_state
+from .run import Run as Run
+from .run import RunError as RunError
+from .table import Table as Table

@@ -1,0 +1,244 @@
+"""One run: its folder, and everything written into it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .checkpoint import Checkpoints, write_atomically
+from .environment import describe
+from .interrupt import StopSignal
+from .table import Table
+from .tensorboard import add_hyperparameters, add_run_statistics, add_scalars, flatten, open_writer
+
+
+class RunError(RuntimeError):
+    """The folder cannot be used for this run; the message says why and what to do."""
+
+
+class Run:
+    """A run folder that is written as the run goes and continued by the same command.
+
+    ```
+    config.yaml        the resolved configuration
+    environment.json   versions, machine, command and git state of every session
+    metrics.csv        one row per logging step, bit-identical however often the run was interrupted
+    timing.csv         speeds of this machine, never identical
+    tensorboard/       the same as curves
+    checkpoints/       the last good states
+    ```
+
+    Use `Run.open`, preferably in a `with` block: it holds the folder's lock and turns Ctrl-C and SIGTERM into
+    `stop_requested`.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], lock: IO[str], *, save_seconds: float, keep: int):
+        self.folder = folder
+        self.config = config
+        self._lock = lock
+        self._save_seconds = save_seconds
+        self._checkpoints = Checkpoints(folder / "checkpoints", keep=keep)
+        checkpoint = self._checkpoints.load()
+        self.step = checkpoint["step"] if checkpoint else 0
+        self.state: dict[str, Any] | None = checkpoint["state"]["run"] if checkpoint else None
+        self.finished = bool(checkpoint and checkpoint["state"]["finished"])
+        self._rows: dict[str, int] = checkpoint["state"]["rows"] if checkpoint else {}
+        self._tables: dict[str, Table] = {}
+        self._writer: SummaryWriter | None = None
+        self._signal = StopSignal()
+        self._last_save = time.monotonic()
+        self._save_cost = 0.0
+        self._latest: dict[str, float] = {}
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        *,
+        may_change: Sequence[str] = (),
+        save_seconds: float = 60.0,
+        keep: int = 2,
+    ) -> Run:
+        """Start a run in an empty folder, or continue the one that is there.
+
+        Args:
+            folder: the run folder; made if missing.
+            config: resolved configuration, plain values only.
+            may_change: dotted keys that a continued run may give differently (its length, say).
+            save_seconds: least time between periodic checkpoints, seconds.
+            keep: checkpoints to keep.
+
+        Raises:
+            RunError: another process uses the folder, or it belongs to another configuration.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115 - held until close()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise RunError(f"{folder} is in use by another process: wait for it, or give run.folder=...") from error
+        try:
+            _settle_config(folder, config, may_change)
+            run = cls(folder, config, lock, save_seconds=save_seconds, keep=keep)
+            run._record_session()
+        except BaseException:
+            lock.close()
+            raise
+        return run
+
+    def __enter__(self) -> Run:
+        self._signal.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._signal.__exit__(kind, error, traceback)
+        self.close()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Ctrl-C or SIGTERM came: finish the step, save, leave."""
+        return self._signal.requested
+
+    @property
+    def tensorboard(self) -> SummaryWriter:
+        """The run's `SummaryWriter`, opened at the first use."""
+        if self._writer is None:
+            # without a checkpoint, what a killed predecessor wrote is hidden from step 0 on
+            first_step = 0 if self.state is None else self.step + 1
+            self._writer = open_writer(self.folder / "tensorboard", first_step=first_step)
+            if self.state is None:
+                self._writer.add_text("config", f"```yaml\n{_yaml(self.config)}```", 0)
+        return self._writer
+
+    def table(self, name: str) -> Table:
+        """The table `NAME.csv` of this run, cut to what the last checkpoint counted."""
+        if name not in self._tables:
+            self._tables[name] = Table(self.folder / f"{name}.csv", rows=self._rows.get(name, 0))
+        return self._tables[name]
+
+    def log(
+        self, step: int, metrics: Mapping[str, Any], *, timing: Mapping[str, Any] | None = None, table: bool = True
+    ) -> None:
+        """Write one row of metrics.csv and its TensorBoard scalars.
+
+        Args:
+            step: position of the run (environment steps, examples).
+            metrics: what must be identical in a repeated run; the first call fixes the columns, nan where unknown.
+            timing: speeds and durations, kept apart from the metrics.
+            table: False writes to TensorBoard only.
+        """
+        if table:
+            self.table("metrics").append({"step": step, **metrics})
+        add_scalars(self.tensorboard, step, metrics)
+        self._latest.update({key: float(value) for key, value in metrics.items() if not math.isnan(float(value))})
+        if timing:
+            self.table("timing").append({"step": step, **timing})
+            add_scalars(self.tensorboard, step, timing)
+
+    def log_runs(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        *,
+        groups: Sequence[str] | None = None,
+        timing: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write one row per run of a stack; TensorBoard gets mean and 95% interval of each group.
+
+        Args:
+            step: position of every run.
+            metrics: name -> array `[runs]`.
+            groups: label of each run's setting, `[runs]`.
+            timing: scalars as in `log`.
+        """
+        runs = len(next(iter(metrics.values())))
+        values = {key: value.tolist() if hasattr(value, "tolist") else list(value) for key, value in metrics.items()}
+        self.table("metrics").extend({"step": [step] * runs, "run": range(runs), **values})
+        add_run_statistics(self.tensorboard, step, values, groups)
+        if timing:
+            self.table("timing").append({"step": step, **timing})
+            add_scalars(self.tensorboard, step, timing)
+
+    @contextlib.contextmanager
+    def progress(self, *, total: int, initial: int = 0, unit: str = "steps", description: str = "") -> Any:
+        """A tqdm bar on standard error that starts where the run continues."""
+        bar = tqdm(total=total, initial=initial, unit=unit, unit_scale=True, desc=description, dynamic_ncols=True)
+        with bar:
+            yield bar
+
+    def save_due(self) -> bool:
+        """Whether a periodic checkpoint is due: after `save_seconds`, and so rarely that saving stays under 2%."""
+        return time.monotonic() - self._last_save >= max(self._save_seconds, 50 * self._save_cost)
+
+    def save(self, step: int, state: Mapping[str, Any], *, finished: bool = False) -> None:
+        """Write a checkpoint that the same command continues from. Tables and curves are made durable first."""
+        started = time.monotonic()
+        for table in self._tables.values():
+            table.sync()
+        self.tensorboard.flush()
+        # a table that this session has not touched yet keeps the rows it had
+        rows = {**self._rows, **{name: table.rows for name, table in self._tables.items()}}
+        self._checkpoints.save(step, {"run": dict(state), "rows": rows, "finished": finished})
+        self.step = step
+        self.finished = finished
+        self._last_save = time.monotonic()
+        self._save_cost = self._last_save - started
+
+    def finish(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+        """Save the final state and write hyperparameters with the final metrics for TensorBoard's HParams tab."""
+        final = dict(metrics) if metrics is not None else self._latest
+        add_hyperparameters(self.tensorboard, self.config, final, step)
+        self.save(step, state, finished=True)
+
+    def close(self) -> None:
+        """Close every file and release the folder."""
+        for table in self._tables.values():
+            table.close()
+        self._tables.clear()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._lock.close()
+
+    def _record_session(self) -> None:
+        path = self.folder / "environment.json"
+        sessions = json.loads(path.read_text()) if path.exists() else []
+        sessions.append({"step": self.step, **describe()})
+        write_atomically(path, lambda file: file.write(json.dumps(sessions, indent=2).encode()))
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def _settle_config(folder: Path, config: Mapping[str, Any], may_change: Sequence[str]) -> None:
+    path = folder / "config.yaml"
+    if path.exists():
+        old, new = dict(flatten(yaml.safe_load(path.read_text()))), dict(flatten(config))
+        different = [
+            f"  {key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
+            for key in sorted(old.keys() | new.keys())
+            if key not in may_change and old.get(key, "(absent)") != new.get(key, "(absent)")
+        ]
+        if different:
+            raise RunError(
+                f"{folder} holds a run of another configuration:\n" + "\n".join(different) + "\n"
+                "Continue it with its own settings, or give another run.folder=..."
+            )
+    write_atomically(path, lambda file: file.write(_yaml(config).encode()))

@@ -1,0 +1,218 @@
+import csv
+import math
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from continual_agents.runs import (
+    CheckpointError,
+    Checkpoints,
+    Run,
+    RunError,
+    Table,
+    generator_state,
+    set_generator_state,
+)
+
+CONFIG = {"experiment": {"name": "walk", "steps": 10}, "seed": 0}
+
+
+def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def drive(run: Run, until: int, *, save_at: int | None = None) -> None:
+    """A run whose metric is a running sum of random draws: any lost state shows."""
+    generator = np.random.default_rng(0)
+    total = 0.0
+    if run.state is not None:
+        set_generator_state(generator, run.state["generator"])
+        total = run.state["total"]
+    for step in range(run.step + 1, until + 1):
+        total += float(generator.normal())
+        run.log(step, {"return/mean": total, "plasticity/dead_units": math.nan}, timing={"time/x": 1.0})
+        if step == save_at:
+            run.save(step, {"generator": generator_state(generator), "total": total})
+    if until == 10:
+        run.finish(until, {"generator": generator_state(generator), "total": total})
+
+
+def test_interrupted_run_continues_table_and_curves_exactly(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "a", CONFIG) as run:
+        drive(run, 10)
+    with Run.open(tmp_path / "b", CONFIG) as run:
+        drive(run, 7, save_at=4)  # steps 5 to 7 are lost with the process
+    with Run.open(tmp_path / "b", CONFIG) as run:
+        assert run.step == 4
+        drive(run, 10)
+    assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+    assert curve(tmp_path / "a", "return/mean") == curve(tmp_path / "b", "return/mean")
+    assert [step for step, _ in curve(tmp_path / "b", "return/mean")] == list(range(1, 11))
+    with Run.open(tmp_path / "b", CONFIG) as run:
+        assert run.finished
+
+
+def test_run_killed_before_its_first_checkpoint_starts_over_without_overlap(tmp_path: Path) -> None:
+    with Run.open(tmp_path, CONFIG) as run:
+        drive(run, 3)
+    with Run.open(tmp_path, CONFIG) as run:
+        drive(run, 10)
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 10
+    assert [step for step, _ in curve(tmp_path, "return/mean")] == list(range(1, 11))
+
+
+def test_other_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    Run.open(tmp_path, CONFIG).close()
+    other = {"experiment": {"name": "walk", "steps": 20}, "seed": 1}
+    with pytest.raises(RunError, match=r"experiment.steps: 10 there, 20 asked for\n  seed: 0 there, 1 asked for"):
+        Run.open(tmp_path, other)
+    with pytest.raises(RunError, match="seed") as caught:
+        Run.open(tmp_path, other, may_change=["experiment.steps"])
+    assert "steps" not in str(caught.value)
+
+
+def test_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    with pytest.raises(RunError, match="in use by another process"):
+        Run.open(tmp_path, CONFIG)
+    run.close()
+    Run.open(tmp_path, CONFIG).close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_ask_the_run_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+    script = textwrap.dedent(f"""
+        import os, time
+        from continual_agents.runs import Run
+        with Run.open({str(tmp_path)!r}, {{"seed": 0}}) as run:
+            assert not run.stop_requested
+            os.kill(os.getpid(), {int(number)})
+            time.sleep(0.01)
+            assert run.stop_requested
+            run.save(5, {{}})
+    """)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    with Run.open(tmp_path, {"seed": 0}) as run:
+        assert run.step == 5
+
+
+def test_log_runs_writes_one_row_per_run_and_the_interval_of_each_group(tmp_path: Path) -> None:
+    with Run.open(tmp_path, CONFIG) as run:
+        run.log_runs(100, {"accuracy": torch.tensor([0.2, 0.4, 0.9, 0.9])}, groups=["sgd", "sgd", "cbp", "cbp"])
+    frame = pd.read_csv(tmp_path / "metrics.csv")
+    assert frame["run"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(frame["accuracy"], [0.2, 0.4, 0.9, 0.9], rtol=1e-6)
+    # mean .3, standard deviation .1414, standard error .1: interval .3 -+ .196
+    assert curve(tmp_path, "accuracy/sgd/mean")[0] == pytest.approx((100, 0.3))
+    assert curve(tmp_path, "accuracy/sgd/low")[0] == pytest.approx((100, 0.104), abs=1e-6)
+    assert curve(tmp_path, "accuracy/cbp/high")[0] == pytest.approx((100, 0.9))
+
+
+def test_hyperparameters_and_layout_are_in_the_event_file(tmp_path: Path) -> None:
+    with Run.open(tmp_path, CONFIG) as run:
+        drive(run, 10)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    plugins = events.PluginTagToContent("hparams")
+    assert {"_hparams_/experiment", "_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(plugins)
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
+    assert curve(tmp_path, "final/return/mean")
+
+
+def test_table_cuts_what_came_after_the_checkpoint_and_keeps_bits(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv")
+    values = [0.1 + 0.2, 1e-310, -0.0, math.pi, np.float32(0.1)]
+    for value in values:
+        table.append({"x": value, "n": 1})
+    table.close()
+    table = Table(tmp_path / "t.csv", rows=4)
+    table.append({"x": 7.0})
+    table.close()
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["x"]) for row in rows] == [*[float(v) for v in values[:4]], 7.0]
+    assert rows[-1]["n"] == "nan"
+
+
+def test_table_refuses_a_late_column_and_missing_rows(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv")
+    table.append({"x": 1.0})
+    with pytest.raises(ValueError, match=r"has no column \['y'\]"):
+        table.append({"y": 2.0})
+    table.close()
+    with pytest.raises(ValueError, match="has 1 whole rows but the checkpoint counted 3"):
+        Table(tmp_path / "t.csv", rows=3)
+
+
+def test_damaged_checkpoint_falls_back_to_the_last_good_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"x": torch.full((1000,), float(step))})
+    assert [path.name for path in checkpoints.paths()] == ["step_000000000002.pt", "step_000000000003.pt"]
+    newest = checkpoints.paths()[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="does not match its .sha256; falling back"):
+        content = checkpoints.load()
+    assert content is not None
+    assert content["step"] == 2
+    assert content["state"]["x"][0] == 2
+    checkpoints.paths()[0].with_suffix(".sha256").unlink()
+    with (
+        pytest.warns(UserWarning, match="falling back"),
+        pytest.raises(CheckpointError, match="none of the 2 checkpoints"),
+    ):
+        checkpoints.load()
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("/tmp/continual_agents_trap"),))
+
+
+def test_checkpoint_with_code_is_refused_without_running_it(tmp_path: Path) -> None:
+    from continual_agents.runs import read_checkpoint
+
+    torch.save({"format": 1, "step": 0, "state": Trap()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
+        read_checkpoint(tmp_path / "evil.pt")
+    assert not Path("/tmp/continual_agents_trap").exists()
+
+
+def test_state_that_would_need_code_to_load_is_refused_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"state\['agent'\]\[1\] is a Trap"):
+        Checkpoints(tmp_path).save(0, {"agent": [1.0, Trap()]})
+    assert not Checkpoints(tmp_path).paths()
+
+
+def test_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    from continual_agents.runs import read_checkpoint
+
+    torch.save({"format": 99, "step": 0, "state": {}}, tmp_path / "future.pt")
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 1"):
+        read_checkpoint(tmp_path / "future.pt")
+
+
+def test_generator_states_round_trip_through_a_checkpoint(tmp_path: Path) -> None:
+    torch_generator, numpy_generator = torch.Generator().manual_seed(5), np.random.default_rng(5)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(0, {"torch": generator_state(torch_generator), "numpy": generator_state(numpy_generator)})
+    expected = torch.rand(3, generator=torch_generator), numpy_generator.random(3)
+    content = checkpoints.load()
+    assert content is not None
+    other_torch, other_numpy = torch.Generator(), np.random.default_rng()
+    set_generator_state(other_torch, content["state"]["torch"])
+    set_generator_state(other_numpy, content["state"]["numpy"])
+    assert torch.equal(torch.rand(3, generator=other_torch), expected[0])
+    np.testing.assert_array_equal(other_numpy.random(3), expected[1])
+    with pytest.raises(ValueError, match="is of a 'torch' generator"):
+        set_generator_state(other_numpy, content["state"]["torch"])

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh Linux machine with Python 3.11:
+#   make run    set up, train PPO and continual PPO on changing ground, draw the figure
+#   make test   set up, formatter, linter, type checker, tests
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help run demo test lint format clean
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: $(VENV)/.rl ## set up, train both methods on Slippery Ant, figure and table (about ten minutes)
+	$(BIN)/python -m tools.train experiment=slippery_ant scale=demo method=ppo,continual_backprop seed=0 -m
+	$(BIN)/python -m tools.plot runs/slippery_ant/demo --output runs/slippery_ant/demo
+	@echo "TensorBoard: $(BIN)/tensorboard --logdir runs/slippery_ant/demo"
+
+demo: $(VENV)/.rl ## set up, see plasticity lost and kept on permuted digits (about a minute)
+	$(BIN)/python -m tools.train experiment=permuted_digits scale=demo
+
+test: lint ## set up, check and test everything that is quick
+	$(BIN)/python -m pytest -n 2 --durations=10
+
+lint: $(VENV)/.dev ## formatter, linter, type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## forget the virtual environment and caches, keep the runs
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/.rl: pyproject.toml constraints.txt
+	@$(PYTHON) --version >/dev/null 2>&1 || { echo "$(PYTHON) is not there: install Python 3.11, or make PYTHON=python3.10 ..."; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or two)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[rl]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.rl
+	$(INSTALL) --editable '.[dev]'
+	touch $@

@@ -1,0 +1,218 @@
+"""A method of keeping plasticity: what it asks of the network, of the optimizer, and what it does after each step.
+
+`configs/method/*.yaml` are instances of `Method`; reinforcement learning agents and supervised streams read the same
+files. A stack of runs reads the numbers itself (each may be a list, one per run); an ordinary network calls
+`make_optimizer` and `make_operations`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from continual_agents import surgery
+
+
+class AfterStep(Protocol):
+    """What runs after `optimizer.step()`. Surgery's companions satisfy it as they are."""
+
+    def step(self) -> Any:
+        """Do it once; called after every gradient step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly, as tensors and numbers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+
+    def report(self) -> dict[str, float]:
+        """Numbers for the log, with names that need no prefix but the group's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A named way of training a network on a stream of tasks.
+
+    Args:
+        name: as in tables and figures.
+        network: ingredients that the network's constructor takes (`norm`, `dropout`, `activation`).
+        optimizer: `kind` (adam, sgd), `step_size`, and what that kind takes: `betas`, `eps`, `weight_decay`
+            (coupled L2) for adam; `momentum`, `weight_decay` for sgd.
+        operations: name -> settings of each operation after the step, in order; names are the keys of `OPERATIONS`.
+
+    Raises:
+        ValueError: an unknown optimizer or operation, or a value out of range, naming it and the nearest known one.
+
+    Example:
+        >>> method = Method(name="cbp", optimizer={"kind": "adam", "step_size": 1e-4},
+        ...                 operations={"continual_backprop": {"rate": 1e-4, "maturity": 10_000}})
+        >>> optimizer = method.make_optimizer(net.parameters())
+        >>> operations = method.make_operations(net, optimizer, torch.Generator().manual_seed(0))
+    """
+
+    name: str
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    operations: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind = self.optimizer.get("kind", "adam")
+        if kind not in OPTIMIZERS:
+            raise ValueError(f"method {self.name}: optimizer.kind={kind!r} is unknown{nearest(kind, OPTIMIZERS)}")
+        for name in self.operations:
+            if name not in OPERATIONS:
+                raise ValueError(f"method {self.name}: operation {name!r} is unknown{nearest(name, OPERATIONS)}")
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of this method over `parameters`.
+
+        Raises:
+            ValueError: a negative step size, momentum or weight decay, or betas outside [0, 1).
+        """
+        settings = {key: value for key, value in self.optimizer.items() if key != "kind"}
+        kind = self.optimizer.get("kind", "adam")
+        builder, accepted = OPTIMIZERS[kind]
+        # one method file serves every experiment: what this kind of optimizer has no use for is left unread
+        chosen = {accepted[key]: value for key, value in settings.items() if key in accepted}
+        if "betas" in chosen:
+            chosen["betas"] = tuple(chosen["betas"])
+        return builder(list(parameters), **chosen)
+
+    def make_operations(
+        self,
+        modules: nn.Module | Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> list[AfterStep]:
+        """The after-step operations, attached to `modules` (actor and critic as a mapping).
+
+        Args:
+            modules: the networks whose hidden units are kept alive; output layers are never touched.
+            optimizer: the one that trains them.
+            generator: source of every random draw the operations make.
+        """
+        return [
+            OPERATIONS[name](modules, optimizer, generator, **settings) for name, settings in self.operations.items()
+        ]
+
+
+class Perturb:
+    """The noise of shrink-and-perturb (Ash and Adams 2020): `w <- w + noise * N(0, 1)` for every parameter, each step.
+
+    The shrinking is the optimizer's coupled weight decay, as in the published comparisons.
+
+    Args:
+        parameters: what is perturbed, in place.
+        noise: standard deviation of the noise per step, >= 0.
+        generator: source of the noise.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, noise: float, generator: torch.Generator):
+        if not noise >= 0:
+            raise ValueError(f"perturb.noise={noise}: a standard deviation is at least 0")
+        self.parameters = list(parameters)
+        self.noise = noise
+        self.generator = generator
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Add fresh noise."""
+        size = sum(parameter.numel() for parameter in self.parameters)
+        draw = torch.empty(size, device=self.generator.device).normal_(0.0, self.noise, generator=self.generator)
+        parts = draw.split([parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.add_(part.view_as(parameter).to(parameter.device))
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps done and the generator."""
+        return {"steps": self.steps, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.steps = state["steps"]
+        self.generator.set_state(state["generator"])
+
+    def report(self) -> dict[str, float]:
+        """Nothing to tell but that it runs."""
+        return {"perturbations": float(self.steps)}
+
+
+class PullToInit:
+    """L2 towards the initial weights (Kumar et al. 2023), decoupled: `w <- w + strength * (w_0 - w)` after each step.
+
+    Args:
+        parameters: what is pulled, in place; their values at construction are `w_0`.
+        strength: fraction of the distance per step, in [0, 1].
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, strength: float):
+        if not 0 <= strength <= 1:
+            raise ValueError(f"l2_init.strength={strength}: a fraction of the distance per step lies in [0, 1]")
+        self.parameters = list(parameters)
+        self.initial = [parameter.detach().clone() for parameter in self.parameters]
+        self.strength = strength
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Pull once."""
+        torch._foreach_lerp_(self.parameters, self.initial, self.strength)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The initial weights."""
+        return {"initial": [tensor.clone() for tensor in self.initial]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        for tensor, stored in zip(self.initial, state["initial"], strict=True):
+            tensor.copy_(stored)
+
+    @torch.no_grad()
+    def report(self) -> dict[str, float]:
+        """Root mean square distance from the initial weights."""
+        squares = sum(float((p - w).square().sum()) for p, w in zip(self.parameters, self.initial, strict=True))
+        return {"distance_from_init": (squares / sum(p.numel() for p in self.parameters)) ** 0.5}
+
+
+def _parameters(modules: nn.Module | Mapping[str, nn.Module]) -> list[nn.Parameter]:
+    parts = modules.values() if isinstance(modules, Mapping) else [modules]
+    return [parameter for part in parts for parameter in part.parameters()]
+
+
+Modules = nn.Module | Mapping[str, nn.Module]
+
+OPERATIONS: dict[str, Callable[..., AfterStep]] = {
+    "continual_backprop": lambda modules, optimizer, generator, **settings: surgery.ContinualBackprop(
+        surgery.find(modules), optimizer, generator=generator, **settings
+    ),
+    "redo": lambda modules, optimizer, generator, **settings: surgery.ReDo(
+        surgery.find(modules), optimizer, generator=generator, **settings
+    ),
+    "perturb": lambda modules, optimizer, generator, **settings: Perturb(
+        _parameters(modules), generator=generator, **settings
+    ),
+    "l2_init": lambda modules, optimizer, generator, **settings: PullToInit(_parameters(modules), **settings),
+}
+"""What a method may do after a step: name -> constructor(modules, optimizer, generator, **settings)."""
+
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, str]]] = {
+    "adam": (
+        surgery.Adam,
+        {"step_size": "lr", "betas": "betas", "eps": "eps", "weight_decay": "weight_decay"},
+    ),
+    "sgd": (torch.optim.SGD, {"step_size": "lr", "momentum": "momentum", "weight_decay": "weight_decay"}),
+}
+"""Optimizer kinds: constructor, and what each setting of ours is called there."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`: did you mean 'x'?` or the list of what there is; the end of an error message."""
+    names = [str(item) for item in known]
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else f": one of {', '.join(names)}"

@@ -1,0 +1,70 @@
+"""The imports that must never exist, read from the sources."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("continual_agents", "envs", "supervised", "tools")
+EVERYONE = ("tests",)
+FORBIDDEN = {
+    "continual_agents": ("envs", "supervised", "configs", "tools", "hydra"),
+    "continual_agents/runs": ("continual_agents.agents", "torchrl", "tensordict", "gymnasium", "pybullet"),
+    "continual_agents/plasticity": ("continual_agents.agents", "torchrl", "tensordict", "gymnasium", "pybullet"),
+    "envs": ("continual_agents", "supervised", "tools", "torch", "hydra"),
+    "supervised": ("envs", "continual_agents.agents", "torchrl", "tensordict", "gymnasium", "tools", "hydra"),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, also inside functions; relative imports are resolved."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def hits(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_room_does_not_import_what_is_above_it(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    bad = [(str(path), module) for path in files for module in imports(path) if hits(module, FORBIDDEN[room])]
+    assert not bad
+
+
+def test_nothing_imports_the_tests() -> None:
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    assert not [(str(path), module) for path in files for module in imports(path) if hits(module, EVERYONE)]
+
+
+def test_surgery_imports_torch_and_the_standard_library_only() -> None:
+    allowed = set(sys.stdlib_module_names) | {"torch"}
+    bad = [
+        (path.name, module)
+        for path in (ROOT / "continual_agents/surgery").rglob("*.py")
+        for module in imports(path)
+        if not hits(module, ("continual_agents.surgery",)) and module.split(".")[0] not in allowed
+    ]
+    assert not bad
+
+
+def test_importing_surgery_loads_no_reinforcement_learning_package() -> None:
+    code = (
+        "import sys, continual_agents.surgery;"
+        "print(sorted({'torchrl', 'tensordict', 'gymnasium', 'pybullet', 'hydra', 'numpy.random'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"torchrl", "tensordict", "gymnasium", "pybullet", "hydra"} & set(ast.literal_eval(loaded.stdout))

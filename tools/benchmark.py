@@ -1,4 +1,4 @@
-"""Speed comparisons: `python -m tools.benchmark env|ppo|surgery|streams`. A and B in turn in one run; ratios printed."""
+"""Speed comparisons: `python -m tools.benchmark NAME`. A and B in turn in one run; ratios are printed."""
 
 from __future__ import annotations
 

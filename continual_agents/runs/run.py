@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,18 @@ class Run:
     `stop_requested`.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], lock: IO[str], *, save_seconds: float, keep: int):
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        lock: IO[str],
+        *,
+        save_seconds: float,
+        keep: int,
+        bar_position: int | None,
+    ):
         self.folder = folder
+        self._bar_position = bar_position
         self.config = config
         self._lock = lock
         self._save_seconds = save_seconds
@@ -70,6 +81,7 @@ class Run:
         may_change: Sequence[str] = (),
         save_seconds: float = 60.0,
         keep: int = 2,
+        bar_position: int | None = 0,
     ) -> Run:
         """Start a run in an empty folder, or continue the one that is there.
 
@@ -79,6 +91,7 @@ class Run:
             may_change: dotted keys that a continued run may give differently (its length, say).
             save_seconds: least time between periodic checkpoints, seconds.
             keep: checkpoints to keep.
+            bar_position: line of the progress bar when several runs share a terminal; None draws none.
 
         Raises:
             RunError: another process uses the folder, or it belongs to another configuration.
@@ -93,7 +106,7 @@ class Run:
             raise RunError(f"{folder} is in use by another process: wait for it, or give run.folder=...") from error
         try:
             _settle_config(folder, config, may_change)
-            run = cls(folder, config, lock, save_seconds=save_seconds, keep=keep)
+            run = cls(folder, config, lock, save_seconds=save_seconds, keep=keep, bar_position=bar_position)
             run._record_session()
         except BaseException:
             lock.close()
@@ -178,8 +191,19 @@ class Run:
     @contextlib.contextmanager
     def progress(self, *, total: int, initial: int = 0, unit: str = "steps", description: str = "") -> Any:
         """A tqdm bar on standard error that starts where the run continues."""
-        bar = tqdm(total=total, initial=initial, unit=unit, unit_scale=True, desc=description, dynamic_ncols=True)
-        with bar:
+        # a log file gets a line now and then, a terminal a living bar
+        interval = 0.2 if sys.stderr.isatty() else 30.0
+        with tqdm(
+            total=total,
+            initial=initial,
+            unit=unit,
+            unit_scale=True,
+            desc=description,
+            dynamic_ncols=True,
+            mininterval=interval,
+            position=self._bar_position,
+            disable=self._bar_position is None,
+        ) as bar:
             yield bar
 
     def save_due(self) -> bool:

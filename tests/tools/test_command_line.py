@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from continual_agents.methods import Method
+from tools.command_line import UsageError, compose_config, group_options, plain_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method=continual_backprob"], "method=continual_backprob: no such method; did you mean continual_backprop?"),
+        (["experiment=slipery_ant"], "experiment=slipery_ant: no such experiment; did you mean slippery_ant?"),
+        (["scale=tiny"], "scale=tiny: no such scale; there are demo, paper, smoke"),
+        (["sed=1"], "sed: no such key; did you mean seed?"),
+        (["experiment.step=3"], "experiment.step: no such key; did you mean experiment.steps?"),
+        (["rate=3"], "rate: no such key; did you mean method.operations.continual_backprop.rate?"),
+        (["foo"], "'foo' is not an override: write key=value, or --help for what there is"),
+        (["method=ppo,redoo", "seed=0"], "method=redoo: no such method; did you mean redo?"),
+    ],
+)
+def test_wrong_words_get_one_line_with_the_nearest_right_one(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compose_config(words)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
+@pytest.mark.parametrize("experiment", group_options("experiment"))
+def test_every_experiment_composes_at_every_scale_with_every_method(experiment: str, scale: str) -> None:
+    for method in group_options("method"):
+        config = plain_config(compose_config([f"experiment={experiment}", f"scale={scale}", f"method={method}"]))
+        assert config["scale"] == scale
+        assert Method(**config["method"]).name == method
+
+
+def test_paper_scale_is_the_published_table() -> None:
+    """Dohare et al. 2024, extended data: PPO and continual PPO on Slippery Ant."""
+    experiment = plain_config(compose_config(["scale=paper"]))["experiment"]
+    agent, friction = experiment["agent"], experiment["environment"]["friction"]
+    assert experiment["steps"] == 20_000_000
+    assert (friction["low"], friction["high"], friction["change_every"]) == (0.02, 2.0, 2_000_000)
+    assert (agent["batch"], agent["epochs"], agent["batch"] // agent["minibatch"]) == (2048, 10, 16)
+    assert (agent["discount"], agent["gae_lambda"], agent["clip"]) == (0.99, 0.95, 0.2)
+    assert (agent["value_coefficient"], agent["entropy_coefficient"]) == (1.0, 0.0)
+    assert agent["max_gradient_norm"] is None
+    assert experiment["network"] == {"hidden": [256, 256], "activation": "relu"}
+
+    def method(name: str) -> Method:
+        return Method(**plain_config(compose_config(["scale=paper", f"method={name}"]))["method"])
+
+    standard = {"kind": "adam", "step_size": 1e-4, "betas": [0.9, 0.999], "momentum": 0.0, "weight_decay": 0.0}
+    tuned = standard | {"betas": [0.99, 0.99]}
+    assert method("ppo").optimizer == standard
+    assert method("tuned_adam").optimizer == tuned
+    assert method("l2").optimizer == tuned | {"weight_decay": 1e-3}
+    pair = method("continual_backprop_l2")
+    assert pair.optimizer == tuned | {"weight_decay": 1e-4}
+    assert pair.operations == {
+        "continual_backprop": {"rate": 1e-4, "maturity": 10_000, "decay": 0.99, "utility": "contribution"}
+    }
+    assert method("redo").operations == {"redo": {"threshold": 0.1, "period": 100}}
+
+
+def test_value_of_a_group_override_reaches_the_config() -> None:
+    config = plain_config(compose_config(["method.operations.continual_backprop.rate=1e-6", "experiment.steps=7"]))
+    assert config["method"]["operations"]["continual_backprop"]["rate"] == 1e-6
+    assert config["experiment"]["steps"] == 7
+
+
+def test_help_names_the_groups_and_the_way_on() -> None:
+    command = [sys.executable, "-m", "tools.train", "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+    for word in ("experiment: ", "method: ", "scale: ", "method=ppo,continual_backprop -m", "tensorboard --logdir"):
+        assert word in text

@@ -129,8 +129,11 @@ class PlasticityIndex:
 
     @property
     def verdict(self) -> str:
-        """ "loses", "gains" or "keeps" by whether the interval of `change` excludes 0; "unknown" for a single run."""
-        if self.runs < 2:
+        """Whether the interval of `change` excludes 0: "loses", "gains" or "keeps"; "unknown" below 5 runs.
+
+        Four runs that all change in one direction happen by chance once in eight times.
+        """
+        if self.runs < 5:
             return "unknown"
         if self.change.high < 0:
             return "loses"

@@ -84,11 +84,11 @@ def test_plasticity_index_by_hand():
     assert index.slope.value.item() == -1.5
     assert (index.change.low.item(), index.change.high.item()) == (-4.0, -2.0)
     assert index.runs == 2
-    assert index.verdict == "loses"
+    assert index.verdict == "unknown"  # too few runs to say
 
 
 def test_plasticity_index_ends_average_and_errors_flip():
-    values = torch.tensor([[1.0, 2.0, 3.0, 5.0], [1.0, 2.0, 4.0, 6.0]])
+    values = torch.tensor([[1.0, 2.0, 3.0, 5.0], [1.0, 2.0, 4.0, 6.0]]).repeat(3, 1)
     index = plasticity.plasticity_index(values, ends=2, higher_is_better=False)
     assert index.first.value.item() == 1.5
     assert index.last.value.item() == 4.5

@@ -1,0 +1,275 @@
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from tests.tools.made_up import agent_run, stream_run
+from tools import plot
+from tools.figures import agent, estimates, folders, stream, style, table, tidy
+
+
+@pytest.fixture(scope="module")
+def ants(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ants")
+    for method, decay in (("ppo", 0.2), ("continual_backprop", 0.0)):
+        for seed in range(5):
+            agent_run(root / method / f"seed_{seed}", method=method, seed=seed, decay=decay, steps=270_000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    root = tmp_path_factory.mktemp("streams")
+    for method, loss in (("backprop", 0.005), ("continual_backprop", 0.0)):
+        stream_run(root / method, method=method, loss=loss, step_sizes=(0.001, 0.01))
+    return root
+
+
+def lines(axes):
+    """Curves drawn, by colour; the vertical task lines are grey and left out."""
+    return {line.get_color(): line.get_xydata() for line in axes.lines if line.get_color() != "#999999"}
+
+
+def test_agent_figure_shows_the_numbers_of_the_folders(ants):
+    runs = folders.read_folders([ants])
+    figure = agent.agent_figure(agent.compare(runs))
+    strip, returns, dead, rank = figure.axes
+    assert returns.get_title(loc="left") == "return per episode, mean and 95% interval"
+    assert dead.get_title(loc="left") == "dead units (%)"
+    assert "rank" in rank.get_title(loc="left")
+    assert "friction" in strip.get_title(loc="left")
+    drawn = lines(returns)[style.looks(["PPO"])["PPO"]["color"]]
+    # by hand: bins of 5,000 steps; the fourth bin is (15000, 20000]
+    assert drawn[3, 0] == 17_500
+    means = []
+    for seed in range(5):
+        episodes = pd.read_csv(ants / "ppo" / f"seed_{seed}" / "episodes.csv")
+        inside = (episodes["step"] > 15_000) & (episodes["step"] <= 20_000)
+        means.append(episodes.loc[inside, "return"].mean())
+    assert drawn[3, 1] == pytest.approx(np.mean(means))
+    shown = lines(dead)[style.looks(["PPO"])["PPO"]["color"]]
+    metrics = pd.concat(pd.read_csv(ants / "ppo" / f"seed_{seed}" / "metrics.csv") for seed in range(5))
+    assert shown[:, 1].max() == pytest.approx(100 * metrics["plasticity/dead_units"].max(), abs=3)
+    changes = [line.get_xdata()[0] for line in returns.lines if line.get_color() == "#999999"]
+    assert changes == pytest.approx([100_000, 200_000], abs=1_100)  # at the first episode end after the boundary
+
+
+def test_labels_sit_at_the_line_ends_and_say_n(ants):
+    figure = agent.agent_figure(agent.compare(folders.read_folders([ants])))
+    for axes in figure.axes[1:]:
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 2
+        assert not boxes[0].overlaps(boxes[1])
+        for text, data in zip(axes.texts, [lines(axes)[text.get_color()] for text in axes.texts], strict=True):
+            height = axes.transAxes.inverted().transform(axes.transData.transform(data[-1]))[1]
+            assert text.xyann[1] == pytest.approx(height, abs=0.2)
+    assert {text.get_text() for text in figure.axes[1].texts} == {"PPO (n=5)", "continual backprop (n=5)"}
+
+
+def test_one_sequence_of_frictions_is_drawn_as_bands(tmp_path):
+    for method in ("ppo", "continual_backprop"):
+        agent_run(tmp_path / method, method=method, steps=150_000)
+    figure = agent.agent_figure(agent.compare(folders.read_folders([tmp_path])))
+    returns = figure.axes[0]
+    assert returns.get_title(loc="left") == "return per episode, single runs"
+    friction = sorted(pd.read_csv(tmp_path / "ppo" / "episodes.csv")["friction"].unique(), reverse=True)
+    written = [text.get_text() for text in returns.texts if "n=" not in text.get_text()]
+    assert written == [f"friction {friction[0]:.2g}", f"{friction[1]:.2g}"]
+    colours = [patch.get_facecolor() for patch in returns.patches]
+    norm = agent._friction_norm(pd.DataFrame({"friction": friction}))
+    assert colours == [pytest.approx(agent.ICE(norm(value))) for value in friction]
+
+
+def test_iqm_from_eight_runs_on(tmp_path):
+    for seed in range(8):
+        agent_run(tmp_path / f"seed_{seed}", seed=seed, steps=20_000)
+    bad = pd.read_csv(tmp_path / "seed_0" / "episodes.csv")
+    bad["return"] = -1e6  # one diverged run: the interquartile mean does not care
+    bad.to_csv(tmp_path / "seed_0" / "episodes.csv", index=False)
+    figure = agent.agent_figure(agent.compare(folders.read_folders([tmp_path])))
+    returns = next(axes for axes in figure.axes if "return" in axes.get_title(loc="left"))
+    assert "interquartile mean" in returns.get_title(loc="left")
+    (curve,) = lines(returns).values()
+    assert curve[:, 1].min() > -500
+
+
+def test_summary_table_of_agents_by_hand(ants):
+    summary = plot.summary_table([ants]).set_index("setting")
+    assert list(summary.index) == ["continual backprop", "PPO"]
+    ends = {0: [], 2: []}
+    for seed in range(5):
+        episodes = pd.read_csv(ants / "ppo" / f"seed_{seed}" / "episodes.csv")
+        for task, values in ends.items():
+            start = episodes.loc[episodes["task"] == task - 1, "step"].max() if task else 0
+            one = episodes[episodes["task"] == task]
+            late = one["step"] > one["step"].max() - (one["step"].max() - start) / 4
+            values.append(one.loc[late, "return"].mean())
+    row = summary.loc["PPO"]
+    assert row["n"] == 5
+    assert row["tasks"] == 3
+    assert row["first"] == pytest.approx(np.mean(ends[0]))
+    assert row["last"] == pytest.approx(np.mean(ends[2]))
+    assert row["change"] == pytest.approx(np.mean(ends[2]) - np.mean(ends[0]))
+    assert row["last_low"] < row["last"] < row["last_high"]
+    assert row["verdict"] == "loses"
+    lasts = [
+        pd.read_csv(ants / "ppo" / f"seed_{s}" / "metrics.csv")["plasticity/dead_units"].dropna() for s in range(5)
+    ]
+    assert row["dead_units"] == pytest.approx(np.mean([one.iloc[-1] for one in lasts]))
+
+
+def test_a_stub_of_a_last_task_is_left_out():
+    steps = np.arange(1000, 21_001, 1000)
+    episodes = pd.DataFrame({"step": steps, "task": (steps > 10_000) * 1 + (steps > 20_000), "performance": steps})
+    # tasks end at 10,000 and 20,000; the third has 1,000 steps only; the last quarter is (7500, 10000], (17500, 20000]
+    assert table.returns_at_task_ends(episodes) == [9_000.0, 19_000.0]
+
+
+def test_stream_figure_shows_the_numbers_of_the_folders(streams):
+    data = tidy.tidy(folders.read_folders([streams]))
+    assert data.parameters == ["step_size"]
+    assert set(data.settings) == {
+        f"{method}, step size {size}" for method in ("backprop", "continual backprop") for size in ("0.001", "0.01")
+    }
+    figure = stream.stream_figure(data)
+    top = figure.axes[0]
+    assert top.get_title(loc="left") == "accuracy per task, mean and 95% interval"
+    assert [axes.get_title(loc="left") for axes in figure.axes[1:]] == [
+        "dead units (%)",
+        "mean |weight|",
+        "effective rank",
+    ]
+    metrics = pd.read_csv(streams / "backprop" / "metrics.csv")
+    expected = metrics[metrics["run"] >= 5].groupby("task/index")["accuracy"].mean()  # runs 5-9 have step size .01
+    colour = style.looks(data.settings)["backprop, step size 0.01"]["color"]
+    np.testing.assert_allclose(lines(top)[colour][:, 1], expected)
+
+
+def test_sweep_figure(streams):
+    data = tidy.tidy(folders.read_folders([streams]))
+    small, large, last = stream.sweep_figure(data).axes
+    assert [axes.get_title(loc="left") for axes in (small, large, last)] == [
+        "step size 0.001", "step size 0.01", "last tasks",
+    ]  # fmt: skip
+    metrics = pd.read_csv(streams / "backprop" / "metrics.csv")
+    late = metrics[(metrics["task/index"] >= 36) & (metrics["run"] >= 5)]["accuracy"].mean()
+    colour = style.looks(["backprop"])["backprop"]["color"]
+    curve = next(line.get_xydata() for line in last.lines if line.get_color() == colour and len(line.get_xdata()) == 2)
+    assert curve[1] == pytest.approx([0.01, late])
+
+
+def test_errors_are_better_when_low(tmp_path):
+    stream_run(tmp_path / "a", method="backprop", loss=0.005, measure="error")
+    row = plot.summary_table([tmp_path]).iloc[0]
+    assert row["measure"] == "error"
+    assert row["last"] > row["first"]
+    assert row["change"] < 0
+    assert row["verdict"] == "loses"
+
+
+def test_plot_runs_writes_figures_and_tables(ants, streams, tmp_path):
+    path = plot.plot_runs([ants, streams], tmp_path / "figures")
+    assert path == tmp_path / "figures" / "slippery_ant.png"
+    names = {file.name for file in path.parent.iterdir()}
+    figures = {
+        f"{name}{end}"
+        for name in ("slippery_ant", "permuted_digits", "permuted_digits_sweep")
+        for end in (".png", ".svg")
+    }
+    assert names == figures | {"table.csv", "table.md"}
+    picture = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    for colour in ("#0072B2", "#D55E00"):
+        wanted = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+        assert (np.abs(picture.astype(int) - wanted).sum(1) < 12).sum() > 500, colour
+    written = pd.read_csv(path.parent / "table.csv")
+    assert list(written.columns) == list(table.COLUMNS)
+    pd.testing.assert_frame_equal(written, plot.summary_table([ants, streams]), check_dtype=False)
+    text = (path.parent / "table.md").read_text().splitlines()
+    assert len(text) == 2 + len(written)
+    assert len({len(line) for line in text}) == 1
+
+
+def test_same_folders_same_files(ants, tmp_path):
+    one, other = (plot.plot_runs([ants], tmp_path / name) for name in "ab")
+    for end in (".png", ".svg"):
+        assert one.with_suffix(end).read_bytes() == other.with_suffix(end).read_bytes()
+
+
+def test_settings_that_differ_become_labels_and_seeds_do_not(tmp_path):
+    for rate in (1e-4, 1e-5):
+        for seed in range(2):
+            operations = {"name": "continual_backprop", "operations": {"continual_backprop": {"rate": rate}}}
+            folder = tmp_path / f"{rate}" / f"{seed}"
+            agent_run(folder, seed=seed, steps=5_000)
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            (folder / "config.yaml").write_text(yaml.safe_dump(config | {"method": operations}))
+    data = agent.compare(folders.read_folders([tmp_path]))
+    assert data.settings == ["continual backprop, rate 0.0001", "continual backprop, rate 1e-05"]
+    assert [data.replicates(setting) for setting in data.settings] == [2, 2]
+
+
+def test_a_killed_run_with_half_a_line_is_read(tmp_path):
+    folder = agent_run(tmp_path / "run", steps=10_000)
+    whole = len(pd.read_csv(folder / "metrics.csv"))
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("12288,3.5,0.")
+    assert len(folders.read_folder(folder).metrics) == whole
+
+
+def test_nothing_to_read_is_one_clear_message(tmp_path, capsys):
+    with pytest.raises(folders.FolderError, match=r"holds config\.yaml and metrics\.csv"):
+        plot.plot_runs([tmp_path], tmp_path)
+    with pytest.raises(folders.FolderError, match="is not a folder"):
+        plot.summary_table([tmp_path / "absent"])
+    with pytest.raises(SystemExit):
+        plot.main([str(tmp_path)])
+    assert "no run in" in capsys.readouterr().err
+
+
+def test_command_prints_the_table_and_the_paths(ants, tmp_path, capsys):
+    plot.main([str(ants), "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "| continual backprop " in printed
+    assert printed.rstrip().endswith(str(tmp_path / "slippery_ant.png"))
+
+
+def test_nice_width():
+    assert estimates.nice_width(409_600, 60) == 10_000
+    assert estimates.nice_width(20_000_000, 60) == 500_000
+    assert estimates.nice_width(100, 50) == 2
+    assert estimates.nice_width(50, 50) == 1
+
+
+def test_binned_bridges_gaps_inside_only():
+    records = pd.DataFrame(
+        {"replicate": ["a"] * 4 + ["b"], "step": [1, 10, 35, 40, 15], "x": [1.0, 3.0, 8.0, 10.0, 7.0]}
+    )
+    values = estimates.binned(records, "x", position="step", edges=np.array([0, 10, 20, 30, 40, 50]))
+    np.testing.assert_array_equal(values[0], [2.0, 2.0 + 7 / 3, 2.0 + 14 / 3, 9.0, np.nan])
+    np.testing.assert_array_equal(values[1], [np.nan, 7.0, np.nan, np.nan, np.nan])
+
+
+def test_estimate_uses_the_runs_that_are_there():
+    values = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan]])
+    value, low, high = estimates.estimate(values)
+    np.testing.assert_array_equal(value, [2.0, 2.0, np.nan])
+    np.testing.assert_array_equal(low, [1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(high, [3.0, np.nan, np.nan])
+
+
+def test_spread_keeps_order_and_distance():
+    wanted = np.array([0.5, 0.5, 0.9, 0.52])
+    centres = style.spread(wanted, np.full(4, 0.1))
+    assert centres[2] == pytest.approx(0.9)
+    assert centres[0] < centres[1] < centres[3] < centres[2]
+    assert np.diff(np.sort(centres)).min() >= 0.1 - 1e-9
+    assert np.mean(centres[[0, 1, 3]]) == pytest.approx(np.mean(wanted[[0, 1, 3]]))
+
+
+def test_colours_of_methods_do_not_depend_on_the_company():
+    alone = style.looks(["PPO"])["PPO"]
+    assert style.looks(["continual backprop", "L2", "something new", "PPO"])["PPO"] == alone
+    many = style.looks([f"m{k}" for k in range(7)])
+    assert len({(look["color"], str(look["linestyle"])) for look in many.values()}) == 7

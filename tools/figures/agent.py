@@ -1,0 +1,207 @@
+"""The reinforcement learning figure: return over steps, what changed, and the network's plasticity below."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
+
+from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
+from .folders import RunFolder, setting_labels
+from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
+
+BINS = 60
+"""Most bins over the whole run; each averages the episodes that ended in it."""
+
+ICE = LinearSegmentedColormap.from_list("ice", ["#c3ddf3", "#ffffff"])
+"""Slippery ground is blue, rough ground white: pale enough to draw on."""
+
+STRONG_ICE = LinearSegmentedColormap.from_list("strong ice", ["#3d8fd1", "#f1efe8"])
+"""The same for a strip of its own."""
+
+PANELS = {
+    "plasticity/dead_units": ("dead units (%)", 100.0),
+    "plasticity/effective_rank": ("effective rank of the hidden layers", 1.0),
+}
+"""Columns of metrics.csv shown below the return: title and factor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs of one experiment in long form.
+
+    Attributes:
+        episodes: columns `setting`, `replicate`, `step`, `performance`, `task`, `friction`; one row per episode, or per
+            row of metrics.csv where there is no episodes.csv.
+        metrics: the rows of all metrics.csv with `setting` and `replicate`.
+        settings: labels in the order given.
+    """
+
+    experiment: str
+    episodes: pd.DataFrame
+    metrics: pd.DataFrame
+    settings: list[str]
+
+    def replicates(self, setting: str) -> int:
+        """Number of runs of a setting."""
+        return int(self.metrics.loc[self.metrics["setting"] == setting, "replicate"].nunique())
+
+
+def compare(runs: list[RunFolder]) -> Comparison:
+    """Put runs of one experiment into long form. One folder is one replicate; what the labels say makes a setting."""
+    labels = setting_labels(runs)
+    episodes, metrics = [], []
+    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        mark = {"setting": label, "replicate": number}
+        metrics.append(run.metrics.assign(**mark))
+        episodes.append(_episodes(run).assign(**mark))
+    return Comparison(
+        runs[0].experiment, pd.concat(episodes), pd.concat(metrics), sorted(dict.fromkeys(labels), key=_preference)
+    )
+
+
+def plot_agent(runs: list[RunFolder], path: Path) -> Path:
+    """Draw the comparison of reinforcement learning runs of one experiment into `path` (PNG, and SVG beside it)."""
+    with style():
+        return save(agent_figure(compare(runs)), path)
+
+
+def agent_figure(data: Comparison) -> Figure:
+    """Friction of each seed where they differ, return over steps, and one panel per logged member of `PANELS`."""
+    panels = {column: text for column, text in PANELS.items() if _has(data.metrics, column)}
+    stretches = _stretches(data.episodes)
+    heights = [2.4, *[1.05] * len(panels)]
+    grounds = _distinct_grounds(stretches)
+    if len(grounds) > 1:
+        heights.insert(0, min(0.6, 0.09 * len(grounds)))
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.42 * len(heights)))
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights, hspace=0.42 / float(np.mean(heights)))
+    figure.subplots_adjust(left=0.11, right=0.76, top=0.95, bottom=0.08)
+    axes = [figure.add_subplot(grid[k]) for k in range(len(heights))]
+    end = float(data.metrics["step"].max())
+    width = nice_width(end, BINS)
+    edges = np.arange(0.0, end + width, width)
+    if len(grounds) > 1:
+        _friction_strip(axes.pop(0), grounds, _friction_norm(stretches), end)
+    statistic = _curves(axes[0], data, data.episodes, "performance", edges, factor=1.0, counts=True)
+    axes[0].set_title(f"return per episode, {statistic}", loc="left")
+    for panel, (column, (title, factor)) in zip(axes[1:], panels.items(), strict=True):
+        _curves(panel, data, data.metrics, column, edges, factor=factor, counts=False, bottom=0.0)
+        panel.set_title(title, loc="left")
+    for panel in axes:
+        _task_bands(panel, stretches, label=panel is axes[0])
+        panel.set_xlim(0, end)
+        panel.xaxis.set_major_formatter(thousands)
+        panel.tick_params(labelbottom=panel is axes[-1])
+    axes[-1].set_xlabel("environment steps")
+    return figure
+
+
+def _curves(
+    axes: Axes, data: Comparison, records: pd.DataFrame, column: str, edges: np.ndarray, *, factor: float,
+    counts: bool, bottom: float | None = None,
+) -> str:  # fmt: skip
+    """Draw a curve per setting and label the ends, with the number of runs if `counts`; say which statistic it is."""
+    look = looks(data.settings)
+    numbers = {setting: data.replicates(setting) for setting in data.settings}
+    iqm = counts and min(numbers.values()) >= ENOUGH_FOR_IQM
+    ends: dict[str, tuple[float, str]] = {}
+    for setting in data.settings:
+        values = factor * binned(records[records["setting"] == setting], column, position="step", edges=edges)
+        curve = estimate(values, iqm=iqm)
+        draw_curve(axes, (edges[:-1] + edges[1:]) / 2, curve, look[setting])
+        known = curve[0][np.isfinite(curve[0])]
+        label = f"{setting} (n={numbers[setting]})" if counts else setting
+        ends[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
+    axes.margins(x=0)
+    axes.set_ylim(bottom=bottom)
+    label_ends(axes, ends)
+    if max(numbers.values()) == 1:
+        return "single runs"
+    return f"{'interquartile mean' if iqm else 'mean'} and 95% interval"
+
+
+def _friction_strip(axes: Axes, grounds: list[pd.DataFrame], norm: LogNorm, end: float) -> None:
+    """One row per sequence of frictions, its friction as colour."""
+    for row, one in enumerate(grounds):
+        spans = list(zip(one["start"], one["end"] - one["start"], strict=True))
+        axes.broken_barh(spans, (row, 0.85), facecolors=STRONG_ICE(norm(one["friction"])), linewidth=0)
+    axes.set_title("friction by seed, blue is slippery", loc="left")
+    axes.set_xlim(0, end)
+    axes.set_ylim(len(grounds), 0)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(bottom=False, labelbottom=False)
+
+
+def _task_bands(axes: Axes, stretches: pd.DataFrame, *, label: bool) -> None:
+    """Ground behind the curves: coloured by friction where all runs had the same, else lines at the mean change."""
+    if stretches["task"].nunique() < 2:
+        return
+    if len(_distinct_grounds(stretches)) != 1:
+        for start in stretches.groupby("task")["start"].mean().iloc[1:]:
+            axes.axvline(start, color="#999999", linewidth=0.6, zorder=0)
+        return
+    norm = _friction_norm(stretches)
+    for _, one in stretches.groupby("task"):
+        start, end, friction = one["start"].mean(), one["end"].max(), one["friction"].iloc[0]
+        axes.axvspan(start, end, color=ICE(norm(friction)), linewidth=0, zorder=-1)
+        axes.axvline(start, color="white", linewidth=1.0, zorder=-0.5)
+        if label and stretches["task"].nunique() <= 12:
+            text = f"friction {friction:.2g}" if start == 0 else f"{friction:.2g}"
+            place: Any = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top"}
+            axes.text((start + end) / 2, 0.985, text, size=7, color="#555555", **place)
+
+
+def _friction_norm(stretches: pd.DataFrame) -> LogNorm:
+    low, high = stretches["friction"].min(), stretches["friction"].max()
+    return LogNorm(min(low, 0.02), max(high, 2.0))
+
+
+def _stretches(episodes: pd.DataFrame) -> pd.DataFrame:
+    """First and last step of every task of every run: columns `replicate`, `task`, `start`, `end`, `friction`."""
+    rows = []
+    for replicate, one in episodes.groupby("replicate", sort=False):
+        start = 0.0
+        for task, part in one.groupby("task"):
+            end = float(part["step"].max())
+            rows.append((replicate, task, start, end, float(part["friction"].iloc[-1])))
+            start = end
+    return pd.DataFrame(rows, columns=["replicate", "task", "start", "end", "friction"])
+
+
+def _distinct_grounds(stretches: pd.DataFrame) -> list[pd.DataFrame]:
+    """The different sequences of frictions that runs met; runs of one seed share theirs, whatever their method."""
+    longest: dict[tuple[float, ...], pd.DataFrame] = {}
+    known = stretches[stretches["friction"].notna()]
+    for _, one in sorted(known.groupby("replicate"), key=lambda pair: -len(pair[1])):
+        sequence = tuple(one["friction"].round(9))
+        if not any(other[: len(sequence)] == sequence for other in longest):
+            longest[sequence] = one
+    return [longest[sequence] for sequence in sorted(longest)]
+
+
+def _episodes(run: RunFolder) -> pd.DataFrame:
+    if run.episodes is not None:
+        table = run.episodes.rename(columns={"return": "performance"})
+    else:
+        names = {"return/mean": "performance", "task/friction": "friction", "task/index": "task"}
+        table = run.metrics.rename(columns=names)
+    for column, default in (("task", 0), ("friction", np.nan), ("performance", np.nan)):
+        if column not in table.columns:
+            table = table.assign(**{column: default})
+    return table[["step", "performance", "task", "friction"]]
+
+
+def _has(metrics: pd.DataFrame, column: str) -> bool:
+    return column in metrics.columns and bool(metrics[column].notna().any())
+
+
+def _preference(label: str) -> tuple[bool, str]:
+    return (not label.startswith("continual backprop"), label)

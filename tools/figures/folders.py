@@ -1,0 +1,171 @@
+"""Reading run folders: which there are, what they hold, how they are called."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+IGNORED = ("seed", "folder", "threads", "device", "save_seconds", "progress", "experiment.steps", "method.name")
+"""Configuration keys (or their prefixes) that do not make a different setting of the same method."""
+
+METHOD_NAMES = {
+    "ppo": "PPO",
+    "backprop": "backprop",
+    "tuned_adam": "tuned Adam",
+    "l2": "L2",
+    "l2_init": "L2 to initial weights",
+    "shrink_and_perturb": "shrink and perturb",
+    "redo": "ReDo",
+    "continual_backprop": "continual backprop",
+    "continual_backprop_l2": "continual backprop + L2",
+}
+
+
+class FolderError(ValueError):
+    """A folder that is not, or holds not, a finished or running run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """What one run folder holds.
+
+    Attributes:
+        path: the folder.
+        config: config.yaml.
+        metrics: metrics.csv.
+        episodes: episodes.csv of a reinforcement learning run, else None.
+        runs: runs.csv of a stack, one row per run with its settings, else None.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    metrics: pd.DataFrame
+    episodes: pd.DataFrame | None = None
+    runs: pd.DataFrame | None = None
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return _name(self.config.get("experiment"), self.path.name)
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return _name(self.config.get("method"), "unnamed")
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the rows of metrics.csv belong to the runs of a stack."""
+        return "run" in self.metrics.columns
+
+
+def find_folders(paths: Iterable[Path | str]) -> list[Path]:
+    """Run folders in `paths`: those folders themselves, or every one below them.
+
+    Raises:
+        FolderError: a path that is no folder, or no run below any of them, naming what a run folder holds.
+    """
+    found: dict[Path, None] = {}
+    given = [Path(path) for path in paths]
+    for path in given:
+        if not path.is_dir():
+            raise FolderError(f"{path} is not a folder: give run folders, or a folder that holds some")
+        candidates = [path] if (path / "config.yaml").exists() else sorted(p.parent for p in path.rglob("config.yaml"))
+        found.update(dict.fromkeys(folder for folder in candidates if (folder / "metrics.csv").exists()))
+    if not found:
+        names = ", ".join(map(str, given)) or "nothing given"
+        raise FolderError(f"no run in {names}: a run folder holds config.yaml and metrics.csv")
+    return list(found)
+
+
+def read_folder(path: Path) -> RunFolder:
+    """Read one run folder; a half-written last line of a running or killed run is left out.
+
+    Raises:
+        FolderError: the tables are empty or lack the column `step`.
+    """
+    config = yaml.safe_load((path / "config.yaml").read_text()) or {}
+    metrics = _read_table(path / "metrics.csv")
+    if metrics is None or "step" not in metrics.columns:
+        raise FolderError(f"{path}/metrics.csv holds no rows with a column 'step': nothing was logged yet")
+    return RunFolder(path, config, metrics, _read_table(path / "episodes.csv"), _read_table(path / "runs.csv"))
+
+
+def read_folders(paths: Iterable[Path | str]) -> list[RunFolder]:
+    """Every run below `paths` that has logged something."""
+    runs, problems = [], []
+    for path in find_folders(paths):
+        try:
+            runs.append(read_folder(path))
+        except FolderError as error:
+            problems.append(str(error))
+    if not runs:
+        raise FolderError("\n".join(problems))
+    return runs
+
+
+def setting_labels(runs: list[RunFolder]) -> list[str]:
+    """A label per folder: the method, and whatever else differs among folders of the same experiment and method.
+
+    Example: two runs of continual backprop with rates 1e-4 and 1e-5 become "continual backprop, rate 0.0001" and
+    "continual backprop, rate 1e-05"; seeds never make a label.
+    """
+    labels = []
+    flat = [flatten(run.config) for run in runs]
+    for run, config in zip(runs, flat, strict=True):
+        alike = [
+            other
+            for peer, other in zip(runs, flat, strict=True)
+            if (peer.experiment, peer.method) == (run.experiment, run.method)
+        ]
+        keys = [key for key in config if is_setting(key) and len({str(other.get(key)) for other in alike}) > 1]
+        labels.append(", ".join([method_label(run.method), *(f"{short(key)} {config[key]}" for key in keys)]))
+    return labels
+
+
+def method_label(method: str) -> str:
+    """How a method is called in figures."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def short(key: str) -> str:
+    """Last part of a dotted key, with spaces."""
+    return key.rsplit(".", 1)[-1].replace("_", " ")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_setting(key: str) -> bool:
+    """Whether a configuration key says what was compared, not merely where, when or with which seed it ran."""
+    return not any(key == ignored or key.startswith(f"{ignored}.") for ignored in IGNORED)
+
+
+def _name(entry: Any, default: str) -> str:
+    if isinstance(entry, Mapping):
+        entry = entry.get("name")
+    return str(entry) if entry else default
+
+
+def _read_table(path: Path) -> pd.DataFrame | None:
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]  # a process killed while writing leaves half a line
+    if whole.count("\n") < 2:
+        return None
+    return pd.read_csv(io.StringIO(whole))

@@ -1,0 +1,150 @@
+"""How figures look: colours that colour-blind readers tell apart, labels at the line ends, no legend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 5.5
+"""Figure width in inches: the text width of a one-column page; fonts stay readable when it is set at 3.4 inches."""
+
+# Okabe and Ito 2008 (yellow left out: too pale for lines), most used first; dashes say the same without colour
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1, 1, 1)), ":")
+PREFERRED = {
+    "continual backprop": 0,
+    "PPO": 1,
+    "backprop": 1,
+    "L2": 2,
+    "shrink and perturb": 3,
+    "ReDo": 4,
+    "tuned Adam": 5,
+    "continual backprop + L2": 6,
+}
+"""Places in `COLOURS` that methods keep in every figure."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib settings of this project; nothing global is changed."""
+    settings: Any = {
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.titlesize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.7,
+        "lines.linewidth": 1.6,
+        "lines.solid_capstyle": "round",
+        "svg.hashsalt": "continual-agents",  # the same data give the same file
+        "figure.dpi": 100,
+        "savefig.dpi": 220,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes per label; methods keep theirs (`PREFERRED`), other labels take what is left, in order."""
+    methods = [label.split(", ")[0] for label in labels]
+    free = [k for k in range(len(COLOURS)) if k not in {PREFERRED.get(method) for method in methods}]
+    chosen: dict[str, dict[str, Any]] = {}
+    taken: set[int] = set()
+    for number, (label, method) in enumerate(zip(labels, methods, strict=True)):
+        place = PREFERRED.get(method)
+        if place is None or place in taken:
+            place = free.pop(0) if free else number % len(COLOURS)
+        taken.add(place)
+        chosen[label] = {"color": COLOURS[place], "linestyle": DASHES[place]}
+    return chosen
+
+
+def draw_curve(
+    axes: Axes, x: np.ndarray, curve: tuple[np.ndarray, np.ndarray, np.ndarray], look: Mapping[str, Any]
+) -> None:
+    """A line with its interval shaded."""
+    value, low, high = curve
+    known = np.isfinite(value)
+    marker = "o" if known.sum() == 1 else None
+    axes.plot(x[known], value[known], marker=marker, markersize=3, **look)
+    axes.fill_between(x[known], low[known], high[known], color=look["color"], alpha=0.18, linewidth=0)
+
+
+def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]], *, gap: float = 1.15, size: float = 8) -> None:
+    """Write each label right of the axes at the height where its line ends, moved apart where they would overlap.
+
+    Args:
+        axes: whose limits are final.
+        texts: label -> (end of its line in data units, colour).
+        gap: least distance between labels, in font heights per line of text.
+        size: font size, points.
+    """
+    height = axes.get_window_extent().height * 72 / mpl.rcParams["figure.dpi"]  # points
+    labels = [label for label in texts if np.isfinite(texts[label][0])]
+    ends = np.array(
+        [axes.transAxes.inverted().transform(axes.transData.transform((0.0, texts[k][0])))[1] for k in labels]
+    )
+    heights = np.array([gap * size * (label.count("\n") + 1) / height for label in labels])
+    for label, end, place in zip(labels, ends, spread(np.clip(ends, 0, 1), heights), strict=True):
+        arrow = {"arrowstyle": "-", "color": texts[label][1], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 1}
+        axes.annotate(
+            label, (1.005, float(np.clip(end, 0, 1))), xytext=(1.035, place), xycoords="axes fraction", size=size,
+            textcoords="axes fraction", color=texts[label][1], va="center", annotation_clip=False,
+            arrowprops=arrow, linespacing=1.0,
+        )  # fmt: skip
+
+
+def spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Centres of boxes of `heights`, in the order of `wanted` and as near to it as not overlapping allows.
+
+    Boxes that touch form a block whose mean displacement is 0 (pool-adjacent-violators).
+    """
+    order = np.argsort(wanted, kind="stable")
+    blocks: list[list[int]] = []
+    for index in order:
+        blocks.append([int(index)])
+        while len(blocks) > 1 and _top(blocks[-2], wanted, heights) > _bottom(blocks[-1], wanted, heights) + 1e-12:
+            last = blocks.pop()
+            blocks[-1] += last
+    centres = np.empty(len(wanted))
+    for block in blocks:
+        edge = _bottom(block, wanted, heights)
+        for index in block:
+            centres[index] = edge + heights[index] / 2
+            edge += heights[index]
+    return centres
+
+
+def _bottom(block: list[int], wanted: np.ndarray, heights: np.ndarray) -> float:
+    """Lower edge of a stack of boxes placed so that its boxes are, on average, where they want to be."""
+    below = np.cumsum([0.0, *heights[block][:-1]])
+    return float(np.mean(wanted[block] - heights[block] / 2 - below))
+
+
+def _top(block: list[int], wanted: np.ndarray, heights: np.ndarray) -> float:
+    return _bottom(block, wanted, heights) + float(heights[block].sum())
+
+
+def thousands(value: float, position: float = 0) -> str:
+    """Tick label of a step count: 0, 50k, 1.5M."""
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write `path` as PNG, and as SVG beside it; both are the same for the same data."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.04)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight", pad_inches=0.04)
+    return path

@@ -1,0 +1,155 @@
+"""The printed table: what each setting reached on its first and last tasks, and the state of its network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from continual_agents import plasticity
+
+from .agent import compare
+from .estimates import estimate_one
+from .folders import RunFolder
+from .tidy import task_table, tidy
+
+DIAGNOSTICS = ("dead_units", "effective_rank", "weight_magnitude")
+"""Columns `plasticity/...` whose last values are reported."""
+
+COLUMNS = (
+    "experiment", "setting", "n", "measure", "tasks", "first", "first_low", "first_high", "last", "last_low",
+    "last_high", "change", "change_low", "change_high", "verdict", *DIAGNOSTICS,
+)  # fmt: skip
+
+
+def agent_rows(runs: list[RunFolder]) -> list[dict[str, Any]]:
+    """Rows of reinforcement learning runs of one experiment: return at the end of the first and of the last task."""
+    data = compare(runs)
+    rows = []
+    for setting in data.settings:
+        episodes = data.episodes[data.episodes["setting"] == setting]
+        ends = [returns_at_task_ends(one) for _, one in episodes.groupby("replicate", sort=False)]
+        tasks = min(len(one) for one in ends)
+        performance = np.array([one[:tasks] for one in ends])
+        rows.append(
+            {"experiment": data.experiment, "setting": setting, "measure": "return at the task's end", "tasks": tasks}
+            | _ends(performance, higher_is_better=True)
+            | _diagnostics(data.metrics[data.metrics["setting"] == setting])
+        )
+    return rows
+
+
+def returns_at_task_ends(episodes: pd.DataFrame) -> list[float]:
+    """Mean return over the last quarter of each task's steps; a last task shorter than half the others is left out.
+
+    Args:
+        episodes: one run, columns `step`, `performance`, `task`.
+    """
+    known = episodes[episodes["performance"].notna()]
+    start, means, lengths = 0.0, [], []
+    for _, task in known.groupby("task"):
+        end = float(task["step"].max())
+        means.append(float(task.loc[task["step"] > end - (end - start) / 4, "performance"].mean()))
+        lengths.append(end - start)
+        start = end
+    if len(lengths) > 1 and lengths[-1] < 0.5 * float(np.median(lengths[:-1])):
+        means.pop()
+    return means
+
+
+def stream_rows(runs: list[RunFolder]) -> list[dict[str, Any]]:
+    """Rows of streams of one experiment: mean accuracy or error over the first and the last tenth of the tasks."""
+    data = tidy(runs)
+    rows = []
+    for setting in data.settings:
+        one = data.records[data.records["setting"] == setting]
+        performance = task_table(one)
+        rows.append(
+            {"experiment": data.experiment, "setting": setting, "measure": data.measure, "tasks": performance.shape[1]}
+            | _ends(performance, higher_is_better=data.higher_is_better)
+            | _diagnostics(one)
+        )
+    return rows
+
+
+def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table with fixed columns."""
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with intervals as text, for people."""
+    columns = {
+        "experiment": table["experiment"],
+        "method": table["setting"],
+        "n": table["n"].astype(str),
+        "first task": _intervals(table, "first"),
+        "last task": _intervals(table, "last"),
+        "change": _intervals(table, "change"),
+        "plasticity": table["verdict"],
+        "dead units": [_percent(value) for value in table["dead_units"]],
+        "rank": [_number(value) for value in table["effective_rank"]],
+    }
+    return pd.DataFrame(columns)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown, columns aligned so that it reads well in a terminal too."""
+    cells = [[str(name) for name in table.columns], *[[str(cell) for cell in row] for row in table.to_numpy()]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def _ends(performance: np.ndarray, *, higher_is_better: bool) -> dict[str, Any]:
+    """First against last tasks of `[runs, tasks]`, tenths of them averaged, as columns of the table."""
+    whole = performance[np.isfinite(performance).all(axis=1)]
+    result: dict[str, Any] = {"n": len(whole)}
+    if len(whole) == 0 or whole.shape[1] < 2:
+        for part in ("first", "last") if len(whole) and whole.shape[1] else ():
+            result[part], result[f"{part}_low"], result[f"{part}_high"] = estimate_one(whole.mean(axis=1))
+        return result | {"verdict": "one task"}
+    tenth = max(1, whole.shape[1] // 10)
+    index = plasticity.plasticity_index(torch.from_numpy(whole), ends=tenth, higher_is_better=higher_is_better)
+    for part in ("first", "last", "change"):
+        value, low, high = (float(number) for number in getattr(index, part))
+        result |= {part: value, f"{part}_low": low, f"{part}_high": high}
+    return result | {"verdict": index.verdict}
+
+
+def _diagnostics(metrics: pd.DataFrame) -> dict[str, float]:
+    """Last known value of each diagnostic, averaged over runs."""
+    result = {}
+    for name in DIAGNOSTICS:
+        column = f"plasticity/{name}"
+        known = metrics[metrics[column].notna()] if column in metrics.columns else metrics.iloc[:0]
+        last = known.groupby("replicate").tail(1)
+        result[name] = float(last[column].mean()) if len(last) else np.nan
+    return result
+
+
+def _intervals(table: pd.DataFrame, part: str) -> list[str]:
+    parts = zip(table[part], table[f"{part}_low"], table[f"{part}_high"], strict=True)
+    return [_interval(value, low, high) for value, low, high in parts]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if np.isnan(low):
+        return _number(value)
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    """Three digits, whole numbers from 100 on."""
+    if np.isnan(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.1f}%"

@@ -1,0 +1,138 @@
+"""Records of supervised streams in long form: many runs in one folder, each with its own settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .folders import FolderError, RunFolder, flatten, is_setting, method_label, short
+
+MEASURES = {"accuracy": True, "test_accuracy": True, "error": False, "squared_error": False, "loss": False}
+"""What a stream is measured by, and whether higher is better; the first that metrics.csv has is used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Runs of one stream in long form.
+
+    Attributes:
+        experiment: its name.
+        records: metrics of all runs with `replicate`, `setting`, `method`, `task`, `performance` and one column for
+            each of `parameters`.
+        settings: labels in the order of the figures.
+        parameters: numeric settings other than the method that differ among runs, for instance `step_size`.
+        measure: "accuracy", "error", ...
+    """
+
+    experiment: str
+    records: pd.DataFrame
+    settings: list[str]
+    parameters: list[str]
+    measure: str
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True for accuracies."""
+        return MEASURES[self.measure]
+
+    def replicates(self, setting: str) -> int:
+        """Number of runs of a setting."""
+        return int(self.records.loc[self.records["setting"] == setting, "replicate"].nunique())
+
+    def best_settings(self) -> list[str]:
+        """The setting of each method that does best on average over all tasks."""
+        means = self.records.groupby(["method", "setting"], sort=False)["performance"].mean()
+        best = means.groupby("method").idxmax() if self.higher_is_better else means.groupby("method").idxmin()
+        return [setting for setting in self.settings if setting in {pair[1] for pair in best}]
+
+
+def tidy(runs: list[RunFolder]) -> Stream:
+    """Put the runs of one stream into long form; `runs.csv` overrides config.yaml where both name a setting.
+
+    Raises:
+        FolderError: no column of metrics.csv is a known measure.
+    """
+    replicates = pd.DataFrame([row for folder, run in enumerate(runs) for row in _replicates(folder, run)])
+    replicates["setting"] = _labels(replicates)
+    parameters = [
+        key for key in _varied(replicates) if pd.api.types.is_numeric_dtype(replicates[key].dropna().infer_objects())
+    ]
+    measure, column = _measure(runs[0])
+    tables = []
+    for folder, run in enumerate(runs):
+        table = run.metrics.rename(columns={column: "performance", "task/index": "task"})
+        tables.append(table.assign(folder=folder))
+    records = pd.concat(tables, ignore_index=True)
+    if "task" not in records.columns:
+        records["task"] = records["step"]
+    own = ["folder", "run", "replicate", "method", "setting", *parameters]
+    records = records.drop(columns=[name for name in own[2:] if name in records.columns])
+    records = records.merge(replicates[own], on=["folder", "run"])
+    settings = sorted(dict.fromkeys(replicates["setting"]), key=lambda label: not label.startswith("continual"))
+    return Stream(runs[0].experiment, records, settings, parameters, measure)
+
+
+def task_table(records: pd.DataFrame, column: str = "performance") -> np.ndarray:
+    """Mean of `column` per run and task, `[runs, tasks]`; the tasks that every run has, in order."""
+    table = records.pivot_table(index="replicate", columns="task", values=column, aggfunc="mean")
+    return table.dropna(axis=1).to_numpy(float)
+
+
+def _replicates(folder: int, run: RunFolder) -> list[dict[str, Any]]:
+    """One row per run of a stack: `folder`, `run`, `replicate`, `method` and its settings."""
+    config = {key: value for key, value in flatten(run.config).items() if is_setting(key)}
+    own = {} if run.runs is None else run.runs.set_index("run").to_dict("index")
+    rows = []
+    for number in sorted(run.metrics["run"].unique()):
+        settings = {str(key): value for key, value in own.get(number, {}).items() if is_setting(str(key))}
+        # a stack's config lists the swept values of all its runs; runs.csv says which one this run has
+        common = {short_key(key): value for key, value in config.items() if not isinstance(value, list)}
+        method = method_label(str(settings.pop("method", run.method)))
+        row = {**common, **{short_key(key): value for key, value in settings.items()}}
+        rows.append({**row, "method": method, "folder": folder, "run": number, "replicate": f"{folder}:{number}"})
+    return rows
+
+
+def short_key(key: str) -> str:
+    """Last part of a dotted key."""
+    return key.rsplit(".", 1)[-1]
+
+
+def _labels(replicates: pd.DataFrame) -> list[str]:
+    """Method and whatever varies among its runs."""
+    labels = {}
+    for method, alike in replicates.groupby("method", sort=False):
+        varied = _varied(alike)
+        for index, row in alike.iterrows():
+            labels[index] = ", ".join([str(method), *(f"{short(key)} {_text(row[key])}" for key in varied)])
+    return [labels[index] for index in replicates.index]
+
+
+def _varied(replicates: pd.DataFrame) -> list[str]:
+    """Settings that differ within a method."""
+    bookkeeping = {"method", "folder", "run", "replicate", "setting", "name"}
+    groups = [alike for _, alike in replicates.groupby("method")]
+    return [
+        str(key)
+        for key in replicates.columns
+        if key not in bookkeeping and any(alike[key].astype(str).nunique() > 1 for alike in groups)
+    ]
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _measure(run: RunFolder) -> tuple[str, str]:
+    """Name of the measure and its column: `accuracy`, or grouped as `accuracy/online`, `task/accuracy`."""
+    for measure in MEASURES:
+        for column in run.metrics.columns:
+            if measure in (column, *column.split("/")):
+                return measure, column
+    raise FolderError(
+        f"{run.path}/metrics.csv has none of the columns {', '.join(MEASURES)}: its columns are "
+        f"{', '.join(run.metrics.columns)}"
+    )

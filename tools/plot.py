@@ -1,0 +1,98 @@
+"""Figures and a table from run folders: `python -m tools.plot runs/slippery_ant/demo [--output DIR]`.
+
+For each experiment among the runs: one figure (PNG, and SVG beside it) of the performance with the network's dead units
+and rank below, one of the sweep where settings differ; and table.csv, table.md with first tasks against last tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from tools.figures.agent import plot_agent
+from tools.figures.folders import FolderError, RunFolder, read_folders
+from tools.figures.stream import plot_stream, plot_sweep
+from tools.figures.table import agent_rows, make_table, markdown, readable, stream_rows
+from tools.figures.tidy import tidy
+
+
+def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
+    """Draw the figures of all runs below `folders` into `output` and write table.csv and table.md there.
+
+    Args:
+        folders: run folders, or folders that hold some at any depth.
+        output: folder for the files; made if missing.
+
+    Returns:
+        The main figure of the first experiment, a PNG.
+
+    Raises:
+        FolderError: no run to be found, naming what a run folder holds.
+    """
+    return _draw(_by_experiment(read_folders(folders)), Path(output))[0]
+
+
+def summary_table(folders: Iterable[Path | str]) -> pd.DataFrame:
+    """One row per experiment and setting: n, first and last tasks with 95% intervals, their change, dead units, rank.
+
+    The columns are `tools.figures.table.COLUMNS`; `tools.figures.table.readable` makes text of it.
+    """
+    return _table(_by_experiment(read_folders(folders)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tools.plot", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
+    parser.add_argument("--output", type=Path, help="where the files go (default: the folder above all the runs)")
+    given = parser.parse_args(arguments)
+    output = given.output or Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
+    try:
+        experiments = _by_experiment(read_folders(given.runs))
+        figures = _draw(experiments, output)
+    except FolderError as error:
+        parser.error(str(error))
+    print(markdown(readable(_table(experiments))))
+    for path in figures:
+        print(path)
+
+
+def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> list[Path]:
+    """All figures and both tables; returns the PNGs, each experiment's main figure before its sweep."""
+    figures = []
+    for name, runs in experiments.items():
+        path = output / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png"
+        if runs[0].is_stream:
+            data = tidy(runs)
+            figures.append(plot_stream(data, path))
+            if data.parameters:
+                figures.append(plot_sweep(data, path.with_name(f"{path.stem}_sweep.png")))
+        else:
+            figures.append(plot_agent(runs, path))
+    table = _table(experiments)
+    table.to_csv(output / "table.csv", index=False)
+    (output / "table.md").write_text(markdown(readable(table)), encoding="utf-8")
+    return figures
+
+
+def _by_experiment(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
+    experiments: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        experiments.setdefault(run.experiment, []).append(run)
+    return experiments
+
+
+def _table(experiments: dict[str, list[RunFolder]]) -> pd.DataFrame:
+    rows = []
+    for runs in experiments.values():
+        rows += stream_rows(runs) if runs[0].is_stream else agent_rows(runs)
+    return make_table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from .statistics import Estimate as Estimate
 from .statistics import bootstrap as bootstrap
 from .statistics import interquartile_mean as interquartile_mean
 from .statistics import mean as mean
+from .summary import summarise as summarise
 from .units import dead_units as dead_units
 from .units import dormancy_scores as dormancy_scores
 from .units import dormant_units as dormant_units

@@ -18,20 +18,22 @@ def singular_values(matrix: Tensor) -> Tensor:
     costs half of float64's 16 digits; what is below that noise (under 1e-6 of the largest, less than float32
     activations resolve) is set to exactly 0, so that a matrix of rank 1 has effective rank 1.
 
+    A matrix with infinite or nan entries (a diverged run of a stack) has singular values and ranks nan.
+
     Raises:
-        ValueError: not a matrix, empty, or with infinite or nan entries.
+        ValueError: not a matrix, or empty.
     """
     check_batch(matrix)
-    matrix = matrix.to(torch.float64)
-    if not torch.isfinite(matrix).all():
-        raise ValueError("the activations hold inf or nan: the network has diverged, no rank is defined")
+    finite = torch.isfinite(matrix).all(-1).all(-1)
+    matrix = torch.where(finite[..., None, None], matrix, 0.0).to(torch.float64)
     largest = matrix.abs().amax((-2, -1), keepdim=True)
     scaled = matrix / torch.where(largest > 0, largest, 1.0)  # squares of tiny or huge values stay in range
     wide = matrix.shape[-1] > matrix.shape[-2]
     gram = scaled @ scaled.mT if wide else scaled.mT @ scaled
     eigenvalues = torch.linalg.eigvalsh(gram).flip(-1)
     noise = eigenvalues[..., :1] * torch.finfo(torch.float64).eps * max(matrix.shape[-2:])
-    return torch.where(eigenvalues > noise, eigenvalues, 0.0).clamp_min(0.0).sqrt() * largest[..., 0]
+    singular = torch.where(eigenvalues > noise, eigenvalues, 0.0).clamp_min(0.0).sqrt() * largest[..., 0]
+    return torch.where(finite[..., None], singular, torch.nan)
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
@@ -60,14 +62,14 @@ def stable_rank(matrix: Tensor) -> Tensor:
 def effective_rank_of(singular: Tensor) -> Tensor:
     """`effective_rank` from singular values `[..., k]`."""
     total = singular.sum(-1, keepdim=True)
-    share = singular / torch.where(total > 0, total, 1.0)
-    return torch.where(total[..., 0] > 0, torch.special.entr(share).sum(-1).exp(), 0.0)
+    share = singular / torch.where(total == 0, 1.0, total)
+    return torch.where(total[..., 0] == 0, 0.0, torch.special.entr(share).sum(-1).exp())
 
 
 def stable_rank_of(singular: Tensor) -> Tensor:
     """`stable_rank` from singular values `[..., k]`, largest first."""
     largest = singular[..., :1]
-    return (singular / torch.where(largest > 0, largest, 1.0)).square().sum(-1)
+    return (singular / torch.where(largest == 0, 1.0, largest)).square().sum(-1)
 
 
 def approximate_rank_of(singular: Tensor, fraction: float = 0.99) -> Tensor:
@@ -88,4 +90,5 @@ def _count_holding(amounts: Tensor, fraction: float) -> Tensor:
     total = held[..., -1:]
     # the last sums may fall short of fraction * total = total by rounding alone
     missing = (held < fraction * total * (1 - 1e-12)).sum(-1)
-    return torch.where(total[..., 0] > 0, missing + 1, 0).to(torch.float64)
+    total = total[..., 0]
+    return torch.where(total.isnan(), torch.nan, torch.where(total > 0, missing + 1, 0).to(torch.float64))

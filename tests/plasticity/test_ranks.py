@@ -86,9 +86,17 @@ def test_effective_rank_of_the_identity_by_definition():
     assert plasticity.effective_rank(with_singular_values(singular)).item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_diverged_run_is_nan_and_leaves_the_others(rank):
+    stack = torch.randn(3, 20, 6, generator=torch.Generator().manual_seed(2))
+    expected = rank(stack)
+    stack[1, 4, 2] = float("inf")
+    together = rank(stack)
+    assert together.isnan().tolist() == [False, True, False]
+    assert together[2] == expected[2]
+
+
 def test_refusals():
-    with pytest.raises(ValueError, match="diverged"):
-        plasticity.effective_rank(torch.tensor([[1.0, float("nan")]]))
     with pytest.raises(ValueError, match=r"fraction=1\.5"):
         plasticity.approximate_rank(torch.ones(3, 3), 1.5)
     with pytest.raises(ValueError, match="batch, width"):

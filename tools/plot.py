@@ -1,7 +1,8 @@
 """Figures and a table from run folders: `python -m tools.plot runs/slippery_ant/demo [--output DIR]`.
 
 For each experiment among the runs: one figure (PNG, and SVG beside it) of the performance with the network's dead units
-and rank below, one of the sweep where settings differ; and table.csv, table.md with first tasks against last tasks.
+and rank below, one of the sweep where settings differ; and table.csv, table.md with first tasks against last tasks. The
+files are called figure.png, figure_sweep.png, or by the experiment's name where the runs are of several.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> list[Path]:
     """All figures and both tables; returns the PNGs, each experiment's main figure before its sweep."""
     figures = []
     for name, runs in experiments.items():
-        path = output / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png"
+        stem = "figure" if len(experiments) == 1 else re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+        path = output / f"{stem}.png"
         if runs[0].is_stream:
             data = tidy(runs)
             figures.append(plot_stream(data, path))

@@ -232,7 +232,7 @@ def test_command_prints_the_table_and_the_paths(ants, tmp_path, capsys):
     plot.main([str(ants), "--output", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "| continual backprop " in printed
-    assert printed.rstrip().endswith(str(tmp_path / "slippery_ant.png"))
+    assert printed.rstrip().endswith(str(tmp_path / "figure.png"))
 
 
 def test_nice_width():

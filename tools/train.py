@@ -1,0 +1,118 @@
+"""The one entry: `python -m tools.train experiment=slippery_ant method=continual_backprop seed=0 scale=demo`."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from continual_agents.runs import CheckpointError, Run, RunError
+from tools.command_line import UsageError, choices, compose_config, parse_overrides, plain_config
+
+MAY_CHANGE = ("experiment.steps", "folder", "threads", "save_seconds", "progress")
+"""What a continued run may give differently: nothing that changes its numbers, except how long it is."""
+
+
+class Job(Protocol):
+    """What an experiment's kind has to offer."""
+
+    def run(self, run: Run) -> None:
+        """Do it, continuing what `run` holds."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def build(config: dict[str, Any]) -> Job:
+    """The job of a configuration, checked but not begun; no file is touched.
+
+    Raises:
+        UsageError: a value that cannot be run, or a package that is missing.
+    """
+    kind = config["experiment"]["kind"]
+    try:
+        if kind == "agent":
+            from tools.agent import AgentJob
+
+            return AgentJob(config)
+        raise UsageError(f"experiment.kind={kind}: agent is all there is")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed: pip install --constraint constraints.txt -e '.[rl]'"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(str(error.args[0] if error.args else error)) from error
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def train(composed: DictConfig) -> None:
+    """One job in its own process or in this one."""
+    position = HydraConfig.get().job.get("num", 0) if HydraConfig.get().mode.name == "MULTIRUN" else 0
+    config = plain_config(composed)
+    torch.set_num_threads(config["threads"])
+    job = build(config)
+    try:
+        with Run.open(
+            config["folder"],
+            config,
+            may_change=MAY_CHANGE,
+            save_seconds=config["save_seconds"],
+            bar_position=position if config["progress"] else None,
+        ) as run:
+            if run.finished and run.step >= config["experiment"]["steps"]:
+                print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
+                return
+            job.run(run)
+            if run.stop_requested:
+                print(
+                    f"\nstopped and saved at step {run.step}: the same command continues {run.folder}", file=sys.stderr
+                )
+    finally:
+        job.close()
+
+
+def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The configuration of every job that these command-line words start; several under `-m`."""
+    overrides = [word for word in words if not word.startswith("-")]
+    swept = [[f"{item.key_or_group}={value}" for value in choices(item)] for item in parse_overrides(overrides)]
+    return [plain_config(compose_config(list(combination))) for combination in itertools.product(*swept)]
+
+
+def main(words: Sequence[str]) -> None:
+    """Check everything that was asked for, run it, draw it."""
+    if any(word in ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
+        train()
+        return
+    try:
+        configs = jobs(words)
+        for config in configs:
+            build(config).close()
+        train()
+    except (UsageError, RunError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    draw([Path(config["folder"]) for config in configs])
+
+
+def draw(folders: Sequence[Path]) -> None:
+    """Figure and table of the runs, beside them."""
+    from tools.plot import plot_runs, summary_table
+
+    parent = folders[0] if len(folders) == 1 else Path(*_common(folders))
+    print(summary_table(folders).to_string(index=False))
+    print(f"figure: {plot_runs(folders, parent)}\nTensorBoard: tensorboard --logdir {parent}")
+
+
+def _common(folders: Sequence[Path]) -> list[str]:
+    return [parts[0] for parts in zip(*(folder.parts for folder in folders), strict=False) if len(set(parts)) == 1]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

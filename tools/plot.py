@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from tools.figures.agent import plot_agent
-from tools.figures.folders import FolderError, RunFolder, read_folders
+from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
 from tools.figures.stream import plot_stream, plot_sweep
-from tools.figures.table import agent_rows, make_table, markdown, readable, stream_rows
+from tools.figures.table import agent_rows, make_table, readable, stream_rows
 from tools.figures.tidy import tidy
 
 
@@ -35,15 +35,15 @@ def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
     Raises:
         FolderError: no run to be found, naming what a run folder holds.
     """
-    return _draw(_by_experiment(read_folders(folders)), Path(output))[0]
+    return _draw(by_experiment(read_folders(folders)), Path(output))[0]
 
 
 def summary_table(folders: Iterable[Path | str]) -> pd.DataFrame:
     """One row per experiment and setting: n, first and last tasks with 95% intervals, their change, dead units, rank.
 
-    The columns are `tools.figures.table.COLUMNS`; `tools.figures.table.readable` makes text of it.
+    The columns are `tools.figures.table.COLUMNS`; `tools.figures.table.readable` makes Markdown of it.
     """
-    return _table(_by_experiment(read_folders(folders)))
+    return _table(by_experiment(read_folders(folders)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,11 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     output = given.output or Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
     try:
-        experiments = _by_experiment(read_folders(given.runs))
+        experiments = by_experiment(read_folders(given.runs))
         figures = _draw(experiments, output)
     except FolderError as error:
         parser.error(str(error))
-    print(markdown(readable(_table(experiments))))
+    print(readable(_table(experiments)))
     for path in figures:
         print(path)
 
@@ -78,15 +78,8 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> list[Path]:
             figures.append(plot_agent(runs, path))
     table = _table(experiments)
     table.to_csv(output / "table.csv", index=False)
-    (output / "table.md").write_text(markdown(readable(table)), encoding="utf-8")
+    (output / "table.md").write_text(readable(table), encoding="utf-8")
     return figures
-
-
-def _by_experiment(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
-    experiments: dict[str, list[RunFolder]] = {}
-    for run in runs:
-        experiments.setdefault(run.experiment, []).append(run)
-    return experiments
 
 
 def _table(experiments: dict[str, list[RunFolder]]) -> pd.DataFrame:

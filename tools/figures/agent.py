@@ -40,13 +40,15 @@ class Comparison:
         episodes: columns `setting`, `replicate`, `step`, `performance`, `task`, `friction`; one row per episode, or per
             row of metrics.csv where there is no episodes.csv.
         metrics: the rows of all metrics.csv with `setting` and `replicate`.
-        settings: labels in the order given.
+        settings: labels, continual backprop first.
+        folders: the run folders; a replicate is a place in this list.
     """
 
     experiment: str
     episodes: pd.DataFrame
     metrics: pd.DataFrame
     settings: list[str]
+    folders: list[RunFolder]
 
     def replicates(self, setting: str) -> int:
         """Number of runs of a setting."""
@@ -61,9 +63,8 @@ def compare(runs: list[RunFolder]) -> Comparison:
         mark = {"setting": label, "replicate": number}
         metrics.append(run.metrics.assign(**mark))
         episodes.append(_episodes(run).assign(**mark))
-    return Comparison(
-        runs[0].experiment, pd.concat(episodes), pd.concat(metrics), sorted(dict.fromkeys(labels), key=_preference)
-    )
+    settings = sorted(dict.fromkeys(labels), key=_preference)
+    return Comparison(runs[0].experiment, pd.concat(episodes), pd.concat(metrics), settings, runs)
 
 
 def plot_agent(runs: list[RunFolder], path: Path) -> Path:

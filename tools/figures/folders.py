@@ -110,6 +110,14 @@ def read_folders(paths: Iterable[Path | str]) -> list[RunFolder]:
     return runs
 
 
+def by_experiment(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
+    """Runs grouped by experiment, in the order found."""
+    experiments: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        experiments.setdefault(run.experiment, []).append(run)
+    return experiments
+
+
 def setting_labels(runs: list[RunFolder]) -> list[str]:
     """A label per folder: the method, and whatever else differs among folders of the same experiment and method.
 

@@ -80,26 +80,31 @@ def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with intervals as text, for people."""
-    columns = {
-        "experiment": table["experiment"],
-        "method": table["setting"],
-        "n": table["n"].astype(str),
+def readable(table: pd.DataFrame) -> str:
+    """The table for people, as Markdown."""
+    columns = readable_columns(table)
+    return markdown(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def readable_columns(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The table's columns as text: intervals in brackets, three digits."""
+    return {
+        "experiment": [str(name) for name in table["experiment"]],
+        "method": [str(name) for name in table["setting"]],
+        "n": [str(n) for n in table["n"]],
         "first task": _intervals(table, "first"),
         "last task": _intervals(table, "last"),
         "change": _intervals(table, "change"),
-        "plasticity": table["verdict"],
+        "plasticity": [str(verdict) for verdict in table["verdict"]],
         "dead units": [_percent(value) for value in table["dead_units"]],
-        "rank": [_number(value) for value in table["effective_rank"]],
+        "rank": [number(value) for value in table["effective_rank"]],
     }
-    return pd.DataFrame(columns)
 
 
-def markdown(table: pd.DataFrame) -> str:
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of text as Markdown, columns aligned so that it reads well in a terminal too."""
-    cells = [[str(name) for name in table.columns], *[[str(cell) for cell in row] for row in table.to_numpy()]]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    cells = [list(headings), *map(list, rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(headings))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
     lines = [f"| {' | '.join(row)} |" for row in padded]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -133,22 +138,24 @@ def _diagnostics(metrics: pd.DataFrame) -> dict[str, float]:
     return result
 
 
-def _intervals(table: pd.DataFrame, part: str) -> list[str]:
-    parts = zip(table[part], table[f"{part}_low"], table[f"{part}_high"], strict=True)
-    return [_interval(value, low, high) for value, low, high in parts]
-
-
-def _interval(value: float, low: float, high: float) -> str:
+def interval(value: float, low: float, high: float, *, ends_only: bool = False) -> str:
+    """A number with its interval, "12.3 [11, 14]", or the interval alone; without one, the number or nothing."""
     if np.isnan(low):
-        return _number(value)
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+        return "" if ends_only else number(value)
+    ends = f"[{number(low)}, {number(high)}]"
+    return ends if ends_only else f"{number(value)} {ends}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits, whole numbers from 100 on."""
     if np.isnan(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _intervals(table: pd.DataFrame, part: str) -> list[str]:
+    parts = zip(table[part], table[f"{part}_low"], table[f"{part}_high"], strict=True)
+    return [interval(value, low, high) for value, low, high in parts]
 
 
 def _percent(value: float) -> str:

@@ -22,6 +22,7 @@ class Stream:
         experiment: its name.
         records: metrics of all runs with `replicate`, `setting`, `method`, `task`, `performance` and one column for
             each of `parameters`.
+        runs: one row per run: `replicate`, `method`, `setting` and every setting by the last part of its name.
         settings: labels in the order of the figures.
         parameters: numeric settings other than the method that differ among runs, for instance `step_size`.
         measure: "accuracy", "error", ...
@@ -29,6 +30,7 @@ class Stream:
 
     experiment: str
     records: pd.DataFrame
+    runs: pd.DataFrame
     settings: list[str]
     parameters: list[str]
     measure: str
@@ -72,7 +74,7 @@ def tidy(runs: list[RunFolder]) -> Stream:
     records = records.drop(columns=[name for name in own[2:] if name in records.columns])
     records = records.merge(replicates[own], on=["folder", "run"])
     settings = sorted(dict.fromkeys(replicates["setting"]), key=lambda label: not label.startswith("continual"))
-    return Stream(runs[0].experiment, records, settings, parameters, measure)
+    return Stream(runs[0].experiment, records, replicates, settings, parameters, measure)
 
 
 def task_table(records: pd.DataFrame, column: str = "performance") -> np.ndarray:
@@ -89,7 +91,7 @@ def _replicates(folder: int, run: RunFolder) -> list[dict[str, Any]]:
     for number in sorted(run.metrics["run"].unique()):
         settings = {str(key): value for key, value in own.get(number, {}).items() if is_setting(str(key))}
         # a stack's config lists the swept values of all its runs; runs.csv says which one this run has
-        common = {short_key(key): value for key, value in config.items() if not isinstance(value, list)}
+        common = {short_key(k): str(value) if isinstance(value, list) else value for k, value in config.items()}
         method = method_label(str(settings.pop("method", run.method)))
         row = {**common, **{short_key(key): value for key, value in settings.items()}}
         rows.append({**row, "method": method, "folder": folder, "run": number, "replicate": f"{folder}:{number}"})

@@ -1,0 +1,182 @@
+"""One self-contained page about some runs: `python -m tools.report runs/slippery_ant/demo [--output report.html]`.
+
+What was run, with which versions on which machine; the figures; published beside measured numbers; and a plain sentence
+per method about its plasticity. The page loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.figures.agent import compare, plot_agent
+from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
+from tools.figures.published import Published, beside
+from tools.figures.relearning import relearning_rows
+from tools.figures.sentences import sentence
+from tools.figures.stream import plot_stream, plot_sweep
+from tools.figures.table import agent_rows, interval, make_table, number, readable_columns, stream_rows
+from tools.figures.tidy import tidy
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+img{width:46rem;max-width:100%;height:auto;display:block;margin:1rem 0}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
+th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+th{border-bottom:2px solid #888}
+td.note{color:#a33}
+pre{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.8rem}
+summary{cursor:pointer}
+h2{margin-top:2.5rem;border-top:1px solid #ddd;padding-top:1rem}
+"""
+
+
+def write_report(folders: Iterable[Path | str], output: Path | str) -> Path:
+    """Write the page about all runs below `folders` to `output`.
+
+    Raises:
+        FolderError: no run to be found.
+    """
+    experiments = by_experiment(read_folders(folders))
+    body = "\n".join(_experiment(name, runs) for name, runs in experiments.items())
+    title = f"Plasticity report: {', '.join(experiments)}"
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    return output
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tools.report", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
+    parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder above all the runs)")
+    given = parser.parse_args(arguments)
+    above = Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
+    try:
+        print(write_report(given.runs, given.output or above / "report.html"))
+    except FolderError as error:
+        parser.error(str(error))
+
+
+def _experiment(name: str, runs: list[RunFolder]) -> str:
+    """The section about one experiment."""
+    stream = runs[0].is_stream
+    data = tidy(runs) if stream else compare(runs)
+    table = make_table(stream_rows(runs) if stream else agent_rows(runs))
+    sentences = "".join(f"<li>{escape(sentence(row))}</li>" for row in table.to_dict("records"))
+    columns = readable_columns(table)
+    del columns["experiment"]
+    parts = [
+        f"<h2>{escape(name)}</h2>",
+        f"<ul>{sentences}</ul>",
+        *_figures(runs),
+        "<h3>First tasks against last tasks</h3>",
+        _table(list(columns), list(zip(*columns.values(), strict=True))),
+        "<p>Means over runs with bootstrapped 95% intervals; an interval over fewer than ten runs is too narrow.</p>",
+    ]
+    if not stream:
+        parts += ["<h3>Relearning after each change</h3>", _relearning(runs)]
+    published = beside(data)
+    if published is not None and published.rows:
+        parts += ["<h3>Published and measured</h3>", _published(published)]
+    return "\n".join([*parts, "<h3>What was run</h3>", _what_was_run(runs)])
+
+
+def _figures(runs: list[RunFolder]) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.png"
+        if not runs[0].is_stream:
+            return [_image(plot_agent(runs, path), "Return over steps, with dead units and effective rank below")]
+        data = tidy(runs)
+        images = [_image(plot_stream(data, path), "Performance per task, with dead units, weights and rank below")]
+        if data.parameters:
+            images.append(_image(plot_sweep(data, path), f"Performance by {', '.join(data.parameters)}"))
+        return images
+
+
+def _image(path: Path, text: str) -> str:
+    content = base64.b64encode(path.with_suffix(".svg").read_bytes()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/svg+xml;base64,{content}">'
+
+
+def _relearning(runs: list[RunFolder]) -> str:
+    rows = relearning_rows(compare(runs))
+    if not rows:
+        return "<p>The ground has not changed yet.</p>"
+    text = (
+        "<p>Per change of task, over changes and runs: the mean drop in return, the steps until the return is back "
+        "at 90% of its earlier level (median; never counts as infinite), and the mean area "
+        "between the earlier level and the curve.</p>"
+    )
+    return text + _table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _published(published: Published) -> str:
+    rows = [
+        [row.method, row.where, number(row.published), number(row.measured), str(row.n),
+         interval(row.measured, row.low, row.high, ends_only=True), row.note]
+        for row in published.rows
+    ]  # fmt: skip
+    source = f"<p>{escape(published.title)}. Published: {escape(published.source)}, read off plots.</p>"
+    return source + _table(["method", "where", "published", "measured", "n", "interval", "note"], rows, note=6)
+
+
+def _what_was_run(runs: list[RunFolder]) -> str:
+    labels = setting_labels(runs)
+    rows = [
+        [label, str(run.config.get("seed", "")), str(run.path), *_session(run)]
+        for label, run in zip(labels, runs, strict=True)
+    ]
+    table = _table(["method", "seed", "folder", "versions", "machine", "code", "started"], rows)
+    configs = "".join(
+        f"<details><summary>{escape(str(run.path))}</summary>"
+        f"<pre>{escape(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))}</pre></details>"
+        for run in runs
+    )
+    return f"{table}<h4>Configurations</h4>{configs}"
+
+
+def _session(run: RunFolder) -> list[str]:
+    """Versions, machine, code state and start of a run's latest session."""
+    path = run.path / "environment.json"
+    if not path.exists():
+        return ["unknown"] * 4
+    session: dict[str, Any] = json.loads(path.read_text())[-1]
+    versions = {"python": session.get("python"), **session.get("packages", {})}
+    machine = session.get("machine", {})
+    hardware = f"{machine.get('processor')}, {machine.get('cores')} cores" + (
+        f", {machine['gpu']}" if machine.get("gpu") else ""
+    )
+    git = session.get("git") or {}
+    code = f"{git.get('commit', 'unknown')[:10]}{' with local changes' if git.get('dirty') else ''}"
+    text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return [text, hardware, code, str(session.get("time", "unknown"))]
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, note: int | None = None) -> str:
+    head = "".join(f"<th>{escape(str(heading))}</th>" for heading in headings)
+    lines = []
+    for row in rows:
+        cells = [f"<td{' class=note' if k == note else ''}>{escape(str(cell))}</td>" for k, cell in enumerate(row)]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+if __name__ == "__main__":
+    main()

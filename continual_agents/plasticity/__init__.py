@@ -7,6 +7,7 @@ from .magnitudes import weight_magnitude as weight_magnitude
 from .policy import approximate_kl as approximate_kl
 from .policy import categorical_entropy as categorical_entropy
 from .policy import gaussian_entropy as gaussian_entropy
+from .probe import Probe as Probe
 from .ranks import abs_approximate_rank as abs_approximate_rank
 from .ranks import approximate_rank as approximate_rank
 from .ranks import effective_rank as effective_rank

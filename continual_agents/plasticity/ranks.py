@@ -14,9 +14,10 @@ from .units import check_batch
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values in descending order, float64, `[..., min(batch, width)]`.
 
-    Computed as the roots of the eigenvalues of the smaller Gram matrix, several times faster than an SVD. Squaring
-    costs half of float64's 16 digits; what is below that noise (under 1e-6 of the largest, less than float32
-    activations resolve) is set to exactly 0, so that a matrix of rank 1 has effective rank 1.
+    Computed as the roots of the eigenvalues of the smaller Gram matrix: 1.4 times (256 wide) to 2.4 times (2,000 wide)
+    faster than a float64 SVD on one core. Squaring costs half of float64's 16 digits; what is below that noise (under
+    1e-6 of the largest, less than float32 activations resolve) is set to exactly 0, so that a matrix of rank 1 has
+    effective rank 1.
 
     A matrix with infinite or nan entries (a diverged run of a stack) has singular values and ranks nan.
 

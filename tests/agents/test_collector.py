@@ -1,0 +1,142 @@
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torchrl.collectors import BaseCollector
+
+from continual_agents.agents import EnvironmentCollector, make_actor_critic, make_environment
+
+
+class Counter(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Observes (episode, step); dies at step 3 of even episodes, is truncated at step 4 of odd ones."""
+
+    observation_space = Box(-100.0, 100.0, (2,), np.float32)
+    action_space = Box(-0.1, 0.1, (1,), np.float32)
+    friction = 0.5
+    task = 2
+
+    def __init__(self) -> None:
+        self.episode, self.time = -1, 0
+        self.actions: list[float] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.episode, self.time = self.episode + 1, 0
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.actions.append(float(action[0]))
+        self.time += 1
+        dies = self.episode % 2 == 0
+        return self._observe(), 1.0, dies and self.time == 3, not dies and self.time == 4, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.episode, self.time], np.float32)
+
+
+def networks(environment: Any) -> Any:
+    observation = getattr(environment, "single_observation_space", environment.observation_space)
+    action = getattr(environment, "single_action_space", environment.action_space)
+    return make_actor_critic(observation, action, hidden=[8], generator=torch.Generator().manual_seed(0))
+
+
+def test_batch_holds_true_last_observations_and_both_kinds_of_end() -> None:
+    environment = Counter()
+    collector = EnvironmentCollector(environment, networks(environment), frames=7)
+    batch = collector.collect()
+    # by hand: episode 0 dies at step 3, episode 1 is truncated at step 4
+    assert batch["observation"].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [1, 3]]
+    assert batch["next", "observation"].tolist() == [[0, 1], [0, 2], [0, 3], [1, 1], [1, 2], [1, 3], [1, 4]]
+    assert batch["next", "terminated"].flatten().tolist() == [False, False, True, False, False, False, False]
+    assert batch["next", "truncated"].flatten().tolist() == [False] * 6 + [True]
+    assert batch["next", "done"].flatten().tolist() == [False, False, True, False, False, False, True]
+    assert collector.episodes == [
+        {"step": 3, "return": 3.0, "length": 3, "friction": 0.5, "task": 2.0},
+        {"step": 7, "return": 4.0, "length": 4, "friction": 0.5, "task": 2.0},
+    ]
+
+
+def test_vector_environment_gives_what_its_environments_give_alone() -> None:
+    vector = SyncVectorEnv([Counter, Counter], autoreset_mode=AutoresetMode.DISABLED)
+    collector = EnvironmentCollector(vector, networks(vector), frames=16)
+    batch = collector.collect()
+    assert batch.batch_size == (2, 8)
+    expected = [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [1, 3], [2, 0]]
+    assert batch["observation"].tolist() == [expected, expected]
+    assert batch["next", "observation"][0, 6].tolist() == [1, 4]
+    assert [row["return"] for row in collector.episodes] == [3.0, 3.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "CartPole-v1"])
+def test_log_probability_is_that_of_the_policy_that_acted(name: str) -> None:
+    environment = make_environment(name)
+    agent = networks(environment)
+    batch = EnvironmentCollector(environment, agent, frames=64, seed=1).collect()
+    with torch.no_grad():
+        output = agent.policy.body(batch["observation"])
+    if isinstance(environment.action_space, Discrete):
+        expected = output.log_softmax(-1).gather(1, batch["action"][:, None])[:, 0]
+    else:
+        expected = -0.5 * ((batch["action"] - output) ** 2 + np.log(2 * np.pi)).sum(-1)
+    torch.testing.assert_close(batch["action_log_prob"], expected)
+
+
+def test_actions_follow_the_policy_distribution() -> None:
+    agent = make_actor_critic(Box(-1, 1, (2,)), Discrete(3), hidden=[4], generator=torch.Generator().manual_seed(0))
+    generator, observation = torch.Generator().manual_seed(0), torch.tensor([[0.3, -0.7]]).expand(20_000, 2)
+    with torch.no_grad():
+        actions = agent.policy.act(observation, agent.policy.draw_noise((20_000,), generator))
+        probabilities = agent.policy.body(observation[0]).softmax(-1)
+    frequencies = torch.bincount(actions, minlength=3) / 20_000
+    torch.testing.assert_close(frequencies, probabilities, atol=0.015, rtol=0)
+
+
+def test_clipping_reaches_the_environment_but_not_the_batch() -> None:
+    for clip in (True, False):
+        environment = Counter()
+        batch = EnvironmentCollector(environment, networks(environment), frames=16, clip_actions=clip).collect()
+        assert batch["action"].abs().max() > 0.1
+        assert (max(map(abs, environment.actions)) > 0.1001) is not clip
+
+
+def test_same_seed_same_batch_and_iterator_ends() -> None:
+    def run(seed: int) -> list[torch.Tensor]:
+        environment = make_environment("Pendulum-v1")
+        collector = EnvironmentCollector(environment, networks(environment), frames=32, total_frames=96, seed=seed)
+        assert isinstance(collector, BaseCollector)
+        return [batch["observation"].clone() for batch in collector]
+
+    first, again, other = run(0), run(0), run(1)
+    assert len(first) == 3
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_what_cannot_be_collected_is_refused() -> None:
+    vector = SyncVectorEnv([Counter, Counter])
+    with pytest.raises(ValueError, match="AutoresetMode.DISABLED"):
+        EnvironmentCollector(vector, networks(vector), frames=16)
+    vector = SyncVectorEnv([Counter, Counter], autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ValueError, match=r"agent.batch=7 must be a positive multiple of the 2 environments"):
+        EnvironmentCollector(vector, networks(vector), frames=7)
+    with pytest.raises(ValueError, match=r"environment.count=0"):
+        make_environment("CartPole-v1", 0)
+    generator = torch.Generator()
+    with pytest.raises(ValueError, match="not a one-dimensional Box"):
+        make_actor_critic(Discrete(3), Discrete(2), generator=generator)
+    with pytest.raises(ValueError, match="neither a one-dimensional Box nor a Discrete"):
+        make_actor_critic(Box(-1, 1, (3,)), Box(-1, 1, (2, 2)), generator=generator)
+
+
+def test_environment_that_cannot_store_its_state_says_so_when_continued() -> None:
+    environment = Counter()
+    collector = EnvironmentCollector(environment, networks(environment), frames=4)
+    collector.collect()
+    state = collector.state_dict()
+    with pytest.warns(UserWarning, match="continues with a new episode, not exactly"):
+        collector.load_state_dict(state)
+    assert collector.frames == 4

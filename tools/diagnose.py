@@ -29,7 +29,7 @@ COLUMNS = {
     "abs_approximate_rank": "abs. approx. rank",
     "stable_rank": "stable rank",
     "feature_norm": "feature norm",
-    "weight_magnitude": "mean |weight|",
+    "weight_magnitude": "weight magnitude",
 }
 """Measures of `plasticity.summarise` and their headings."""
 

@@ -1,0 +1,181 @@
+"""What every companion shares: it watches a network beside its optimizer and edits it after the optimizer's step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .generator import Birth, birth_of
+from .replace import Job, replace_together_
+from .units import Units
+from .watch import Watch
+
+
+class Layer:
+    """One layer under watch: its units, its watches (one per distinct tensor that readers read), its counters."""
+
+    def __init__(self, units: Units) -> None:
+        self.units = units
+        self.watches: list[Watch] = []
+        self.replaced = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the units live now."""
+        return self.units.made[0].tensor().device
+
+
+class Companion:
+    """Base of `ContinualBackprop`, `ReDo` and `SelfNormalizedResets`.
+
+    Subclasses fill `self.layers` and implement `_after_step() -> list[(layer position, Job)]`.
+
+    Args:
+        units: what `surgery.find` returns, one `Units`, or several.
+        optimizer: the optimizer that trains them, or several; needed to forget its state.
+        generator: source of every random draw; None: a private one seeded with 0.
+        birth: how new units are drawn: a name of `surgery.BIRTHS` or a function.
+        bias: of new units: "zero" or "initial".
+        transfer: hand removed units' mean contribution to their readers' biases.
+        keep_optimizer_state: leave the optimizer's state of replaced entries as it is (a published quirk).
+
+    Raises:
+        ValueError: no units, names used twice, units whose parameters none of the optimizers trains.
+        TypeError: an optimizer that is none, or one without per-entry state (LBFGS).
+    """
+
+    def __init__(
+        self,
+        units: Units | Iterable[Units],
+        optimizer: Optimizer | Sequence[Optimizer],
+        *,
+        generator: torch.Generator | None = None,
+        birth: str | Callable[[Birth], Tensor] = "default",
+        bias: str = "zero",
+        transfer: bool = True,
+        keep_optimizer_state: bool = False,
+    ) -> None:
+        self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        self.generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        self.birth, self.transfer, self.keep_optimizer_state = birth_of(birth), transfer, keep_optimizer_state
+        if bias not in ("zero", "initial"):
+            raise ValueError(f"bias={bias!r}: 'zero' or 'initial'")
+        self.bias = bias
+        self.units = [units] if isinstance(units, Units) else list(units)
+        _check(self.units, self.optimizers)
+        self.steps = 0
+        self.layers: list[Layer] = []
+        self._stepped: set[int] = set()
+        self._attached = False
+        self._handles = [optimizer.register_step_post_hook(self._on_optimizer_step) for optimizer in self.optimizers]
+
+    def attach(self) -> None:
+        """Run `step()` at the end of every optimizer step (with several optimizers: once all have stepped)."""
+        self._attached = True
+
+    def detach(self) -> None:
+        """Remove every hook from the network and the optimizers; the companion does nothing from here on."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for layer in self.layers:
+            for watch in layer.watches:
+                watch.close()
+        self._attached = False
+        self._stepped.clear()
+
+    @torch.no_grad()
+    def step(self) -> dict[str, Tensor]:
+        """Look after the units once; call it after `optimizer.step()`.
+
+        Returns:
+            layer name -> indices of the units replaced in this step (int64, on the layer's device); only the layers
+            with replacements. Empty when the optimizer did not step since the last call (a step that GradScaler
+            skipped); what was recorded for it is dropped.
+
+        Raises:
+            RuntimeError: no training pass through the watched layers was seen.
+        """
+        if not self._stepped:
+            for layer in self.layers:
+                for watch in layer.watches:
+                    watch.clear()
+            return {}
+        self._stepped.clear()
+        self.steps += 1
+        jobs = self._after_step()
+        if jobs:
+            replace_together_(
+                [job for _, job in jobs],
+                self.optimizers,
+                self.generator,
+                bias=self.bias,
+                keep_state=self.keep_optimizer_state,
+            )
+        return {layer.units.name: job.index for layer, job in jobs}
+
+    def _after_step(self) -> list[tuple[Any, Job]]:
+        raise NotImplementedError
+
+    def _on_optimizer_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        found = getattr(optimizer, "found_inf", None)  # a fused step under GradScaler decides on the device
+        if found is not None and bool(found):
+            return
+        self._stepped.add(id(optimizer))
+        if self._attached and len(self._stepped) == len(self.optimizers):
+            self.step()
+
+    def _seen_nothing(self) -> RuntimeError:
+        return RuntimeError(
+            f"{type(self).__name__}.step(): no training pass through {[layer.units.name for layer in self.layers]} was "
+            "seen since the last step. Passes count when gradients are enabled and they go through these very modules: "
+            "make the companion before the first call of a torch.compile'd model, and after any copy of the network"
+        )
+
+
+def per_layer_settings(
+    units: Sequence[Units], common: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """The settings of each layer: the common ones, overridden by those under its name.
+
+    Raises:
+        KeyError: a layer or a setting that does not exist, with the nearest that does.
+    """
+    names = [u.name for u in units]
+    for name, settings in (layers or {}).items():
+        _known("layer", name, names)
+        for key in settings:
+            _known("setting", key, list(common))
+    return [{**common, **(layers or {}).get(name, {})} for name in names]
+
+
+def _known(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise KeyError(f"there is no {what} {name!r}: {hint}")
+
+
+def _check(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
+    if not units:
+        raise ValueError("no units to look after: surgery.find(net) prints what it found and why not")
+    names = [u.name for u in units]
+    if len(set(names)) < len(names):
+        raise ValueError(f"units need names of their own, got {names}")
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"surgery needs a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise TypeError("LBFGS keeps no state per weight that could be forgotten; surgery cannot work beside it")
+    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for u in units:
+        if not any(id(p) in trained for p in u.parameters()):
+            raise ValueError(
+                f"the optimizer trains no parameter of units {u.name!r}: was it made for a copy of the network, or "
+                "before the parameters were replaced?"
+            )

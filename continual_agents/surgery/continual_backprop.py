@@ -1,0 +1,264 @@
+"""Continual backpropagation: after each optimizer step a tiny fraction of the least useful, mature units is renewed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .companion import Companion, Layer, per_layer_settings
+from .generator import Birth, birth_of
+from .replace import Job
+from .selection import Budget, least_useful
+from .units import Units
+from .utility import Signals, Utility, finite, magnitude, utility_of
+from .watch import Watch
+
+
+class _Layer(Layer):
+    """State of one layer: running utility and means, step of birth of every unit, budget."""
+
+    def __init__(
+        self, units: Units, rate: float, maturity: int, decay: float, utility: Any, birth: Any, count_all: bool
+    ) -> None:
+        super().__init__(units)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay}: the decay of a running mean lies in [0, 1)")
+        self.decay, self.birth = decay, birth_of(birth)
+        self.criterion: Utility = utility_of(utility)
+        self.budget = Budget(units.width, rate, maturity, count_all=count_all)
+        weight = units.made[0].tensor()
+        dtype = weight.dtype if weight.dtype in (torch.float32, torch.float64) else torch.float32
+        self.utility = torch.zeros(units.width, dtype=dtype, device=weight.device)
+        self.born = torch.zeros(units.width, dtype=torch.int64, device=weight.device)
+        wants = frozenset(self.criterion.needs) & {"activity", "deviation", "sensitivity"}
+        distinct: dict[tuple[int, int], Watch] = {}
+        for reader in sorted(units.outgoing, key=lambda r: not r.recurrent):
+            key = (reader.source, reader.start)
+            if key not in distinct:
+                wanted = wants if not distinct else frozenset()
+                distinct[key] = Watch(reader, units.width, wanted, self._centre)
+        self.watches = list(distinct.values())
+        # per reader, the watch whose tensor it reads
+        self.heard = [list(distinct).index((r.source, r.start)) for r in units.outgoing]
+        self.means = [torch.zeros(w.width * w.reader.block, dtype=dtype, device=weight.device) for w in self.watches]
+        self.step = 0
+
+    def move(self, device: torch.device) -> None:
+        """Follow the network to another device."""
+        if self.utility.device != device:
+            self.utility, self.born = self.utility.to(device), self.born.to(device)
+            self.means = [mean.to(device) for mean in self.means]
+
+    def _centre(self, mean: Tensor) -> Tensor:
+        """Bias-corrected running mean per unit, as it will be after this step."""
+        self.move(mean.device)
+        running = self.means[0]
+        if self.watches and self.watches[0].reader.block > 1:
+            running = running.view(self.units.width, -1).mean(1)
+        age = (self.step + 1) - self.born
+        return torch.lerp(running, mean, 1 - self.decay) / (1 - self.decay**age)
+
+    def signals(self, statistics: dict[str, Tensor], generator: torch.Generator) -> Signals:
+        """What the utility asked for."""
+        needs = self.criterion.needs
+        signals = Signals(*(statistics.get(name) for name in ("activity", "deviation", "sensitivity")))
+        if "out" in needs:
+            for slots in self.units.read:
+                for slot in slots:
+                    part = slot.span(magnitude(slot.tensor(), slot.dim), self.units.width)
+                    signals.out = part if signals.out is None else signals.out + part
+        if "incoming" in needs:
+            for slot in self.units.made:
+                if slot.tensor().ndim > 1:
+                    part = slot.span(magnitude(slot.tensor(), slot.dim), self.units.width)
+                    signals.incoming = part if signals.incoming is None else signals.incoming + part
+        if "noise" in needs:
+            noise = torch.rand(self.units.width, generator=generator, device=generator.device, dtype=self.utility.dtype)
+            signals.noise = noise.to(self.utility.device, non_blocking=True)
+        return signals
+
+
+class ContinualBackprop(Companion):
+    """Continual backpropagation beside any network and optimizer (Dohare et al., Nature 632:768, 2024).
+
+    Every optimizer step: each unit ages by one; its running utility follows `u <- decay u + (1 - decay) y`; the budget
+    of each layer grows by `rate` times the number of its units older than `maturity`; whole units of budget are spent
+    on the eligible units with the least bias-corrected utility.
+
+    Args:
+        units: from `surgery.find(net)`, or `Units` of your own.
+        optimizer: the one (or several) that trains them. `surgery.Adam` counts steps per unit.
+        rate: fraction of the eligible units replaced per step, in [0, 1].
+        maturity: optimizer steps before a unit may be replaced.
+        decay: of the running utility and mean activation, in [0, 1).
+        utility: name in `surgery.UTILITIES`, a `surgery.Utility`, or a function of `surgery.Signals`.
+        birth: name in `surgery.BIRTHS` or a function of `surgery.Birth`: how a new unit is drawn.
+        bias: of new units: "zero" or "initial" (PyTorch's own draw).
+        generator: source of every random draw; None: a private one seeded with 0.
+        layers: settings by layer name that differ: {"actor.0": {"rate": 1e-3}}.
+        transfer: hand removed units' mean contribution to their readers' biases.
+        keep_optimizer_state: do not forget the optimizer's state of replaced entries (published RL results).
+        count_all: let the budget grow with all units, not the eligible ones (public code for conv nets).
+
+    Raises:
+        ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
+
+    Example:
+        >>> cbp = ContinualBackprop(surgery.find(net), optimizer, rate=1e-4, maturity=10_000)
+        >>> loss.backward(); optimizer.step(); replaced = cbp.step()
+    """
+
+    layers: list[_Layer]  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        units: Units | Iterable[Units],
+        optimizer: Optimizer | Sequence[Optimizer],
+        *,
+        rate: float = 1e-4,
+        maturity: int = 10_000,
+        decay: float = 0.99,
+        utility: str | Utility | Callable[[Signals], Tensor] = "contribution",
+        birth: str | Callable[[Birth], Tensor] = "default",
+        bias: str = "zero",
+        generator: torch.Generator | None = None,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
+        transfer: bool = True,
+        keep_optimizer_state: bool = False,
+        count_all: bool = False,
+    ) -> None:
+        super().__init__(
+            units,
+            optimizer,
+            generator=generator,
+            birth=birth,
+            bias=bias,
+            transfer=transfer,
+            keep_optimizer_state=keep_optimizer_state,
+        )
+        common = {"rate": rate, "maturity": maturity, "decay": decay, "utility": utility, "birth": birth}
+        settings = per_layer_settings(self.units, common, layers)
+        self.layers = [_Layer(u, **s, count_all=count_all) for u, s in zip(self.units, settings, strict=True)]
+
+    def _after_step(self) -> list[tuple[_Layer, Job]]:
+        self._follow()
+        jobs = []
+        for layer in self.layers:
+            layer.step = self.steps
+            count = layer.budget.spend(self.steps)
+            if count:
+                jobs.append((layer, self._job(layer, count)))
+        return jobs
+
+    def _follow(self) -> None:
+        """Move every running utility and mean towards this step's."""
+        running: list[Tensor] = []
+        fresh: list[Tensor] = []
+        weights: list[float] = []
+        for layer in self.layers:
+            layer.move(layer.device)
+            for i, watch in enumerate(layer.watches):
+                statistics = watch.take()
+                if statistics is None:
+                    continue
+                running.append(layer.means[i])
+                fresh.append(finite(statistics["mean"]))
+                weights.append(1 - layer.decay)
+                if i == 0:
+                    score = layer.criterion.score(layer.signals(statistics, self.generator))
+                    running.append(layer.utility)
+                    fresh.append(finite(score.to(layer.utility.dtype)))
+                    weights.append(1 - layer.decay)
+        if not running:
+            raise self._seen_nothing()
+        if len(set(weights)) == 1:
+            torch._foreach_lerp_(running, fresh, weights[0])
+        else:
+            for mean, value, weight in zip(running, fresh, weights, strict=True):
+                mean.lerp_(value, weight)
+
+    def _job(self, layer: _Layer, count: int) -> Job:
+        age = self.steps - layer.born
+        index = least_useful(layer.utility, age, count, maturity=layer.budget.maturity, decay=layer.decay)
+        means: list[Tensor] = []
+        if self.transfer:
+            correction = 1 - layer.decay ** age.to(layer.utility.dtype)
+            corrected = [m / correction.repeat_interleave(m.numel() // layer.units.width) for m in layer.means]
+            means = [corrected[i] for i in layer.heard]
+        layer.utility.index_fill_(0, index, 0.0)
+        layer.born.index_fill_(0, index, self.steps)
+        for mean in layer.means:
+            mean.view(layer.units.width, -1).index_fill_(0, index, 0.0)
+        layer.budget.born(self.steps, count)
+        layer.replaced += count
+        return Job(layer.units, index, means, layer.birth)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly: tensors and numbers, loadable with `weights_only=True`."""
+        return {
+            "steps": self.steps,
+            "generator": self.generator.get_state(),
+            "layers": {
+                layer.units.name: {
+                    "utility": layer.utility.clone(),
+                    "born": layer.born.clone(),
+                    "means": [mean.clone() for mean in layer.means],
+                    "replaced": layer.replaced,
+                    "budget": layer.budget.state_dict(),
+                }
+                for layer in self.layers
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state is of other layers.
+        """
+        stored = {name: len(part["utility"]) for name, part in state["layers"].items()}
+        present = {layer.units.name: layer.units.width for layer in self.layers}
+        if stored != present:
+            raise ValueError(f"this state is of layers {stored}, the network has {present}")
+        self.steps = int(state["steps"])
+        self.generator.set_state(state["generator"].cpu())
+        for layer in self.layers:
+            part = state["layers"][layer.units.name]
+            layer.utility, layer.born = (part[k].to(layer.device, copy=True) for k in ("utility", "born"))
+            layer.means = [mean.to(layer.device, copy=True) for mean in part["means"]]
+            layer.replaced, layer.step = int(part["replaced"]), self.steps
+            layer.budget.load_state_dict(part["budget"])
+
+    @torch.no_grad()
+    def report(self) -> dict[str, float]:
+        """Numbers for a log, per layer; reads them from the device, so call it now and then."""
+        numbers: dict[str, float] = {}
+        for layer in self.layers:
+            name, age = layer.units.name, (self.steps - layer.born).double()
+            numbers[f"replaced/{name}"] = float(layer.replaced)
+            numbers[f"eligible/{name}"] = float(layer.budget.eligible)
+            numbers[f"age_mean/{name}"] = float(age.mean())
+            numbers[f"age_min/{name}"] = float(age.min())
+            numbers[f"next_replacement_in/{name}"] = float(layer.budget.next_in(self.steps))
+            quantiles = (
+                self._corrected(layer)
+                .double()
+                .quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device=age.device))
+            )
+            for label, value in zip(("p10", "p50", "p90"), quantiles.tolist(), strict=True):
+                numbers[f"utility_{label}/{name}"] = value
+        return numbers
+
+    @torch.no_grad()
+    def histograms(self) -> dict[str, Tensor]:
+        """Ages and bias-corrected utilities of every layer, on the host."""
+        ages = {f"age/{layer.units.name}": (self.steps - layer.born).cpu() for layer in self.layers}
+        return ages | {f"utility/{layer.units.name}": self._corrected(layer).cpu() for layer in self.layers}
+
+    def _corrected(self, layer: _Layer) -> Tensor:
+        age = (self.steps - layer.born).clamp(min=1).to(layer.utility.dtype)
+        return layer.utility / (1 - layer.decay**age)

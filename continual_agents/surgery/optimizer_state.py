@@ -1,0 +1,50 @@
+"""Forget what an optimizer remembers about single entries of a parameter, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .adam import Adam
+
+
+def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index: Tensor) -> None:
+    """Put the optimizer state of `parameter`'s entries `index` along `dim` back to where it starts.
+
+    Every state tensor that has an entry per entry of the parameter is found by its shape, whatever its name: momentum
+    of SGD and RMSprop; both moments of Adam, AdamW, NAdam, RAdam, Adamax and the third of amsgrad; Adagrad's sum
+    (back to its initial value); Rprop's step sizes. A scalar `step` shared by the whole parameter cannot forget a
+    part of it, which makes reborn entries leap under the Adam family: `surgery.Adam` counts steps per unit.
+
+    Args:
+        optimizers: those that may train the parameter; the others are left alone.
+        parameter: a parameter (tensors without gradient have no state and are skipped).
+        dim: dim of `parameter` that `index` counts along.
+        index: int64 [k], on the parameter's device.
+    """
+    for optimizer in optimizers:
+        if parameter not in optimizer.state:
+            continue
+        group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+        for name, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor) and _per_entry(value, parameter, dim) and not name.startswith(Adam.BORN):
+                value.index_fill_(dim, index, _start(optimizer, group, name))
+        if isinstance(optimizer, Adam):
+            optimizer.forget_(parameter, dim, index)
+
+
+def _per_entry(value: Tensor, parameter: Tensor, dim: int) -> bool:
+    """Whether a state tensor has entries of its own for each index along `dim` (Adafactor's rows and columns too)."""
+    return value.ndim == parameter.ndim and value.ndim > 0 and value.shape[dim] == parameter.shape[dim]
+
+
+def _start(optimizer: Optimizer, group: dict, name: str) -> float:
+    """The value a state tensor starts from."""
+    if isinstance(optimizer, torch.optim.Adagrad) and name == "sum":
+        return float(group["initial_accumulator_value"])
+    if isinstance(optimizer, torch.optim.Rprop) and name == "step_size":
+        return float(group["lr"])
+    return 0.0

@@ -1,0 +1,161 @@
+"""Replace units in place: hand over the mean, draw in, zero out, forget the optimizer's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .axes import NORM_VALUES, axes_of
+from .generator import Birth, birth_of
+from .optimizer_state import forget_
+from .units import Reader, Slot, Units
+
+
+@dataclass
+class Job:
+    """One layer's share of a replacement.
+
+    Attributes:
+        units: the layer.
+        index: units that go, int64 [k].
+        means: per reader, the mean input over time of its share [width * block]; None: no mean is handed over.
+        birth: how the new units are drawn.
+        inputs: per making layer, recent inputs [samples, fan_in]; empty unless the birth needs them.
+    """
+
+    units: Units
+    index: Tensor
+    means: Sequence[Tensor | None] = ()
+    birth: str | Callable[[Birth], Tensor] = "default"
+    inputs: Sequence[Tensor | None] = field(default_factory=tuple)
+
+
+def replace_(
+    units: Units,
+    indices: Tensor | Sequence[int],
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    *,
+    means: Tensor | Sequence[Tensor | None] | None = None,
+    birth: str | Callable[[Birth], Tensor] = "default",
+    bias: str = "zero",
+    generator: torch.Generator | None = None,
+) -> None:
+    """Replace units of one layer, in place.
+
+    1. The mean contribution `f_hat * w_out` of each unit goes to the bias of every reader that has one.
+    2. In-weights are drawn anew, biases set to 0, entries in norms on the way to their start.
+    3. Out-weights are set to 0, so the newborn disturbs nothing.
+    4. The optimizer's state of exactly those entries starts anew.
+
+    Args:
+        units: the layer.
+        indices: int64 [k], each in [0, width).
+        optimizer: the one (or several) that trains the network; None: nothing to forget.
+        means: the units' mean inputs to each reader [width * block], or one tensor for all of them; None: nothing is
+            handed over.
+        birth: name or function, see `surgery.BIRTHS`.
+        bias: of the newborn: "zero" or "initial" (PyTorch's own draw).
+        generator: source of the draws; None: a fresh one seeded with 0.
+
+    Raises:
+        IndexError: an index outside the layer.
+        ValueError: an unknown birth or bias.
+
+    Example:
+        >>> replace_(Units("block", incoming=a, outgoing=(b,)), torch.tensor([3, 7]), optimizer)
+    """
+    device = units.made[0].tensor().device
+    index = torch.as_tensor(indices, dtype=torch.int64)
+    if index.ndim != 1 or (index.numel() and not 0 <= int(index.min()) <= int(index.max()) < units.width):
+        raise IndexError(f"units {units.name!r}: indices {index.tolist()} outside the width {units.width}")
+    if isinstance(means, Tensor) or means is None:
+        means = [means] * len(units.outgoing)
+    rng = generator if generator is not None else torch.Generator().manual_seed(0)
+    replace_together_([Job(units, index.to(device), means, birth)], _as_list(optimizer), rng, bias=bias)
+
+
+@torch.no_grad()
+def replace_together_(
+    jobs: Sequence[Job],
+    optimizers: Sequence[Optimizer],
+    generator: torch.Generator,
+    *,
+    bias: str = "zero",
+    keep_state: bool = False,
+) -> None:
+    """Replace units of several layers at once; the order of the layers makes no difference but to the draws.
+
+    All means are handed over with the old weights, then all in-weights are drawn, then all out-weights zeroed: a
+    weight from a newborn to a newborn is 0.
+    """
+    if bias not in ("zero", "initial"):
+        raise ValueError(f"bias={bias!r}: 'zero' or 'initial'")
+    for job in jobs:
+        for reader, slots, mean in zip(job.units.outgoing, job.units.read, job.means or (), strict=bool(job.means)):
+            if mean is not None:
+                _hand_over(reader, slots, job.index, mean)
+    for job in jobs:
+        _draw(job, generator, bias)
+    for job in jobs:
+        for slots in job.units.read:
+            for slot in slots:
+                slot.tensor().index_fill_(slot.dim, slot.entries(job.index), 0.0)
+    if not keep_state:
+        for job in jobs:
+            for slot in [*job.units.made, *job.units.normed, *(slot for slots in job.units.read for slot in slots)]:
+                forget_(optimizers, slot.tensor(), slot.dim, slot.entries(job.index))
+
+
+def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tensor) -> None:
+    """bias += sum over removed units (and kernel positions) of w_out * mean; a reader without bias gets nothing."""
+    axes = axes_of(reader.module)
+    for slot in slots:
+        name = axes.bias.get(slot.name) if axes else None
+        bias = getattr(reader.module, name, None) if name else None
+        if bias is None:
+            continue
+        columns = slot.tensor().index_select(slot.dim, slot.entries(index)).movedim(slot.dim, 0)
+        if columns.ndim > 2:
+            columns = columns.flatten(2).sum(2)
+        share = mean.view(-1, reader.block).index_select(0, index).reshape(-1)
+        bias.add_(share.to(columns.dtype) @ columns)
+
+
+def _draw(job: Job, generator: torch.Generator, bias: str) -> None:
+    draw = birth_of(job.birth)
+    for slot in job.units.made:
+        tensor, entries = slot.tensor(), slot.entries(job.index)
+        if tensor.ndim == 1 and bias == "zero":
+            tensor.index_fill_(0, entries, 0.0)
+            continue
+        weight = tensor.movedim(slot.dim, 0)
+        inputs = job.inputs[job.units.incoming.index(slot.owner)] if job.inputs else None
+        birth = _birth(slot, weight, entries, generator, job, inputs)
+        rows = birth.uniform(birth.bound) if tensor.ndim == 1 else draw(birth)
+        if rows.shape != birth.shape:
+            raise ValueError(f"birth {job.birth!r} gave weights of shape {tuple(rows.shape)}, not {birth.shape}")
+        weight.index_copy_(0, entries, rows.to(tensor.device, tensor.dtype))
+    for slot in job.units.normed:
+        slot.tensor().index_fill_(slot.dim, slot.entries(job.index), NORM_VALUES[slot.name])
+
+
+def _birth(
+    slot: Slot, weight: Tensor, entries: Tensor, generator: torch.Generator, job: Job, inputs: Tensor | None
+) -> Birth:
+    matrix = weight if weight.ndim > 1 else next(s for s in job.units.made if s.owner is slot.owner).tensor()
+    fan_in = matrix[0].numel()
+    kernel = matrix[0, 0].numel() if matrix.ndim > 2 else 1
+    axes = axes_of(slot.owner)
+    bound = axes.bound(slot.owner) if axes and axes.bound else fan_in**-0.5
+    shape = (len(entries), *weight.shape[1:])
+    return Birth(shape, fan_in, job.units.width * kernel, bound, weight, entries, generator, inputs)
+
+
+def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    if optimizer is None:
+        return []
+    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)

@@ -1,0 +1,215 @@
+"""Units: the outputs of one hidden layer, what makes them and what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.utils.parametrize
+from torch import Tensor, nn
+
+from .axes import NORM_VALUES, Axes, axes_of
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The entries that units own in one tensor: unit i has `start + i * stride + j * step`, j < repeat, along `dim`.
+
+    The tensor is looked up by name each time, so a Parameter that was swapped (load, `.to`) is never edited stale.
+    """
+
+    owner: nn.Module
+    name: str
+    dim: int
+    start: int = 0
+    stride: int = 1
+    repeat: int = 1
+    step: int = 1
+
+    def tensor(self) -> Tensor:
+        """The tensor itself, not a copy."""
+        value: Tensor = getattr(self.owner, self.name)
+        return value
+
+    def entries(self, index: Tensor) -> Tensor:
+        """Positions along `dim` of the units `index` [k], unit by unit: [k * repeat]."""
+        base = self.start + index * self.stride
+        if self.repeat == 1:
+            return base
+        inner = torch.arange(self.repeat, device=index.device) * self.step
+        return (base[:, None] + inner).reshape(-1)
+
+    def span(self, values: Tensor, width: int) -> Tensor:
+        """Sum of one value per entry along `dim` [size] over the entries of each unit: [width]."""
+        size = width * self.repeat
+        if len(values) != size:
+            values = values.narrow(0, self.start, size)
+        if self.repeat == 1:
+            return values
+        return values.view(self.repeat, width).sum(0) if self.stride == 1 else values.view(width, -1).sum(1)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A layer that reads units: `block` consecutive inputs per unit, from input `start` on.
+
+    Args:
+        module: the reading layer.
+        start: where the first unit sits in the reader's input (behind what it is concatenated with).
+        block: inputs per unit: height times width after conv -> flatten, else 1.
+        recurrent: the layer reads its own units from the step before; they are watched at its output.
+        source: readers with the same number read the very same tensor.
+    """
+
+    module: nn.Module
+    start: int = 0
+    block: int = 1
+    recurrent: bool = False
+    source: int = 0
+
+
+class Units:
+    """The units of one hidden layer.
+
+    Args:
+        name: what reports call it.
+        incoming: the layer that makes the units, or several that share them (a residual stream, gates).
+        outgoing: the layers that read them, as modules or `Reader`s; a module's block is its input width / width.
+        norms: norms on the way: their per-unit entries are reset with the unit; as modules or `Reader`s.
+        path: what lies between, for printing.
+        names: id of a layer -> its name, for printing.
+
+    Raises:
+        TypeError: a layer that surgery does not know.
+        ValueError: widths that do not fit, weight not a plain tensor of the layer.
+
+    Example:
+        >>> a, b = nn.Linear(3, 8), nn.Linear(8, 2)
+        >>> units = Units("block", incoming=a, outgoing=(b,))
+        >>> units.width
+        8
+    """
+
+    def __init__(
+        self,
+        name: str,
+        incoming: nn.Module | Sequence[nn.Module],
+        outgoing: Sequence[nn.Module | Reader],
+        norms: Sequence[nn.Module | Reader] = (),
+        *,
+        path: Sequence[str] = (),
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._names = dict(names or {})
+        self.incoming = (incoming,) if isinstance(incoming, nn.Module) else tuple(incoming)
+        if not self.incoming or not outgoing:
+            raise ValueError(f"units {name!r} need a layer that makes them and one that reads them")
+        self.width = _width(self.incoming[0])
+        if any(_width(module) != self.width for module in self.incoming):
+            raise ValueError(f"units {name!r}: the layers that make them differ in width")
+        self.path = tuple(path)
+        self.outgoing = tuple(self._as_reader(reader) for reader in outgoing)
+        self.norms = tuple(n if isinstance(n, Reader) else Reader(n) for n in norms)
+        for module in self.incoming:
+            if _axes(module).recurrent and not any(r.module is module and r.recurrent for r in self.outgoing):
+                self.outgoing += (Reader(module, recurrent=True, source=-1),)
+        self.made = [slot for module in self.incoming for slot in self._made(module)]
+        self.read = [self._reads(reader) for reader in self.outgoing]
+        self.normed = [slot for norm in self.norms for slot in self._normed(norm)]
+
+    def __repr__(self) -> str:
+        kinds = " + ".join(dict.fromkeys(type(module).__name__ for module in self.incoming))
+        also = "".join(f" + {self._names.get(id(m), '?')}" for m in self.incoming[1:])
+        readers = " + ".join(self._describe(reader) for reader in self.outgoing if not reader.recurrent)
+        own = ", recurrent" if any(reader.recurrent for reader in self.outgoing) else ""
+        return " -> ".join([f"{self.name}{also}: {kinds}[{self.width}{own}]", *self.path, readers or "itself"])
+
+    def _describe(self, reader: Reader) -> str:
+        name, kind = self._names.get(id(reader.module)), type(reader.module).__name__
+        extra = [f"inputs {reader.start}.."] if reader.start else []
+        extra += [f"{reader.block} inputs a unit"] if reader.block > 1 else []
+        extra += ["no bias: the mean is not handed over"] if not self._has_bias(reader) else []
+        return (f"{name}: " if name else "") + kind + (f" ({', '.join(extra)})" if extra else "")
+
+    @staticmethod
+    def _has_bias(reader: Reader) -> bool:
+        return any(getattr(reader.module, name, None) is not None for name in _axes(reader.module).bias.values())
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Every parameter that surgery on these units may edit."""
+        for slot in [*self.made, *(slot for slots in self.read for slot in slots), *self.normed]:
+            if isinstance(slot.tensor(), nn.Parameter):
+                yield slot.tensor()  # type: ignore[misc]
+
+    def _as_reader(self, reader: nn.Module | Reader) -> Reader:
+        if isinstance(reader, Reader):
+            return reader
+        axes = _axes(reader)
+        size = getattr(reader, next(iter(axes.inp))).shape[next(iter(axes.inp.values()))]
+        if size % self.width:
+            raise ValueError(
+                f"units {self.name!r}: {type(reader).__name__} reads {size} inputs, no multiple of the width "
+                f"{self.width}; say which ones with surgery.Reader(module, start=, block=)"
+            )
+        return Reader(reader, block=size // self.width)
+
+    def _made(self, module: nn.Module) -> list[Slot]:
+        axes = _axes(module)
+        slots = []
+        for name, dim in axes.out.items():
+            if _has(module, name, self.name):
+                slots.append(Slot(module, name, dim, stride=1, repeat=axes.gates, step=self.width))
+        return slots
+
+    def _reads(self, reader: Reader) -> list[Slot]:
+        axes = _axes(reader.module)
+        names = axes.recurrent if reader.recurrent else axes.inp
+        slots = []
+        for name, dim in names.items():
+            _has(reader.module, name, self.name)
+            slots.append(Slot(reader.module, name, dim, reader.start, reader.block, reader.block))
+            size = slots[-1].tensor().shape[dim]
+            if reader.start + self.width * reader.block > size:
+                raise ValueError(
+                    f"units {self.name!r}: {self.width} units with {reader.block} inputs each from input "
+                    f"{reader.start} on do not fit the {size} inputs of {type(reader.module).__name__}"
+                )
+        return slots
+
+    def _normed(self, norm: Reader) -> list[Slot]:
+        names = [name for name in NORM_VALUES if getattr(norm.module, name, None) is not None]
+        return [Slot(norm.module, name, 0, norm.start, norm.block, norm.block) for name in names]
+
+
+def _axes(module: nn.Module) -> Axes:
+    axes = axes_of(module)
+    if axes is None:
+        raise TypeError(
+            f"surgery does not know the layer {type(module).__name__}; say which dim of which tensor is a unit with "
+            f"surgery.register({type(module).__name__}, out={{...}}, inp={{...}})"
+        )
+    reason = axes.refuse(module) if axes.refuse else None
+    if reason:
+        raise ValueError(f"surgery cannot edit this layer: {reason}")
+    return axes
+
+
+def _width(module: nn.Module) -> int:
+    axes = _axes(module)
+    name, dim = next(iter(axes.out.items()))
+    size: int = getattr(module, name).shape[dim]
+    return size // axes.gates
+
+
+def _has(module: nn.Module, name: str, units: str) -> bool:
+    """Whether the tensor exists; refuses a weight that is computed from others (weight norm, spectral norm)."""
+    if nn.utils.parametrize.is_parametrized(module, name):
+        raise ValueError(f"units {units!r}: {name!r} of {type(module).__name__} is parametrised; remove it first")
+    value = getattr(module, name, None)
+    if value is None:
+        return False
+    if name not in module._parameters and name not in module._buffers:
+        raise ValueError(f"units {units!r}: {name!r} of {type(module).__name__} is not a parameter of the layer")
+    return True

@@ -1,0 +1,159 @@
+"""Watch the units of a layer in training passes: per-unit statistics, reduced inside the forward hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from .axes import axes_of
+from .units import Reader
+
+
+class Watch:
+    """A forward hook on one reader of the units (or on their recurrent layer's output).
+
+    It records only when a graph is being built, and keeps no activation: `torch.compile` may reuse the memory of one
+    that a hook holds on to. A copied or pickled module carries an inert copy of the hook.
+
+    Args:
+        reader: whose input is the units' output.
+        width: units.
+        wants: statistics to record besides the mean: any of activity, deviation, sensitivity, firing.
+        centre: mean of this pass [width] -> bias-corrected running mean [width], for the deviation.
+
+    Statistics: `mean` [width * block] (one per input of the reader), the others [width], averaged over batch and
+    positions. Several passes before one optimizer step (gradient accumulation) are averaged by their sample counts.
+    """
+
+    def __init__(
+        self, reader: Reader, width: int, wants: frozenset[str], centre: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        axes = axes_of(reader.module)
+        assert axes is not None  # Units has checked it
+        self.reader, self.width, self.wants, self.centre = reader, width, wants, centre
+        self.axis = axes.axis if reader.recurrent else axes.read_axis
+        self.active = True
+        self._records: list[tuple[int, dict[str, Tensor]]] = []
+        self._gradients: list[tuple[int, Tensor]] = []
+        self._handle: RemovableHandle | None = None
+        if reader.recurrent:
+            self._handle = reader.module.register_forward_hook(Hook(self, output=True))
+        else:
+            self._handle = reader.module.register_forward_pre_hook(Hook(self, output=False), with_kwargs=True)
+
+    def close(self) -> None:
+        """Remove the hook."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self._records.clear()
+        self._gradients.clear()
+
+    def take(self) -> dict[str, Tensor] | None:
+        """The statistics since the last call, or None if there was no training pass."""
+        if not self._records:
+            return None
+        if len(self._records) == 1:
+            statistics = self._records[0][1]
+        else:
+            names = self._records[0][1]
+            statistics = {n: _average([(count, record[n]) for count, record in self._records]) for n in names}
+        if self._gradients:
+            statistics["sensitivity"] = _average(self._gradients)
+        self.clear()
+        return statistics
+
+    @torch.no_grad()
+    def record(self, value: Any) -> None:
+        """Reduce one activation tensor to per-unit statistics and keep those."""
+        if isinstance(value, tuple):
+            value = value[0]
+        if hasattr(value, "batch_sizes"):  # PackedSequence: only the steps that exist
+            value = value.data
+        if not isinstance(value, Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(value):
+            return
+        size = self.width * self.reader.block
+        axis = value.ndim + self.axis
+        h = value.detach()
+        if value.shape[axis] != size:
+            h = h.narrow(axis, self.reader.start, size)
+        h = h.movedim(axis, -1).reshape(-1, size) if axis < value.ndim - 1 or value.ndim != 2 else h
+        dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
+        mean = h.mean(0, dtype=dtype)
+        statistics = {"mean": mean}
+        if "activity" in self.wants:
+            statistics["activity"] = self._per_unit(h.abs().mean(0, dtype=dtype))
+        if "firing" in self.wants:
+            statistics["firing"] = self._per_unit((h > 0).any(0).to(dtype), largest=True)
+        if "deviation" in self.wants and self.centre is not None:
+            centre = self.centre(self._per_unit(mean))
+            if self.reader.block > 1:
+                centre = centre.repeat_interleave(self.reader.block)
+            statistics["deviation"] = self._per_unit((h - centre).abs().mean(0, dtype=dtype))
+        self._records.append((len(h), statistics))
+        if "sensitivity" in self.wants and value.requires_grad:
+            value.register_hook(lambda gradient: self._record_gradient(value, gradient))
+
+    @torch.no_grad()
+    def _record_gradient(self, value: Tensor, gradient: Tensor) -> None:
+        axis = value.ndim + self.axis
+        product = (value.detach() * gradient).abs()
+        product = product.narrow(axis, self.reader.start, self.width * self.reader.block).movedim(axis, -1)
+        product = product.reshape(-1, self.width * self.reader.block)
+        self._gradients.append((len(product), self._per_unit(product.mean(0))))
+
+    def _per_unit(self, values: Tensor, *, largest: bool = False) -> Tensor:
+        if self.reader.block == 1:
+            return values
+        grouped = values.view(self.width, self.reader.block)
+        return grouped.amax(1) if largest else grouped.mean(1)
+
+
+_PAUSED: list[bool] = []
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """No watch records inside: the pass is ours, not training."""
+    _PAUSED.append(True)
+    try:
+        yield
+    finally:
+        _PAUSED.pop()
+
+
+class Hook:
+    """What a module holds: calls its watch in graph-building passes. Copies and pickles of it do nothing."""
+
+    def __init__(self, watch: Watch | None = None, *, output: bool = False) -> None:
+        self.watch, self.output = watch, output
+
+    def __call__(self, module: torch.nn.Module, args: Any, value: Any) -> None:
+        """Forward hook (module, args, output) or forward pre-hook (module, args, kwargs)."""
+        watch = self.watch
+        if watch is None or not watch.active or not torch.is_grad_enabled() or _PAUSED:
+            return
+        watch.record(value if self.output else args[0] if args else next(iter(value.values())))
+
+    def __deepcopy__(self, memo: dict) -> Hook:
+        return Hook(output=self.output)
+
+    def __reduce__(self) -> tuple:
+        return Hook, ()
+
+
+def _average(parts: list[tuple[int, Tensor]]) -> Tensor:
+    total = sum(count for count, _ in parts)
+    result = parts[0][1] * (parts[0][0] / total)
+    for count, value in parts[1:]:
+        result = result + value * (count / total)
+    return result

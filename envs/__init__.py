@@ -1,7 +1,7 @@
 """Continual environments: walking robots on ground whose friction keeps changing.
 
-Importing the package registers `SlipperyAnt-v0`, `SlipperyHalfCheetah-v0`, `SlipperyHopper-v0`, `SlipperyWalker2D-v0` and
-`SlipperyHumanoid-v0` with gymnasium.
+Importing the package registers `SlipperyAnt-v0`, `SlipperyHalfCheetah-v0`, `SlipperyHopper-v0`, `SlipperyWalker2D-v0`
+and `SlipperyHumanoid-v0` with gymnasium.
 """
 
 from gymnasium.envs.registration import register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +24,45 @@ FLOOR_FRICTION = 0.8
 class World:
     """A floor and a robot with the physics of `pybullet_envs_gymnasium`.
 
-    Bullet multiplies the frictions of two touching bodies; the effective friction is set through the floor alone, as every part of
-    the robot that can touch it has the same one (`geom_friction`).
+    Bullet multiplies the frictions of two touching bodies. The effective friction is set through the floor alone, as
+    all surfaces of the robot have the same one (`geom_friction`).
+
+    Args:
+        robot: Row of the table of robots.
+        merge_fixed_links: Simulate links that are fixed to each other as one.
 
     Attributes:
         client: PyBullet's number of the client; -1 when closed.
         floor: Body number of the floor.
         body: Body number of the robot.
         joints: Numbers of the joints that have motors, in the model's order.
-        limits: Lower and upper limit of those joints in rad, shape `[joints, 2]`.
+        joint_names: Their names.
+        limits: Their lower and upper limits in rad.
         links: Numbers of the links that count as parts of the body.
         feet: Number of the link of each foot.
         torso: Number of the torso's link, -1 for the base.
         geom_friction: Friction of the robot's own surfaces.
-        fixed_part: Position of the floor in m, which the original counts as a part of the body.
+        merged: Whether fixed links are simulated as one.
     """
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, robot: Robot, *, merge_fixed_links: bool = False) -> None:
+        self.merged = merge_fixed_links
         self.client = pybullet.connect(pybullet.DIRECT)
         if self.client < 0:
             raise RuntimeError("PyBullet could not open another client: close environments that are no longer used")
         self._keep: dict[str, int] = {"physicsClientId": self.client}
+        # The pairs' order decides the contacts' order: without this flag a restored world may go another way.
         pybullet.setPhysicsEngineParameter(deterministicOverlappingPairs=1, **self._keep)
         pybullet.setGravity(0, 0, -9.8, **self._keep)
         pybullet.setDefaultContactERP(0.9, **self._keep)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=TIME_STEP / SUBSTEPS * SUBSTEPS, numSolverIterations=5, numSubSteps=SUBSTEPS, **self._keep
+            fixedTimeStep=TIME_STEP, numSolverIterations=5, numSubSteps=SUBSTEPS, **self._keep
         )
         self.floor = self._load_floor()
         self.body = self._load_robot(robot)
         self._name_parts(robot)
-        self.geom_friction = pybullet.getDynamicsInfo(self.body, self.feet[0], **self._keep)[1]
-        self.fixed_part = pybullet.getBasePositionAndOrientation(self.floor, **self._keep)[0]
+        # The models hold float32: 0.8 reads back as 0.800000011920929.
+        self.geom_friction = round(pybullet.getDynamicsInfo(self.body, self.feet[0], **self._keep)[1], 6)
         self._start = pybullet.saveState(**self._keep)
 
     def _load_floor(self) -> int:
@@ -73,20 +81,20 @@ class World:
         return body
 
     def _name_parts(self, robot: Robot) -> None:
-        infos = [
-            pybullet.getJointInfo(self.body, j, **self._keep)
-            for j in range(pybullet.getNumJoints(self.body, **self._keep))
-        ]
-        every = [info[0] for info in infos]
-        self._motors_off(every)
+        count = pybullet.getNumJoints(self.body, **self._keep)
+        infos = [pybullet.getJointInfo(self.body, joint, **self._keep) for joint in range(count)]
+        self.links = list(range(count))
+        self._motors_off(self.links)
         link_of = {info[12].decode(): info[0] for info in infos}
+        self.torso = link_of.get("torso", -1)
+        self.feet = [link_of[foot] for foot in robot.feet]
         motors = [info for info in infos if not info[1].startswith((b"ignore", b"jointfix"))]
         self.joints = [info[0] for info in motors]
         self.joint_names = [info[1].decode() for info in motors]
-        self.limits = np.array([info[8:10] for info in motors])
-        self.torso = link_of.get("torso", -1)
-        self.links = every
-        self.feet = [link_of[foot] for foot in robot.feet]
+        self.limits = [(info[8], info[9]) for info in motors]
+        # The original counts the floor among the parts of the body.
+        self._floor_position = pybullet.getBasePositionAndOrientation(self.floor, **self._keep)[0]
+        self._parts = count + 1 + (self.torso < 0)
 
     def _motors_off(self, joints: list[int]) -> None:
         # PyBullet's default velocity motors brake every joint until they are given no force.
@@ -121,17 +129,28 @@ class World:
         """PyBullet's joint states, link states, and position, orientation and velocity of the torso."""
         body, client = self.body, self.client
         joints = pybullet.getJointStates(body, self.joints, client)
-        links = pybullet.getLinkStates(body, self.links, physicsClientId=client)
+        links = pybullet.getLinkStates(body, self.links, 0, 0, client)
         if self.torso < 0:
             position, orientation = pybullet.getBasePositionAndOrientation(body, client)
             return joints, links, position, orientation, pybullet.getBaseVelocity(body, client)[0]
-        torso = pybullet.getLinkState(body, self.torso, computeLinkVelocity=1, physicsClientId=client)
+        torso = pybullet.getLinkState(body, self.torso, 1, 0, client)
         return joints, links, torso[0], torso[1], torso[6]
+
+    def middle(self, links: Any, position: Sequence[float]) -> tuple[float, float]:
+        """Mean x and y in m of the parts of the body, from what `read` returned."""
+        x, y, _ = self._floor_position
+        if self.torso < 0:
+            x += position[0]
+            y += position[1]
+        for link in links:
+            part = link[0]
+            x += part[0]
+            y += part[1]
+        return x / self._parts, y / self._parts
 
     def touching(self) -> set[int]:
         """Numbers of the links that touch the floor."""
-        points = pybullet.getContactPoints(self.body, self.floor, physicsClientId=self.client)
-        return {point[3] for point in points}
+        return {point[3] for point in pybullet.getContactPoints(self.body, self.floor, -2, -2, self.client)}
 
     def set_friction(self, friction: float) -> None:
         """Set the effective friction between floor and robot; acts from the next step on."""
@@ -151,11 +170,31 @@ class World:
             return Path(path).read_bytes()
 
     def load(self, state: bytes) -> None:
-        """Go to a state that `save` gave for the same robot. Friction is not part of it."""
+        """Go to a state that `save` gave for the same robot. Friction is not part of it.
+
+        Raises:
+            ValueError: PyBullet cannot read the state.
+        """
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "state.bullet")
             Path(path).write_bytes(state)
-            pybullet.restoreState(fileName=path, **self._keep)
+            try:
+                pybullet.restoreState(fileName=path, **self._keep)
+            except pybullet.error as error:
+                raise ValueError(
+                    f"PyBullet cannot read the simulator's state of {len(state)} bytes ({error}): it is damaged or of "
+                    "another robot; go back to an earlier checkpoint"
+                ) from error
+
+    def picture(self, width: int, height: int) -> np.ndarray:
+        """The robot from behind and above, drawn on the CPU: uint8 of shape `[height, width, 3]`."""
+        position = self.read()[2]
+        view = pybullet.computeViewMatrixFromYawPitchRoll(position, 3, 0, -30, 0, 2)
+        projection = pybullet.computeProjectionMatrixFOV(60, width / height, 0.1, 100.0)
+        image = pybullet.getCameraImage(
+            width, height, view, projection, renderer=pybullet.ER_TINY_RENDERER, **self._keep
+        )
+        return np.reshape(np.asarray(image[2], np.uint8), (height, width, 4))[:, :, :3].copy()
 
     def close(self) -> None:
         """Free the client; more than once does no harm."""

@@ -26,12 +26,21 @@ def check_friction(value: float, name: str = "friction") -> float:
     return float(value)
 
 
+def _check_whole(name: str, value: int | None, *, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number or None, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least} (or None), got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrictionSchedule:
     """Friction between ground and robot as a function of the environment step.
 
-    Time is cut into segments of `change_every` environment steps; segment k is task k and has one friction: the k-th of `values`,
-    or, without values, a draw from the log-uniform distribution on [`low`, `high`] with the generator
+    Time is cut into segments of `change_every` environment steps; segment k is task k and has one friction: the k-th
+    of `values`, or, without values, a draw from the log-uniform distribution on [`low`, `high`] with the generator
     `numpy.random.default_rng([seed, k])`, so that any segment can be had without the ones before it.
 
     Args:
@@ -40,8 +49,8 @@ class FrictionSchedule:
         high: Greatest friction drawn, effective coefficient, <= 10. The Slippery Ant of the literature: 2.
         values: Frictions to go through in order instead of drawing any.
         cycle: After the last value begin again; otherwise the last value stays.
-        at_episode_end: Change at the first episode end at or after the boundary, as published; False: at the boundary itself, in
-            the middle of the episode.
+        at_episode_end: Change at the first episode end at or after the boundary, as published; False: at the boundary
+            itself, in the middle of the episode.
         seed: Seed of the draws; None: the seed the environment was reset with.
 
     Raises:
@@ -61,12 +70,8 @@ class FrictionSchedule:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.change_every is not None and (
-            isinstance(self.change_every, bool) or self.change_every != int(self.change_every)
-        ):
-            raise TypeError(f"change_every must be a whole number of steps or None, got {self.change_every!r}")
-        if self.change_every is not None and self.change_every < 1:
-            raise ValueError(f"change_every must be at least 1 environment step (None: never), got {self.change_every}")
+        _check_whole("change_every", self.change_every, least=1)
+        _check_whole("seed", self.seed, least=0)
         check_friction(self.low, "low")
         check_friction(self.high, "high")
         if self.low > self.high:
@@ -76,8 +81,6 @@ class FrictionSchedule:
                 raise ValueError("values is empty: give at least one friction, or None to draw them")
             checked = tuple(check_friction(value, f"values[{k}]") for k, value in enumerate(self.values))
             object.__setattr__(self, "values", checked)
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
 
     @classmethod
     def constant(cls, friction: float) -> FrictionSchedule:
@@ -95,3 +98,7 @@ class FrictionSchedule:
             return self.values[segment % (last + 1) if self.cycle else min(segment, last)]
         generator = np.random.default_rng([seed if self.seed is None else self.seed, segment])
         return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+
+
+SLIPPERY = FrictionSchedule()
+"""The Slippery Ant of the literature: log-uniform on [0.02, 2], a change every 2 million steps."""

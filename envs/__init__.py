@@ -10,6 +10,7 @@ from .friction import FrictionSchedule as FrictionSchedule
 from .robots import ROBOTS as ROBOTS
 from .robots import Robot as Robot
 from .slippery_ant import SlipperyAnt as SlipperyAnt
+from .slippery_vector import SlipperyVectorEnv as SlipperyVectorEnv
 
 for _robot in ROBOTS.values():
     register(

@@ -122,9 +122,11 @@ def test_nothing_is_disturbed():
     probe = plasticity.Probe(net, BATCH)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    first, second = probe(BATCH), probe(BATCH)
-    assert first == second  # evaluation mode: dropout is off
+    seen = probe.activations(BATCH)["0"]
     assert torch.equal(torch.get_rng_state(), state)
+    linear = BATCH @ before["0.weight"].T + before["0.bias"]
+    normed = linear / (1 + net[1].eps) ** 0.5  # the norm's running statistics, not the batch's
+    torch.testing.assert_close(seen, normed.relu())  # and no dropout
     assert net.training
     assert net[3].training
     assert not net[1].training
@@ -132,6 +134,20 @@ def test_nothing_is_disturbed():
         assert torch.equal(value, before[name]), name
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+class Noisy(nn.ReLU):
+    def forward(self, x):
+        return super().forward(x) + torch.rand(())
+
+
+def test_a_network_that_draws_numbers_leaves_the_generators_as_they_were():
+    net = nn.Sequential(nn.Linear(5, 8), Noisy(), nn.Linear(8, 2))
+    probe = plasticity.Probe(net, BATCH)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    probe(BATCH)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_flags_and_hooks_are_put_back_when_the_network_fails():

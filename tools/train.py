@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from continual_agents.runs import CheckpointError, Run, RunError
 from tools.command_line import UsageError, choices, compose_config, parse_overrides, plain_config
@@ -54,7 +54,7 @@ def build(config: dict[str, Any]) -> Job:
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def train(composed: DictConfig) -> None:
     """One job in its own process or in this one."""
-    position = HydraConfig.get().job.get("num", 0) if HydraConfig.get().mode.name == "MULTIRUN" else 0
+    position = OmegaConf.select(HydraConfig.get(), "job.num") or 0  # of this job among those of -m
     config = plain_config(composed)
     torch.set_num_threads(config["threads"])
     job = build(config)

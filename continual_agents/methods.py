@@ -155,7 +155,7 @@ class PullToInit:
     def __init__(self, parameters: Sequence[nn.Parameter], *, strength: float):
         if not 0 <= strength <= 1:
             raise ValueError(f"l2_init.strength={strength}: a fraction of the distance per step lies in [0, 1]")
-        self.parameters = list(parameters)
+        self.parameters: list[torch.Tensor] = list(parameters)
         self.initial = [parameter.detach().clone() for parameter in self.parameters]
         self.strength = strength
 

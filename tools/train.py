@@ -54,7 +54,8 @@ def build(config: dict[str, Any]) -> Job:
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def train(composed: DictConfig) -> None:
     """One job in its own process or in this one."""
-    position = OmegaConf.select(HydraConfig.get(), "job.num") or 0  # of this job among those of -m
+    job_settings = HydraConfig.get().job
+    position = 0 if OmegaConf.is_missing(job_settings, "num") else job_settings.num  # among the jobs of -m
     config = plain_config(composed)
     torch.set_num_threads(config["threads"])
     job = build(config)

@@ -1,0 +1,231 @@
+"""A stack that learns: forward, loss, backward, optimizer, operations, for chunks of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from continual_agents.methods import Method
+
+from .draws import Draw, torch_draws
+from .networks import Mlp
+from .operations import OPERATIONS, Operation, Reset
+from .optimizers import OPTIMIZERS
+from .stacked import StackedMlp
+
+BLOCK = 8192
+"""Dropout draws of a run at once, at least one step's."""
+
+
+class StackedLearner:
+    """R runs of one network shape and one kind of method.
+
+    Args:
+        network: the common shape.
+        methods: one per run; equal in kind of optimizer and names of operations, free in their numbers.
+        seeds: one per run.
+        loss: "cross_entropy" or "squared_error".
+        batch: examples per gradient step.
+        device, dtype: of everything.
+
+    Raises:
+        ValueError: methods that do not fit into one stack, or settings out of range.
+    """
+
+    def __init__(
+        self,
+        network: Mlp,
+        methods: Sequence[Method],
+        seeds: Sequence[int],
+        *,
+        loss: str,
+        batch: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        kinds = {(method.optimizer.get("kind", "adam"), tuple(method.operations)) for method in methods}
+        if len(kinds) != 1 or len(methods) != len(seeds):
+            raise ValueError(f"{len(seeds)} runs of one stack need one kind of method each, got {sorted(kinds)}")
+        if loss not in LOSSES:
+            raise ValueError(f"loss={loss!r}: one of {', '.join(LOSSES)}")
+        ((kind, names),) = kinds
+        self.network, self.methods, self.seeds, self.loss, self.batch = network, methods, list(seeds), loss, batch
+        self.stack = StackedMlp(network, seeds, batch=batch, device=device, dtype=dtype)
+        self.optimizer = OPTIMIZERS[kind](self.stack, [method.optimizer for method in methods])
+        self.operations: dict[str, Operation] = {}
+        self.reset: Reset | None = None
+        for name in names:
+            settings = [method.operations[name] for method in methods]
+            if name == "reset":
+                self.reset = Reset(settings)
+            elif name in OPERATIONS:
+                self.operations[name] = OPERATIONS[name](self.stack, self.optimizer, settings)
+            else:
+                raise ValueError(f"a stack knows no operation {name!r}: one of {', '.join(OPERATIONS)}, reset")
+        if any(name in self.operations for name in ("continual_backprop", "generate_and_test", "redo")):
+            self.optimizer.per_unit = True
+        self.steps = 0
+        self._masks: list[Tensor] | None = None
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.seeds)
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """Learn from consecutive batches, one gradient step each.
+
+        Args:
+            x: `[steps, runs, batch, inputs]`.
+            y: classes `[steps, runs, batch]` (int64), or targets `[steps, runs, batch, outputs]`.
+
+        Returns:
+            The measure before each step's update, averaged over the batch, `[steps, runs]`: 1 for a right class and 0
+            for a wrong one, or the squared error.
+        """
+        targets = LOSSES[self.loss].prepare(y, self.network.outputs, self.stack.dtype)
+        outputs = torch.empty(*x.shape[:3], self.network.outputs, device=x.device, dtype=self.stack.dtype)
+        done, count = 0, len(x)
+        while done < count:
+            due = {name: operation.next_step for name, operation in self.operations.items()}
+            until = min(count, done + int(min([*due.values(), self.steps + count - done])) - self.steps)
+            self._learn_quietly(x[done:until], targets[done:until], outputs[done:until])
+            self.steps += until - done
+            done = until
+            for name, step in due.items():
+                if step == self.steps:
+                    self.operations[name].act()
+        return LOSSES[self.loss].measure(outputs, y)
+
+    def _learn_quietly(self, x: Tensor, targets: Tensor, outputs: Tensor) -> None:
+        """Steps after which no operation acts, but perhaps the last one; outputs are written to `outputs`."""
+        for step in range(len(x)):
+            self.step(x[step], targets[step], outputs[step], self.steps + step)
+
+    def step(self, x: Tensor, target: Tensor, output: Tensor, number: int) -> None:
+        """One gradient step of every run.
+
+        Args:
+            x: `[runs, batch, inputs]`.
+            target: one-hot classes or values `[runs, batch, outputs]`.
+            output: where the network's outputs are written, like `target`.
+            number: steps before this one.
+        """
+        masks = self._dropout(number) if self.network.dropout else None
+        output.copy_(self.stack.forward(x, masks=masks))
+        deltas, affines = self.stack.backward(LOSSES[self.loss].gradient(output, target))
+        self.optimizer.step(deltas, affines)
+        for operation in self.operations.values():
+            operation.follow()
+
+    def start_task(self, task: int) -> None:
+        """Called before the first step of every task; resets what the method resets."""
+        if self.reset is not None and task > 0 and self.reset(self.stack, self.optimizer, task):
+            for operation in self.operations.values():
+                operation.restart(range(self.runs))
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Outputs and hidden layers `[runs, examples, width]`, without learning."""
+        return self.stack.evaluate(x.to(self.stack.dtype))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weight matrices (without biases) by name, `[runs, inputs, outputs]`."""
+        return {f"layer_{number}": layer.weight for number, layer in enumerate(self.stack.layers)}
+
+    def kinds(self) -> dict[str, str]:
+        """How dead units of each hidden layer are told."""
+        return {f"hidden_{number}": self.stack.activation.flat for number in range(len(self.network.hidden))}
+
+    def report(self) -> dict[str, np.ndarray]:
+        """What the operations tell, each `[runs]`."""
+        return {key: value for operation in self.operations.values() for key, value in operation.report().items()}
+
+    def _dropout(self, step: int) -> list[Tensor]:
+        """This step's masks `[runs, batch, width]`, divided by the share kept."""
+        widths = [inputs for inputs, _ in self.network.shapes[1:]]
+        size = self.batch * sum(widths)
+        length = max(1, BLOCK // size)
+        block, place = divmod(step, length)
+        if place == 0 or self._masks is None:
+            draws = torch.stack(
+                [
+                    torch.rand(length, self.batch, sum(widths), generator=torch_draws(seed, Draw.DROPOUT, block))
+                    for seed in self.seeds
+                ]
+            )
+            kept = (draws >= self.network.dropout).to(self.stack.device, self.stack.dtype)
+            self._masks = list(kept.div_(1 - self.network.dropout).split(widths, -1))
+        return [mask[:, place] for mask in self._masks]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly."""
+        return {
+            "steps": self.steps,
+            "stack": self.stack.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "operations": {name: operation.state_dict() for name, operation in self.operations.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.steps, self._masks = int(state["steps"]), None
+        self.stack.load_state_dict(state["stack"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, operation in self.operations.items():
+            operation.load_state_dict(state["operations"][name])
+
+
+class CrossEntropy:
+    """Cross-entropy of a softmax, averaged over the batch; measured by accuracy."""
+
+    measured_as = "accuracy"
+
+    @staticmethod
+    def prepare(y: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+        """Classes as one-hot rows; `functional.one_hot` would wait for the device."""
+        return torch.zeros(*y.shape, outputs, device=y.device, dtype=dtype).scatter_(-1, y[..., None], 1.0)
+
+    @staticmethod
+    def gradient(output: Tensor, target: Tensor) -> Tensor:
+        """dL/d output `[runs, batch, outputs]`."""
+        difference = output.softmax(-1).sub_(target)
+        return difference if output.shape[1] == 1 else difference.div_(output.shape[1])
+
+    @staticmethod
+    def measure(output: Tensor, y: Tensor) -> Tensor:
+        """Share of right classes, `[..., runs, batch, outputs]` to `[..., runs]`."""
+        return (output.argmax(-1) == y).to(torch.float32).mean(-1)
+
+
+class SquaredError:
+    """`(output - target)^2`, averaged over batch and outputs as `functional.mse_loss` does."""
+
+    measured_as = "squared_error"
+
+    @staticmethod
+    def prepare(y: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+        """Targets as they are."""
+        return y.to(dtype)
+
+    @staticmethod
+    def gradient(output: Tensor, target: Tensor) -> Tensor:
+        """dL/d output `[runs, batch, outputs]`."""
+        return (output - target).mul_(2 / (output.shape[1] * output.shape[2]))
+
+    @staticmethod
+    def measure(output: Tensor, y: Tensor) -> Tensor:
+        """Squared error, `[..., runs, batch, outputs]` to `[..., runs]`."""
+        return (output - y).square().mean((-1, -2))
+
+
+LOSSES: dict[str, type[CrossEntropy] | type[SquaredError]] = {
+    "cross_entropy": CrossEntropy,
+    "squared_error": SquaredError,
+}
+"""Losses by name."""

@@ -1,0 +1,89 @@
+"""What is written down about a stack: online measures in bins, test accuracy, diagnostics of its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from continual_agents import plasticity
+
+from .learner import LOSSES
+from .streams import Stream
+
+DIAGNOSTICS = (
+    "dead_units",
+    "dormant_units",
+    "effective_rank",
+    "approximate_rank",
+    "abs_approximate_rank",
+    "stable_rank",
+    "feature_norm",
+    "weight_magnitude",
+)
+"""Columns of every table, nan where a network has no hidden layer or nobody looked."""
+
+
+class Bin:
+    """Mean of an online measure over a bin of steps, per run, in float64.
+
+    Args:
+        runs: number of runs.
+    """
+
+    def __init__(self, runs: int):
+        self.total, self.steps = np.zeros(runs), 0
+
+    def add(self, values: torch.Tensor) -> None:
+        """Take in `[steps, runs]`."""
+        self.total += values.double().sum(0).cpu().numpy()
+        self.steps += len(values)
+
+    def take(self) -> np.ndarray:
+        """The mean `[runs]`; the bin is empty afterwards."""
+        mean = self.total / self.steps if self.steps else np.full(len(self.total), np.nan)
+        self.total, self.steps = np.zeros(len(self.total)), 0
+        return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sum and count."""
+        return {"total": self.total.copy(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.total, self.steps = np.array(state["total"]), int(state["steps"])
+
+
+def diagnose(learner: Any, stream: Stream, examples: int) -> dict[str, np.ndarray]:
+    """Diagnostics of every run on the stream's fixed evaluation batch, each `[runs]`.
+
+    Args:
+        learner: with `evaluate`, `weights` and `kinds`.
+        stream: whose evaluation batch is used.
+        examples: its size; 0 looks at nothing.
+    """
+    numbers = {f"plasticity/{name}": np.full(stream.runs, np.nan) for name in DIAGNOSTICS}
+    if not examples:
+        return numbers
+    _, hidden = learner.evaluate(stream.evaluation(examples))
+    weights = learner.weights()
+    if hidden:
+        found = plasticity.summarise(hidden, weights, kinds=learner.kinds())
+    else:
+        found = {"plasticity/weight_magnitude": plasticity.weight_magnitude(weights.values(), runs_dims=1)}
+    return numbers | {key: found[key].double().cpu().numpy() for key in numbers if key in found}
+
+
+def test_accuracy(learner: Any, stream: Stream) -> np.ndarray | None:
+    """Share of the current task's test set that each run gets right, `[runs]`; None without a test set."""
+    test = stream.test()
+    if test is None:
+        return None
+    inputs, classes = test
+    outputs, _ = learner.evaluate(inputs)
+    return LOSSES["cross_entropy"].measure(outputs, classes).double().cpu().numpy()
+
+
+test_accuracy.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name

@@ -1,0 +1,194 @@
+"""The networks of the streams, described by what shapes them; each description builds the ordinary `nn.Module`.
+
+A description is hashable: runs with equal descriptions train as one stack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .activations import activation_of
+from .draws import Draw, torch_draws
+from .normalisation import NORMS, OnlineNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp:
+    """Fully connected network: `Linear -> [norm] -> activation -> [dropout]` for each hidden layer, then `Linear`.
+
+    Args:
+        inputs: input width.
+        outputs: output width.
+        hidden: widths of the hidden layers; empty for the linear baseline.
+        activation: name in `ACTIVATIONS`.
+        norm: "layer", "online" (Chiley et al. 2019) or None.
+        dropout: probability that a hidden unit is dropped in training, in [0, 1).
+
+    Raises:
+        ValueError: a width below 1, an unknown name, or a probability out of range.
+    """
+
+    inputs: int
+    outputs: int
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    norm: str | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min((self.inputs, self.outputs, *self.hidden)) < 1:
+            raise ValueError(f"widths {(self.inputs, *self.hidden, self.outputs)}: each is at least 1")
+        activation_of(self.activation)
+        if self.norm is not None and self.norm not in NORMS:
+            raise ValueError(f"norm={self.norm!r} is unknown: one of {', '.join(NORMS)}, or null")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: a probability below 1, at least 0")
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """`(inputs, outputs)` of each linear layer."""
+        ways = activation_of(self.activation).outputs
+        reads = [self.inputs, *(width * ways for width in self.hidden)]
+        return list(zip(reads, [*self.hidden, self.outputs], strict=True))
+
+    def initial(self, seed: int, *, start: int = 0) -> list[Tensor]:
+        """Initial weights `[outputs, inputs]` of each linear layer: Kaiming uniform; biases start at 0.
+
+        Args:
+            seed: of the run.
+            start: which draw: 0 at the beginning, k at the k-th full reset.
+        """
+        generator = torch_draws(seed, Draw.WEIGHTS, start)
+        return [
+            torch.empty(outputs, inputs).uniform_(-bound, bound, generator=generator)
+            for (inputs, outputs), bound in zip(self.shapes, self.bounds, strict=True)
+        ]
+
+    @property
+    def bounds(self) -> list[float]:
+        """Half widths of the layers' initial distributions: `gain * sqrt(3 / inputs)`; the output's gain is 1."""
+        gain = activation_of(self.activation).gain
+        gains = [gain] * len(self.hidden) + [1.0]
+        return [g * math.sqrt(3 / inputs) for g, (inputs, _) in zip(gains, self.shapes, strict=True)]
+
+    def module(self, seed: int) -> nn.Sequential:
+        """The same network as an ordinary module."""
+        layers: list[nn.Module] = []
+        for number, (weight, (inputs, outputs)) in enumerate(zip(self.initial(seed), self.shapes, strict=True)):
+            linear = nn.Linear(inputs, outputs)
+            with torch.no_grad():
+                linear.weight.copy_(weight)
+                linear.bias.zero_()
+            layers.append(linear)
+            if number == len(self.hidden):
+                break
+            if self.norm is not None:
+                layers.append(nn.LayerNorm(outputs) if self.norm == "layer" else OnlineNorm(outputs))
+            layers.append(activation_of(self.activation).module())
+            if self.dropout:
+                layers.append(nn.Dropout(self.dropout))
+        return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNet:
+    """Three convolutions, each followed by 2x2 max pooling, and three linear layers (Dohare et al. 2024, ImageNet).
+
+    Args:
+        size: side of the square images, pixels; at 32 the first linear layer reads 128 x 2 x 2 features.
+        inputs: colours.
+        outputs: classes of a task.
+        channels: of the convolutions.
+        kernels: their sides.
+        hidden: widths of the two hidden linear layers.
+        activation: name in `ACTIVATIONS` (not crelu).
+
+    Raises:
+        ValueError: images too small for three poolings, or an activation that does not fit.
+    """
+
+    size: int = 32
+    inputs: int = 3
+    outputs: int = 2
+    channels: tuple[int, int, int] = (32, 64, 128)
+    kernels: tuple[int, int, int] = (5, 3, 3)
+    hidden: tuple[int, int] = (128, 128)
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        if activation_of(self.activation).outputs != 1:
+            raise ValueError(f"activation={self.activation!r} is for fully connected networks: choose relu")
+        if self.features < 1:
+            raise ValueError(f"size={self.size}: images are too small for three convolutions with pooling")
+
+    @property
+    def features(self) -> int:
+        """Inputs of the first linear layer."""
+        side = self.size
+        for kernel in self.kernels:
+            side = (side - kernel + 1) // 2
+        return max(side, 0) ** 2 * self.channels[-1]
+
+    def module(self, seed: int) -> nn.Sequential:
+        """The network, Kaiming uniform with biases 0."""
+        layers: list[nn.Module] = []
+        act = activation_of(self.activation)
+        for inputs, outputs, kernel in zip((self.inputs, *self.channels), self.channels, self.kernels, strict=False):
+            layers += [nn.Conv2d(inputs, outputs, kernel), act.module(), nn.MaxPool2d(2)]
+        layers.append(nn.Flatten())
+        for inputs, outputs in zip((self.features, *self.hidden), self.hidden, strict=False):
+            layers += [nn.Linear(inputs, outputs), act.module()]
+        layers.append(nn.Linear(self.hidden[-1], self.outputs))
+        network = nn.Sequential(*layers)
+        self.initialise(network, seed)
+        return network
+
+    @torch.no_grad()
+    def initialise(self, network: nn.Sequential, seed: int, *, start: int = 0) -> None:
+        """Draw every weight anew, in place."""
+        generator = torch_draws(seed, Draw.WEIGHTS, start)
+        gain = activation_of(self.activation).gain
+        linears = [layer for layer in network if isinstance(layer, nn.Conv2d | nn.Linear)]
+        for layer in linears:
+            fan_in = layer.weight[0].numel()
+            bound = (1.0 if layer is linears[-1] else gain) * math.sqrt(3 / fan_in)
+            draw = torch.empty(layer.weight.shape).uniform_(-bound, bound, generator=generator)
+            layer.weight.copy_(draw)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+Network = Mlp | ConvNet
+
+
+def make_network(settings: Mapping[str, Any], shape: tuple[int, ...], outputs: int) -> Network:
+    """The network that a configuration asks for.
+
+    Args:
+        settings: `kind` (mlp, conv), and what that kind takes: `hidden`, `activation`, `norm`, `dropout`, `channels`.
+        shape: of one input, without the batch: `(features,)` or `(colours, side, side)`.
+        outputs: width of the output.
+
+    Raises:
+        ValueError: an unknown kind or setting, or a convolution over inputs that are no images.
+    """
+    chosen: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
+    kind = chosen.pop("kind", "mlp")
+    if kind not in ("mlp", "conv"):
+        raise ValueError(f"network.kind={kind!r}: mlp or conv")
+    try:
+        if kind == "mlp":
+            return Mlp(inputs=math.prod(shape), outputs=outputs, **chosen)
+        if len(shape) != 3:
+            raise ValueError(f"network.kind=conv needs images, this stream gives inputs of shape {shape}: use kind=mlp")
+        return ConvNet(size=shape[-1], inputs=shape[0], outputs=outputs, **chosen)
+    except TypeError as error:
+        raise ValueError(f"network: {error}; a {kind} network takes no such setting") from error

@@ -1,0 +1,115 @@
+"""Online permuted images: every task shows the same images with their pixels in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .draws import Draw, numpy_draws
+from .images import Images
+from .streams import chunk_steps
+
+
+class PermutedImages:
+    """A task is one random permutation of the pixels; every image is shown once, in random order, at batch 1.
+
+    Measured by online accuracy: there is no test set (Dohare et al. 2021, 2024).
+
+    Args:
+        seeds: one per run: permutations and orders.
+        images: shared by all runs.
+        change_every: examples per task; None: each image once. Beyond the number of images they come again, in a
+            fresh order.
+        device: of the examples.
+
+    Raises:
+        ValueError: fewer than one example per task.
+    """
+
+    loss = "cross_entropy"
+    batch = 1
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        images: Images,
+        *,
+        change_every: int | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.seeds, self.runs = list(seeds), len(seeds)
+        self.images, self.device = images.to(device), torch.device(device)
+        self.task_steps = len(images.labels) if change_every is None else change_every
+        if self.task_steps < 1:
+            raise ValueError(f"change_every={change_every}: at least one example per task")
+        self.shape: tuple[int, ...] = (images.pixels.shape[1],)
+        self.outputs = images.classes
+        self.position = 0
+        self._begin(0)
+
+    @property
+    def task(self) -> int:
+        """Number of the current task, from 0."""
+        return self.position // self.task_steps
+
+    def next(self, most: int) -> tuple[Tensor, Tensor]:
+        """As `Stream.next`: inputs `[steps, runs, 1, pixels]`, classes `[steps, runs, 1]`."""
+        offset = self.position % self.task_steps
+        if offset == 0 and self.position:
+            self._begin(self.task)
+        round_, place = divmod(offset, len(self.images.labels))
+        if place == 0 and round_:
+            self._shuffle(self.task, round_)
+        steps = min(
+            most,
+            self.task_steps - offset,
+            len(self.images.labels) - place,
+            chunk_steps(self.runs * self.shape[0] * 4),
+        )
+        rows = self._order[place : place + steps]
+        self.position += steps
+        return self._permute(rows)[:, :, None], self.images.labels[rows][..., None]
+
+    def evaluation(self, examples: int) -> Tensor:
+        """The same images at every call, in the current task's permutation: `[runs, examples, pixels]`."""
+        count = min(examples, len(self.images.labels))
+        rows = np.stack(
+            [
+                numpy_draws(seed, Draw.EVALUATION).choice(len(self.images.labels), count, replace=False)
+                for seed in self.seeds
+            ],
+            1,
+        )
+        return self._permute(torch.from_numpy(rows).to(self.device)).transpose(0, 1).contiguous()
+
+    def test(self) -> None:
+        """There is no test set: the measure is online accuracy."""
+
+    def _permute(self, rows: Tensor) -> Tensor:
+        """Images `rows [steps, runs]` with each run's permutation: `[steps, runs, pixels]`."""
+        return self.images.pixels[rows].gather(-1, self._pixels.expand(len(rows), -1, -1))
+
+    def _begin(self, task: int, round_: int = 0) -> None:
+        size = self.shape[0]
+        pixels = np.stack([numpy_draws(seed, Draw.PERMUTATION, task).permutation(size) for seed in self.seeds])
+        self._pixels = torch.from_numpy(pixels).to(self.device)
+        self._shuffle(task, round_)
+
+    def _shuffle(self, task: int, round_: int) -> None:
+        count = len(self.images.labels)
+        order = np.stack([numpy_draws(seed, Draw.ORDER, task, round_).permutation(count) for seed in self.seeds], 1)
+        self._order = torch.from_numpy(order).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position; everything else follows from it and the seeds."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.position = int(state["position"])
+        last = max(self.position - 1, 0)
+        self._begin(last // self.task_steps, last % self.task_steps // len(self.images.labels))

@@ -1,0 +1,58 @@
+"""What every stream offers to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Stream(Protocol):
+    """Endless examples for every run of a stack, a task after another; generated as they are asked for.
+
+    Attributes:
+        runs: number of runs.
+        shape: of one input.
+        outputs: width of the network's output.
+        loss: "cross_entropy" or "squared_error".
+        batch: examples per gradient step.
+        task_steps: gradient steps per task.
+        position: gradient steps given so far.
+    """
+
+    runs: int
+    shape: tuple[int, ...]
+    outputs: int
+    loss: str
+    batch: int
+    task_steps: int
+    position: int
+
+    def next(self, most: int) -> tuple[Tensor, Tensor]:
+        """The next batches, at least 1 and at most `most`, never beyond the end of the task.
+
+        Returns:
+            Inputs `[steps, runs, batch, *shape]`; classes `[steps, runs, batch]`, or targets with outputs as last dim.
+        """
+
+    def evaluation(self, examples: int) -> Tensor:
+        """A fixed batch to look at the network with, in the current task's form: `[runs, examples, *shape]`."""
+
+    def test(self) -> tuple[Tensor, Tensor] | None:
+        """The current task's test set, inputs and classes; None if the stream has none."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+
+
+MOST_BYTES = 8 * 2**20
+"""A chunk of inputs holds about this much."""
+
+
+def chunk_steps(bytes_per_step: int) -> int:
+    """Steps of a chunk of about `MOST_BYTES`."""
+    return max(1, MOST_BYTES // max(1, bytes_per_step))

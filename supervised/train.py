@@ -1,0 +1,165 @@
+"""One loop for every stream: all stacks of a figure advance together, a row of the table at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from continual_agents.runs import Run
+
+from .learner import LOSSES
+from .make import make_learner, make_stream
+from .measures import Bin, diagnose, test_accuracy
+from .plans import Plan, stacks
+
+
+class Group:
+    """One stack on its stream.
+
+    Args:
+        numbers: which runs of the figure it holds.
+        plans: theirs.
+        device: where it runs.
+    """
+
+    def __init__(self, numbers: Sequence[int], plans: Sequence[Plan], *, device: torch.device | str):
+        self.numbers = list(numbers)
+        self.stream = make_stream(plans[0].stream, [plan.seed for plan in plans], device=device)
+        self.learner = make_learner(plans, self.stream, device=device)
+        self.bin = Bin(len(plans))
+
+    def advance(self, until: int) -> int:
+        """Learn from the next chunk, at most to step `until`; the number of steps done."""
+        if self.stream.position % self.stream.task_steps == 0:
+            self.learner.start_task(self.stream.position // self.stream.task_steps)
+        x, y = self.stream.next(until - self.stream.position)
+        self.bin.add(self.learner.learn(x, y))
+        return len(x)
+
+    def row(self, examples: int) -> dict[str, np.ndarray]:
+        """What the table says of these runs at the end of a row."""
+        last = self.stream.position - 1
+        row = {
+            "task/index": np.full(len(self.numbers), float(last // self.stream.task_steps)),
+            LOSSES[self.stream.loss].measured_as: self.bin.take(),
+        }
+        accuracy = test_accuracy(self.learner, self.stream)
+        if accuracy is not None:
+            row["online_accuracy"] = row.pop("accuracy")
+            row["test_accuracy"] = accuracy
+        row |= diagnose(self.learner, self.stream, examples)
+        replaced = self.learner.report().get("replaced", np.full(len(self.numbers), np.nan))
+        return row | {"surgery/replaced": replaced}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly."""
+        return {part: getattr(self, part).state_dict() for part in ("stream", "learner", "bin")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        for part in ("stream", "learner", "bin"):
+            getattr(self, part).load_state_dict(state[part])
+
+
+def train(
+    plans: Sequence[Plan],
+    run: Run,
+    *,
+    steps: int | None = None,
+    tasks: int | None = None,
+    row_steps: int | None = None,
+    examples: int = 500,
+    examine_every: int = 1,
+    device: torch.device | str = "cpu",
+) -> bool:
+    """Train every plan, from where the run folder left off, and write the run's tables.
+
+    Args:
+        plans: all runs of the figure.
+        run: the open run folder; runs.csv says what each run number is.
+        steps: gradient steps of every run; or
+        tasks: tasks of every run (of the longest kind, where their lengths differ).
+        row_steps: gradient steps per row of metrics.csv; None: one row per task.
+        examples: in the evaluation batch that the diagnostics look at; 0 for no diagnostics.
+        examine_every: rows between two looks.
+        device: where the stacks live.
+
+    Returns:
+        True if the run is finished, False if it was asked to stop and can be continued.
+
+    Raises:
+        ValueError: neither steps nor tasks, or both.
+    """
+    if (steps is None) == (tasks is None):
+        raise ValueError(f"steps={steps}, tasks={tasks}: give one of them")
+    groups = [Group(numbers, [plans[k] for k in numbers], device=device) for numbers in stacks(plans)]
+    longest = max(group.stream.task_steps for group in groups)
+    total = steps if steps is not None else (tasks or 0) * longest
+    row_steps = row_steps or longest
+    if run.state is not None:
+        for group, stored in zip(groups, run.state["groups"], strict=True):
+            group.load_state_dict(stored)
+    else:
+        _write_runs(run, plans)
+    if run.finished:
+        return True
+    labels = [plan.label for plan in plans]
+    rows = int(run.state["rows"]) if run.state is not None else 0
+    initial = sum(group.stream.position * len(group.numbers) for group in groups)
+    row: dict[str, np.ndarray] = {}
+    with run.progress(total=total * len(plans), initial=initial, unit="run-steps") as bar:
+        while rows * row_steps < total:
+            until = min((rows + 1) * row_steps, total)
+            started, before = time.perf_counter(), sum(g.stream.position * len(g.numbers) for g in groups)
+            for group in groups:
+                while group.stream.position < until:
+                    bar.update(group.advance(until) * len(group.numbers))
+                    if run.stop_requested or run.save_due():
+                        run.save(group.stream.position, _state(rows, groups))
+                    if run.stop_requested:
+                        return False
+            done = sum(g.stream.position * len(g.numbers) for g in groups) - before
+            rate = done / (time.perf_counter() - started)
+            look = rows % examine_every == 0 or until == total
+            row = _together(groups, len(plans), examples if look else 0)
+            run.log_runs(until, row, groups=labels, timing={"time/run_steps_per_second": rate})
+            rows += 1
+    run.finish(total, _state(rows, groups), _means(row))
+    return True
+
+
+def _state(rows: int, groups: Sequence[Group]) -> dict[str, Any]:
+    return {"rows": rows, "groups": [group.state_dict() for group in groups]}
+
+
+def _together(groups: Sequence[Group], runs: int, examples: int) -> dict[str, np.ndarray]:
+    """The groups' rows as one, in the order of the plans."""
+    together: dict[str, np.ndarray] = {}
+    for group in groups:
+        for key, values in group.row(examples).items():
+            together.setdefault(key, np.full(runs, np.nan))[group.numbers] = values
+    return together
+
+
+def _means(row: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {key: float(np.nanmean(values)) for key, values in row.items() if not np.isnan(values).all()}
+
+
+def _write_runs(run: Run, plans: Sequence[Plan]) -> None:
+    keys = list(dict.fromkeys(key for plan in plans for key in plan.settings))
+    columns: dict[str, list[Any]] = {
+        "run": list(range(len(plans))),
+        "seed": [plan.seed for plan in plans],
+        "method": [plan.method.name for plan in plans],
+    }
+    for key in keys:
+        columns[key] = [_word(plan.settings.get(key, "nan")) for plan in plans]
+    run.table("runs").extend(columns)
+
+
+def _word(value: Any) -> Any:
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else value

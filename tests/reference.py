@@ -78,15 +78,7 @@ class Twin:
                 self.mean[layer][i] = self.decay * self.mean[layer][i] + (1 - self.decay) * h[:, i].mean().item()
                 f_hat = self.mean[layer][i] / correction
                 away = (h[:, i] - f_hat).abs().mean()
-                y = {
-                    "contribution": lambda i=i: h[:, i].abs().mean() * out[i],
-                    "mean_corrected_contribution": lambda i=i, away=away: away * out[i],
-                    "adaptable_contribution": lambda i=i, away=away: away * out[i] / incoming[i],
-                    "weight": lambda i=i: out[i],
-                    "adaptation": lambda i=i: 1 / incoming[i],
-                    "random": lambda i=i: noise[i],
-                    "gradient": lambda i=i: (h[:, i] * h.grad[:, i]).abs().mean(),
-                }[self.utility]().item()
+                y = worth(self.utility, h[:, i], away, h.grad[:, i], out[i], incoming[i], noise, i)
                 y = y if math.isfinite(y) else 0.0
                 self.worth[layer][i] = self.decay * self.worth[layer][i] + (1 - self.decay) * y
         for layer, ages in enumerate(self.age):
@@ -117,3 +109,20 @@ class Twin:
                         moment[i] = 0.0
                 self.age[layer][i], self.mean[layer][i], self.worth[layer][i] = 0, 0.0, 0.0
         return going
+
+
+def worth(name, h, away, gradient, out, incoming, noise, i) -> float:
+    if name == "contribution":
+        return (h.abs().mean() * out).item()
+    if name == "mean_corrected_contribution":
+        return (away * out).item()
+    if name == "adaptable_contribution":
+        return (away * out / incoming).item()
+    if name == "weight":
+        return out.item()
+    if name == "adaptation":
+        return (1 / incoming).item()
+    if name == "random":
+        return noise[i].item()
+    assert name == "gradient"
+    return (h * gradient).abs().mean().item()

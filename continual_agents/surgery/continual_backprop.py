@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from .companion import Companion, Layer, per_layer_settings
 from .generator import Birth, birth_of
 from .replace import Job
+from .scratch import Scratch
 from .selection import Budget, least_useful
-from .units import Units
+from .units import Slot, Units
 from .utility import Signals, Utility, finite, magnitude, utility_of
 from .watch import Watch
 
@@ -22,12 +23,20 @@ class _Layer(Layer):
     """State of one layer: running utility and means, step of birth of every unit, budget."""
 
     def __init__(
-        self, units: Units, rate: float, maturity: int, decay: float, utility: Any, birth: Any, count_all: bool
+        self,
+        units: Units,
+        scratch: Scratch,
+        rate: float,
+        maturity: int,
+        decay: float,
+        utility: Any,
+        birth: Any,
+        count_all: bool,
     ) -> None:
         super().__init__(units)
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay}: the decay of a running mean lies in [0, 1)")
-        self.decay, self.birth = decay, birth_of(birth)
+        self.decay, self.birth, self.scratch = decay, birth_of(birth), scratch
         self.criterion: Utility = utility_of(utility)
         self.budget = Budget(units.width, rate, maturity, count_all=count_all)
         weight = units.made[0].tensor()
@@ -40,7 +49,7 @@ class _Layer(Layer):
             key = (reader.source, reader.start)
             if key not in distinct:
                 wanted = wants if not distinct else frozenset()
-                distinct[key] = Watch(reader, units.width, wanted, self._centre)
+                distinct[key] = Watch(reader, units.width, wanted, self._centre, scratch)
         self.watches = list(distinct.values())
         # per reader, the watch whose tensor it reads
         self.heard = [list(distinct).index((r.source, r.start)) for r in units.outgoing]
@@ -62,6 +71,10 @@ class _Layer(Layer):
         age = (self.step + 1) - self.born
         return torch.lerp(running, mean, 1 - self.decay) / (1 - self.decay**age)
 
+    def _wired(self, slot: Slot) -> Tensor:
+        weight = slot.tensor()
+        return magnitude(weight, slot.dim, self.scratch.like(weight))
+
     def signals(self, statistics: dict[str, Tensor], generator: torch.Generator) -> Signals:
         """What the utility asked for."""
         needs = self.criterion.needs
@@ -69,12 +82,12 @@ class _Layer(Layer):
         if "out" in needs:
             for slots in self.units.read:
                 for slot in slots:
-                    part = slot.span(magnitude(slot.tensor(), slot.dim), self.units.width)
+                    part = slot.span(self._wired(slot), self.units.width)
                     signals.out = part if signals.out is None else signals.out + part
         if "incoming" in needs:
             for slot in self.units.made:
                 if slot.tensor().ndim > 1:
-                    part = slot.span(magnitude(slot.tensor(), slot.dim), self.units.width)
+                    part = slot.span(self._wired(slot), self.units.width)
                     signals.incoming = part if signals.incoming is None else signals.incoming + part
         if "noise" in needs:
             noise = torch.rand(self.units.width, generator=generator, device=generator.device, dtype=self.utility.dtype)
@@ -142,7 +155,8 @@ class ContinualBackprop(Companion):
         )
         common = {"rate": rate, "maturity": maturity, "decay": decay, "utility": utility, "birth": birth}
         settings = per_layer_settings(self.units, common, layers)
-        self.layers = [_Layer(u, **s, count_all=count_all) for u, s in zip(self.units, settings, strict=True)]
+        scratch = Scratch()
+        self.layers = [_Layer(u, scratch, **s, count_all=count_all) for u, s in zip(self.units, settings, strict=True)]
 
     def _after_step(self) -> list[tuple[_Layer, Job]]:
         self._follow()

@@ -30,7 +30,7 @@ def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index:
             continue
         group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
         for name, value in optimizer.state[parameter].items():
-            if isinstance(value, Tensor) and _per_entry(value, parameter, dim) and not name.startswith(Adam.BORN):
+            if isinstance(value, Tensor) and _per_entry(value, parameter, dim) and not name.startswith(Adam.AGE):
                 value.index_fill_(dim, index, _start(optimizer, group, name))
         if isinstance(optimizer, Adam):
             optimizer.forget_(parameter, dim, index)

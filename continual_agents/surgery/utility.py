@@ -13,10 +13,16 @@ import torch
 from torch import Tensor
 
 
-def magnitude(weight: Tensor, dim: int) -> Tensor:
-    """Sum of |weight| over every dim but `dim`: how strongly the entries along `dim` are wired."""
+def magnitude(weight: Tensor, dim: int, scratch: Tensor | None = None) -> Tensor:
+    """Sum of |weight| over every dim but `dim`: how strongly the entries along `dim` are wired.
+
+    Args:
+        weight: any shape.
+        dim: the one that is kept.
+        scratch: memory of the same shape for |weight|.
+    """
     others = [d for d in range(weight.ndim) if d != dim % weight.ndim]
-    return weight.abs().sum(others) if others else weight.abs()
+    return torch.abs(weight, out=scratch).sum(others)
 
 
 def contribution(activity: Tensor, out: Tensor) -> Tensor:

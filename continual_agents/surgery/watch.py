@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .axes import axes_of
+from .scratch import Scratch
 from .units import Reader
 
 
@@ -25,19 +26,27 @@ class Watch:
         width: units.
         wants: statistics to record besides the mean: any of activity, deviation, sensitivity, firing.
         centre: mean of this pass [width] -> bias-corrected running mean [width], for the deviation.
+        scratch: shared memory for temporaries.
 
     Statistics: `mean` [width * block] (one per input of the reader), the others [width], averaged over batch and
     positions. Several passes before one optimizer step (gradient accumulation) are averaged by their sample counts.
     """
 
     def __init__(
-        self, reader: Reader, width: int, wants: frozenset[str], centre: Callable[[Tensor], Tensor] | None = None
+        self,
+        reader: Reader,
+        width: int,
+        wants: frozenset[str],
+        centre: Callable[[Tensor], Tensor] | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         axes = axes_of(reader.module)
         assert axes is not None  # Units has checked it
         self.reader, self.width, self.wants, self.centre = reader, width, wants, centre
         self.axis = axes.axis if reader.recurrent else axes.read_axis
+        self.size = width * reader.block
         self.active = True
+        self.scratch = Scratch() if scratch is None else scratch
         self._records: list[tuple[int, dict[str, Tensor]]] = []
         self._gradients: list[tuple[int, Tensor]] = []
         self._handle: RemovableHandle | None = None
@@ -81,35 +90,36 @@ class Watch:
             value = value.data
         if not isinstance(value, Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(value):
             return
-        size = self.width * self.reader.block
-        axis = value.ndim + self.axis
-        h = value.detach()
-        if value.shape[axis] != size:
-            h = h.narrow(axis, self.reader.start, size)
-        h = h.movedim(axis, -1).reshape(-1, size) if axis < value.ndim - 1 or value.ndim != 2 else h
+        h = self._flat(value.detach())
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
         mean = h.mean(0, dtype=dtype)
         statistics = {"mean": mean}
         if "activity" in self.wants:
-            statistics["activity"] = self._per_unit(h.abs().mean(0, dtype=dtype))
+            statistics["activity"] = self._per_unit(torch.abs(h, out=self.scratch.like(h)).mean(0, dtype=dtype))
         if "firing" in self.wants:
             statistics["firing"] = self._per_unit((h > 0).any(0).to(dtype), largest=True)
         if "deviation" in self.wants and self.centre is not None:
             centre = self.centre(self._per_unit(mean))
             if self.reader.block > 1:
                 centre = centre.repeat_interleave(self.reader.block)
-            statistics["deviation"] = self._per_unit((h - centre).abs().mean(0, dtype=dtype))
+            away = torch.sub(h, centre.to(h.dtype), out=self.scratch.like(h)).abs_()
+            statistics["deviation"] = self._per_unit(away.mean(0, dtype=dtype))
         self._records.append((len(h), statistics))
         if "sensitivity" in self.wants and value.requires_grad:
             value.register_hook(lambda gradient: self._record_gradient(value, gradient))
 
     @torch.no_grad()
     def _record_gradient(self, value: Tensor, gradient: Tensor) -> None:
-        axis = value.ndim + self.axis
-        product = (value.detach() * gradient).abs()
-        product = product.narrow(axis, self.reader.start, self.width * self.reader.block).movedim(axis, -1)
-        product = product.reshape(-1, self.width * self.reader.block)
+        product = self._flat((value.detach() * gradient).abs())
         self._gradients.append((len(product), self._per_unit(product.mean(0))))
+
+    def _flat(self, h: Tensor) -> Tensor:
+        """[samples, width * block]: every position is a sample."""
+        if h.shape[self.axis] != self.size:
+            h = h.narrow(self.axis, self.reader.start, self.size)
+        if h.ndim == 2 and self.axis == -1:
+            return h
+        return h.movedim(self.axis, -1).reshape(-1, self.size)
 
     def _per_unit(self, values: Tensor, *, largest: bool = False) -> Tensor:
         if self.reader.block == 1:

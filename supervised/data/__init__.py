@@ -1,0 +1,5 @@
+"""Data sets of the streams, read as they are found and checked; importing needs only NumPy."""
+
+from .digits import load_digits as load_digits
+from .errors import DataError as DataError
+from .mnist import load_mnist as load_mnist

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from tensordict import TensorDict
 from torchrl.collectors import BaseCollector
 
 from continual_agents.runs import generator_state, set_generator_state
 
+from .environments import Environment, environment_state, set_environment_state, tell
+from .errors import NotFiniteError
 from .networks import ActorCritic
-
-Environment = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
-
-
-def make_environment(source: str | Callable[[], Any] | Environment, count: int = 1) -> Environment:
-    """One environment, or `count` of them in this process as a vector environment that the collector resets itself.
-
-    Args:
-        source: a gymnasium id, a callable that returns an environment, or an environment.
-        count: how many; a ready-made environment is taken as it is.
-
-    Raises:
-        ValueError: `count` below 1.
-    """
-    if count < 1:
-        raise ValueError(f"environment.count={count}: at least one environment is needed")
-    if isinstance(source, gymnasium.Env | VectorEnv):
-        return source
-    make = (lambda: gymnasium.make(source, disable_env_checker=True)) if isinstance(source, str) else source
-    if count == 1:
-        environment: Environment = make()
-        return environment
-    return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+from .policies import Act
 
 
 class EnvironmentCollector(BaseCollector):
     """Steps an environment with a policy and yields batches in TorchRL's layout.
 
     The tensors are made once and written in place: a batch is valid until the next one is asked for. The randomness of
-    a batch is drawn at its beginning and log-probabilities are computed at its end, both in one call.
+    a batch is drawn at its beginning and log-probabilities are computed at its end, both in one call. A batch is never
+    left half done, so between two batches the whole state is small and plain.
 
     A batch is a TensorDict of size `[frames]` for one environment, `[envs, frames / envs]` for a vector environment,
     with the keys `observation`, `action`, `action_log_prob` and `next/{observation, reward, done, terminated,
@@ -60,7 +41,13 @@ class EnvironmentCollector(BaseCollector):
         total_frames: environment steps after which `iterator` ends; -1: never.
         seed: of the environment and of the actions.
         clip_actions: clip actions to the bounds of a Box before they reach the environment; the batch keeps the drawn
-            ones. Off, the environment sees them as drawn, as the published Ant does.
+            ones. Off, the environment sees them as drawn, as the published Ant does. They are never scaled: for bounds
+            far from +-1 wrap the environment in `gymnasium.wrappers.RescaleAction`.
+
+    Attributes:
+        frames: environment steps so far.
+        episodes: one record (`step`, `return`, `length`, `friction`, `task`) per episode that ended in the last batch.
+        environment_seconds: wall-clock time that the environment took in the last batch.
 
     Raises:
         ValueError: `frames` not a multiple of the number of environments, a vector environment that resets itself.
@@ -77,12 +64,13 @@ class EnvironmentCollector(BaseCollector):
         clip_actions: bool = False,
     ):
         super().__init__()
-        self.environment = environment
+        self.environment: Any = environment
         self.networks = networks
-        self.frames_per_batch = frames
+        self.frames_per_batch = self.requested_frames_per_batch = frames
         self.total_frames = total_frames
         self.frames = 0
         self.episodes: list[dict[str, float]] = []
+        self.environment_seconds = 0.0
         self.vector = isinstance(environment, VectorEnv)
         self.envs = environment.num_envs if isinstance(environment, VectorEnv) else 1
         if frames < 1 or frames % self.envs:
@@ -92,84 +80,127 @@ class EnvironmentCollector(BaseCollector):
             raise ValueError(f"the vector environment resets itself ({mode}): make it with AutoresetMode.DISABLED")
         space = environment.single_action_space if isinstance(environment, VectorEnv) else environment.action_space
         self._bounds = (space.low, space.high) if clip_actions and isinstance(space, Box) else None
-        self._iterator: Iterator[TensorDict] | None = None
         self.set_seed(seed)
         self._make_buffers(space)
 
-    def _make_buffers(self, action_space: Any) -> None:
-        steps, envs = self.frames_per_batch // self.envs, self.envs
-        size = self._current.shape[1]
-        batch = (envs, steps)
-        action = torch.zeros(
-            *batch, *action_space.shape, dtype=torch.float32 if isinstance(action_space, Box) else torch.int64
-        )
+    def _make_buffers(self, space: Any) -> None:
+        batch = (self.envs, self.frames_per_batch // self.envs)
         flags = {name: torch.zeros(*batch, 1, dtype=torch.bool) for name in ("done", "terminated", "truncated")}
-        following = {"observation": torch.zeros(*batch, size), "reward": torch.zeros(*batch, 1), **flags}
-        whole = TensorDict(
-            {"observation": torch.zeros(*batch, size), "action": action, "next": TensorDict(following, batch)}, batch
-        )
-        # NumPy views of the same memory, [envs, steps, ...]: what the loop writes
-        self._observation, self._action = whole["observation"].numpy(), whole["action"].numpy()
-        self._next = {key: value.numpy() for key, value in following.items()}
+        observations = (*batch, self._current.shape[1])
+        following = {"observation": torch.zeros(observations), "reward": torch.zeros(*batch, 1), **flags}
+        own = {
+            "observation": torch.zeros(observations),
+            "action": torch.zeros(*batch, *space.shape, dtype=None if isinstance(space, Box) else torch.int64),
+            "action_log_prob": torch.zeros(batch),
+        }
+        whole = TensorDict({**own, "next": TensorDict(following, batch)}, batch)
         self._batch = whole if self.vector else whole[0]
+        # NumPy views of the same memory, steps first: what the loop writes
+        self._own = {name: value.numpy().swapaxes(0, 1) for name, value in own.items()}
+        self._next = {name: value.numpy().swapaxes(0, 1) for name, value in following.items()}
 
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
         """Seed actions and environment, and start a new episode in each environment."""
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
+        self._begin(seed)
+        return seed
+
+    def _begin(self, seed: int) -> None:
         observation, _ = self.environment.reset(seed=seed)
         self._current = np.array(observation, dtype=np.float32).reshape(self.envs, -1)
         self._returns = np.zeros(self.envs)
         self._lengths = np.zeros(self.envs, dtype=np.int64)
-        return seed
 
     def iterator(self) -> Iterator[TensorDict]:
         """Batches until `total_frames`."""
         while self.total_frames < 0 or self.frames < self.total_frames:
             yield self.collect()
 
+    @torch.no_grad()
     def collect(self) -> TensorDict:
-        """One batch."""
-        self.episodes = []
-        policy, steps = self.networks.policy, self.frames_per_batch // self.envs
-        step_environment = self._step_vector if self.vector else self._step_single
-        with torch.no_grad():
-            noise = policy.draw_noise((steps, self.envs), self.generator)
-            for step in range(steps):
-                self._observation[:, step] = self._current
-                action = policy.act(torch.from_numpy(self._current), noise[step]).numpy()
-                self._action[:, step] = action
-                step_environment(step, action if self._bounds is None else np.clip(action, *self._bounds))
-            distribution = self.networks.actor.get_dist(self._batch.select("observation"))
-            self._batch["action_log_prob"] = distribution.log_prob(self._batch["action"])
-        return self._batch
+        """One batch.
 
-    def _step_single(self, step: int, action: np.ndarray) -> None:
-        observation, reward, terminated, truncated, _ = self.environment.step(action[0])
-        self._record(step, observation, reward, terminated, truncated)
-        if terminated or truncated:
-            self._end_episodes(np.array([True]))
-            observation, _ = self.environment.reset()
-        self._current = np.asarray(observation, dtype=np.float32)[None]
+        Raises:
+            NotFiniteError: the environment gave an observation or reward that is NaN or infinite.
+        """
+        self.episodes, self.environment_seconds = [], 0.0
+        policy, batch = self.networks.policy, self._batch
+        noise = policy.draw_noise((self.frames_per_batch // self.envs, self.envs), self.generator).numpy()
+        fill = self._fill_from_many if self.vector else self._fill_from_one
+        fill(noise, policy.actor(self.envs))
+        self._check_finite()
+        observation = batch["observation"].to(next(policy.parameters()).device)
+        log_prob, _ = policy.log_prob_and_entropy(observation, batch["action"].to(observation.device))
+        batch["action_log_prob"].copy_(log_prob)
+        return batch
 
-    def _step_vector(self, step: int, action: np.ndarray) -> None:
-        observation, reward, terminated, truncated, _ = self.environment.step(action)
-        self._record(step, observation, reward, terminated, truncated)
-        ended = np.logical_or(terminated, truncated)
-        if ended.any():
-            self._end_episodes(ended)
-            observation, _ = self.environment.reset(options={"reset_mask": ended})
-        # a copy: vector environments reuse their arrays
-        self._current = np.array(observation, dtype=np.float32)
+    def _fill_from_one(self, noise: np.ndarray, act: Act) -> None:
+        """The loop over a single environment; every operation in it is paid once per step."""
+        step_environment, clock, bounds = self.environment.step, time.perf_counter, self._bounds
+        observations, actions = self._own["observation"][:, 0], self._own["action"][:, 0]
+        nexts, rewards = self._next["observation"][:, 0], self._next["reward"][:, 0, 0]
+        terminations, truncations = self._next["terminated"][:, 0, 0], self._next["truncated"][:, 0, 0]
+        current, seconds = self._current, 0.0
+        for step in range(len(noise)):
+            observations[step] = current[0]
+            action = act(current, noise[step])[0]
+            actions[step] = action
+            if bounds is not None:
+                action = np.clip(action, *bounds)
+            start = clock()
+            observation, reward, terminated, truncated, _ = step_environment(action)
+            seconds += clock() - start
+            nexts[step] = observation
+            current = nexts[step : step + 1]
+            rewards[step] = reward
+            terminations[step] = terminated
+            truncations[step] = truncated
+            self._returns[0] += reward
+            self._lengths[0] += 1
+            self.frames += 1
+            if terminated or truncated:
+                self._end_episodes(np.array([True]))
+                start = clock()
+                observation, _ = self.environment.reset()
+                seconds += clock() - start
+                current = np.array(observation, dtype=np.float32)[None]
+        self._finish(current, seconds)
 
-    def _record(self, step: int, observation: Any, reward: Any, terminated: Any, truncated: Any) -> None:
-        self._next["observation"][:, step] = observation
-        self._next["reward"][:, step, 0] = reward
-        self._next["terminated"][:, step, 0] = terminated
-        self._next["truncated"][:, step, 0] = truncated
-        self._next["done"][:, step, 0] = np.logical_or(terminated, truncated)
-        self._returns += reward
-        self._lengths += 1
-        self.frames += self.envs
+    def _fill_from_many(self, noise: np.ndarray, act: Act) -> None:
+        """The loop over a vector environment."""
+        own, following, clock = self._own, self._next, time.perf_counter
+        current, seconds = self._current, 0.0
+        for step in range(len(noise)):
+            own["observation"][step] = current
+            action = act(current, noise[step])
+            own["action"][step] = action
+            if self._bounds is not None:
+                action = np.clip(action, *self._bounds)
+            start = clock()
+            observation, reward, terminated, truncated, _ = self.environment.step(action)
+            seconds += clock() - start
+            following["observation"][step] = observation
+            current = following["observation"][step]
+            following["reward"][step, :, 0] = reward
+            following["terminated"][step, :, 0] = terminated
+            following["truncated"][step, :, 0] = truncated
+            self._returns += reward
+            self._lengths += 1
+            self.frames += self.envs
+            ended = np.logical_or(terminated, truncated)
+            if ended.any():
+                self._end_episodes(ended)
+                start = clock()
+                observation, _ = self.environment.reset(options={"reset_mask": ended})
+                seconds += clock() - start
+                current = np.array(observation, dtype=np.float32)
+        self._finish(current, seconds)
+
+    def _finish(self, current: np.ndarray, seconds: float) -> None:
+        np.logical_or(self._next["terminated"], self._next["truncated"], out=self._next["done"])
+        self._current = np.array(current)  # a copy: it may be a view of the batch
+        self.environment_seconds = seconds
 
     def _end_episodes(self, ended: np.ndarray) -> None:
         friction, task = self.world("friction"), self.world("task")
@@ -186,10 +217,19 @@ class EnvironmentCollector(BaseCollector):
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
+    def _check_finite(self) -> None:
+        for name in ("observation", "reward"):
+            good = np.isfinite(self._next[name]).all(axis=(1, 2))
+            if not good.all():
+                step = self.frames - self.frames_per_batch + self.envs * (1 + int(np.argmin(good)))
+                raise NotFiniteError(
+                    f"the environment gave a {name} that is not finite at environment step {step}: mend the "
+                    "environment, or end the episode before its simulation diverges"
+                )
+
     def world(self, name: str) -> np.ndarray:
         """What the environments say of their `friction` or `task` now, `[envs]`; nan if they say nothing."""
-        value = getattr(self.environment.unwrapped, name, np.nan)
-        return np.broadcast_to(np.asarray(value, dtype=np.float64), (self.envs,))
+        return tell(self.environment, name)
 
     def shutdown(self, timeout: float | None = None, close_env: bool = True, raise_on_error: bool = True) -> None:
         """Close the environment."""
@@ -197,27 +237,31 @@ class EnvironmentCollector(BaseCollector):
             self.environment.close()
 
     def state_dict(self) -> OrderedDict[str, Any]:
-        """Everything the next batch depends on, the environment included if it has a `state_dict`."""
-        source = self.environment.unwrapped
+        """Everything the next batch depends on, the environment included if it has a `state_dict`.
+
+        There is no unfinished batch in it: it is taken between two batches.
+        """
         return OrderedDict(
             frames=self.frames,
             generator=generator_state(self.generator),
             current=self._current.copy(),
             returns=self._returns.copy(),
             lengths=self._lengths.copy(),
-            environment=source.state_dict() if hasattr(source, "state_dict") else None,
+            environment=environment_state(self.environment),
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`. An environment without one starts a new episode, with a warning."""
+        """Continue from `state_dict()`. An environment without one starts new episodes, with a warning."""
         self.frames = state["frames"]
         set_generator_state(self.generator, state["generator"])
         if state["environment"] is None:
+            # another seed: the same one would show the episodes of the beginning again
+            self._begin(self.seed + self.frames)
             warnings.warn(
                 f"{self.environment} has no state_dict: the run continues with a new episode, not exactly", stacklevel=2
             )
             return
-        self.environment.unwrapped.load_state_dict(state["environment"])  # type: ignore[union-attr]
+        set_environment_state(self.environment, state["environment"])
         self._current = np.asarray(state["current"], dtype=np.float32).copy()
         self._returns = np.asarray(state["returns"], dtype=np.float64).copy()
         self._lengths = np.asarray(state["lengths"], dtype=np.int64).copy()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from gymnasium.spaces import Box, Discrete, Space
 from tensordict.nn import TensorDictModule
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Categorical, Distribution
 from torchrl.modules import IndependentNormal, ProbabilisticActor
+
+from .layers import CReLU, Dropout
+from .policies import CategoricalPolicy, GaussianPolicy, Policy
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -23,6 +26,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "gelu": nn.GELU,
     "selu": nn.SELU,
+    "crelu": CReLU,
 }
 NORMS: dict[str, type[nn.Module]] = {"layer_norm": nn.LayerNorm}
 
@@ -43,10 +47,10 @@ def mlp(
         inputs: size of the input.
         outputs: size of the output.
         hidden: width of each hidden layer.
-        activation: a key of `ACTIVATIONS`.
+        activation: a key of `ACTIVATIONS`; `crelu` doubles what the next layer reads.
         norm: None or `layer_norm`, before the activation.
-        dropout: probability of dropping a unit, in [0, 1).
-        generator: source of the initial weights.
+        dropout: probability of dropping a unit in a training pass, in [0, 1).
+        generator: source of the initial weights and of the seeds of the dropout layers.
 
     Raises:
         ValueError: an unknown activation or norm, a width below 1, a dropout outside [0, 1).
@@ -67,79 +71,22 @@ def mlp(
             layers.append(NORMS[norm](size))
         layers.append(ACTIVATIONS[activation]())
         if dropout:
-            layers.append(nn.Dropout(dropout))
-        width = size
+            seed = int(torch.randint(2**31, (), generator=generator))
+            layers.append(Dropout(dropout, torch.Generator().manual_seed(seed)))
+        width = 2 * size if activation == "crelu" else size
     layers.append(_linear(width, outputs, generator))
     return nn.Sequential(*layers)
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """LeCun-uniform: U(-b, b) with b = sqrt(3 / fan_in), the published initialisation; zero bias."""
-    layer = nn.Linear(inputs, outputs)
+    # skip_init: nn.Linear's own initialisation would draw from the global generator
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
     bound = math.sqrt(3 / inputs)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
         layer.bias.zero_()
     return layer
-
-
-class Policy(Protocol):
-    """What the collector needs of a policy to act with few operations per step."""
-
-    def draw_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """The randomness of many steps at once, `[*shape, ...]`."""
-
-    def act(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Actions `[envs, ...]` for observations `[envs, observation]`, given their noise."""
-
-
-class GaussianPolicy(nn.Module):
-    """Diagonal Gaussian whose mean is the body's output; the logarithm of its deviation is a free parameter from 0.
-
-    Args:
-        body: network from observation to action mean.
-        actions: dimension of the action.
-    """
-
-    def __init__(self, body: nn.Module, actions: int):
-        super().__init__()
-        self.body = body
-        self.log_std = nn.Parameter(torch.zeros(actions))
-
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each `[..., actions]`."""
-        loc = self.body(observation)
-        return loc, self.log_std.exp().expand_as(loc)
-
-    def draw_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Standard normal noise `[*shape, actions]`."""
-        return torch.randn(*shape, self.log_std.numel(), generator=generator)
-
-    def act(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """`mean + deviation * noise`."""
-        return torch.addcmul(self.body(observation), self.log_std.exp(), noise)
-
-
-class CategoricalPolicy(nn.Module):
-    """Categorical distribution whose logits are the body's output."""
-
-    def __init__(self, body: nn.Module, actions: int):
-        super().__init__()
-        self.body = body
-        self.actions = actions
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Logits `[..., actions]`."""
-        logits: Tensor = self.body(observation)
-        return logits
-
-    def draw_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Standard Gumbel noise `[*shape, actions]`."""
-        return -torch.empty(*shape, self.actions).exponential_(generator=generator).log()
-
-    def act(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """The Gumbel-max trick: `argmax(logits + noise)` is a draw from the softmax of the logits."""
-        return (self.body(observation) + noise).argmax(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +100,7 @@ class ActorCritic:
         bodies: the plain networks by name (`actor`, `critic`), for surgery and the probe.
     """
 
-    policy: Any
+    policy: Policy
     actor: ProbabilisticActor
     critic: TensorDictModule
     bodies: dict[str, nn.Module]
@@ -161,6 +108,21 @@ class ActorCritic:
     def parameters(self) -> list[nn.Parameter]:
         """Every parameter that is trained."""
         return [*self.policy.parameters(), *self.critic.parameters()]
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The same with names as in tables: `actor.0.weight`, `critic.4.bias`, `actor.log_std`."""
+        named = [(f"actor.{name}", p) for name, p in self.bodies["actor"].named_parameters()]
+        named += [(f"actor.{name}", p) for name, p in self.policy.named_parameters(recurse=False)]
+        return named + [(f"critic.{name}", p) for name, p in self.bodies["critic"].named_parameters()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, and the generators of dropout layers."""
+        return {"actor": self.policy.state_dict(), "critic": self.bodies["critic"].state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`, in place."""
+        self.policy.load_state_dict(state["actor"])
+        self.bodies["critic"].load_state_dict(state["critic"])
 
 
 def make_actor_critic(
@@ -183,22 +145,24 @@ def make_actor_critic(
             "(gymnasium.wrappers.FlattenObservation)"
         )
     size = observation_space.shape[0]
-    policy: GaussianPolicy | CategoricalPolicy
+    policy: Policy
     distribution: type[Distribution]
     if isinstance(action_space, Box) and len(action_space.shape) == 1:
-        actions = action_space.shape[0]
-        policy = GaussianPolicy(mlp(size, actions, generator=generator, **network), actions)
+        policy = GaussianPolicy(mlp(size, action_space.shape[0], generator=generator, **network))
         keys, distribution = ["loc", "scale"], IndependentNormal
     elif isinstance(action_space, Discrete) and action_space.start == 0:
-        actions = int(action_space.n)
-        policy = CategoricalPolicy(mlp(size, actions, generator=generator, **network), actions)
+        policy = CategoricalPolicy(mlp(size, int(action_space.n), generator=generator, **network))
         keys, distribution = ["logits"], Categorical
     else:
-        raise ValueError(f"action space {action_space} is neither a one-dimensional Box nor a Discrete from 0")
+        raise ValueError(
+            f"action space {action_space} is neither a one-dimensional Box nor a Discrete from 0: wrap the environment "
+            "(gymnasium.wrappers.TransformAction)"
+        )
     actor = ProbabilisticActor(
         TensorDictModule(policy, in_keys=["observation"], out_keys=keys),
         in_keys=keys,
         distribution_class=distribution,
+        distribution_kwargs={"validate_args": False},  # checks of every argument cost as much as the network
         return_log_prob=True,
     )
     value = mlp(size, 1, generator=generator, **network)

@@ -3,30 +3,39 @@
 One update on a batch of environment steps:
 
 1. values and generalised advantages once, on the whole batch (TorchRL's `GAE`);
-2. `epochs` passes over the batch in a new random order, in minibatches without replacement;
-3. per minibatch: TorchRL's `ClipPPOLoss`, backward, the optimizer's step, then the after-step operations of the
-   method (surgery, noise), in this order: stale gradients never touch a unit that was just replaced.
+2. `epochs` passes over the batch, each in a new random order, in minibatches without replacement;
+3. per minibatch: the clipped loss (`ClippedLoss`, a TorchRL `ClipPPOLoss`), backward, the optimizer's step, then the
+   after-step operations of the method (surgery, noise), in this order: stale gradients never touch a unit that was
+   just replaced.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from continual_agents.methods import AfterStep
 from continual_agents.runs import generator_state, set_generator_state
 
+from .errors import NotFiniteError
+from .loss import ClippedLoss
 from .networks import ActorCritic
 
-
-class NotFiniteError(FloatingPointError):
-    """A loss or gradient became NaN or infinite."""
+METRICS = {
+    "loss/policy": "loss_objective",
+    "loss/value": "loss_critic",
+    "policy/kl": "kl",
+    "policy/clip_fraction": "clip_fraction",
+    "policy/entropy": "entropy",
+}
+"""Column of the table: key of the loss."""
 
 
 class PPO:
@@ -41,14 +50,19 @@ class PPO:
         minibatch: environment steps per gradient step; must divide `batch`.
         discount: gamma, in [0, 1].
         gae_lambda: lambda of the advantage estimate, in [0, 1].
-        clip: half width of the trust region of the probability ratio, > 0.
+        clip: half width of the trust region of the probability ratio, in (0, 1).
         value_coefficient: weight of the critic's squared error, >= 0.
         entropy_coefficient: weight of the entropy bonus, >= 0.
         max_gradient_norm: gradients are scaled down to this norm; None: never.
+        normalise_advantages: to mean 0 and deviation 1 over the batch (not the minibatch), as published.
         time_limit_as_termination: treat a time limit as a death, as the published code does. By default the value of
             the last observation is bootstrapped.
         skip_not_finite: leave out a gradient step whose gradient is not finite instead of stopping.
         generator: order of the minibatches.
+
+    Attributes:
+        gradient_steps: optimizer steps so far.
+        operation_seconds: wall-clock time that the operations took in the last update.
 
     Raises:
         ValueError: a value out of range, or minibatches that do not divide the batch.
@@ -69,6 +83,7 @@ class PPO:
         value_coefficient: float = 1.0,
         entropy_coefficient: float = 0.0,
         max_gradient_norm: float | None = None,
+        normalise_advantages: bool = True,
         time_limit_as_termination: bool = False,
         skip_not_finite: bool = False,
         generator: torch.Generator,
@@ -84,16 +99,12 @@ class PPO:
         self.skip_not_finite = skip_not_finite
         self.generator = generator
         self.gradient_steps = 0
-        self.advantage = GAE(gamma=discount, lmbda=gae_lambda, value_network=networks.critic, average_gae=True)
-        self.loss = ClipPPOLoss(
-            networks.actor,
-            networks.critic,
-            clip_epsilon=clip,
-            entropy_bonus=entropy_coefficient > 0,
-            entropy_coeff=entropy_coefficient if entropy_coefficient > 0 else None,
-            critic_coeff=value_coefficient,
-            loss_critic_type="l2",
-            functional=False,  # the loss trains the modules themselves, which surgery watches
+        self.operation_seconds = 0.0
+        self.advantage = GAE(
+            gamma=discount, lmbda=gae_lambda, value_network=networks.critic, average_gae=normalise_advantages
+        )
+        self.loss = ClippedLoss(
+            networks, clip=clip, value_coefficient=value_coefficient, entropy_coefficient=entropy_coefficient
         )
         self._parameters = networks.parameters()
 
@@ -101,87 +112,89 @@ class PPO:
         """Improve the agent on one batch.
 
         Args:
-            batch: `[frames]` or `[envs, frames per env]`, as `EnvironmentCollector` yields it.
+            batch: `[frames]` or `[envs, frames per env]`, as `EnvironmentCollector` yields it; gains TorchRL's
+                `advantage`, `value_target` and `state_value`.
 
         Returns:
-            Means over the minibatches (losses, KL, clip fraction, gradient norm), and entropy, explained variance.
+            Means over the gradient steps of losses, KL, clip fraction, entropy and gradient norm; the critic's
+            explained variance before the update; the number of steps skipped.
 
         Raises:
             NotFiniteError: a gradient is not finite and `skip_not_finite` is off.
         """
-        if self.time_limit_as_termination:
-            batch["next", "terminated"] = batch["next", "done"]
-        with torch.no_grad():
-            batch = self.advantage(batch)
-        metrics = self._batch_metrics(batch)
+        self.operation_seconds = 0.0
+        self.estimate(batch)
         keys = ("observation", "action", "action_log_prob", "advantage", "value_target")
-        flat = batch.select(*keys).reshape(-1)
-        totals: dict[str, Tensor] = {}
+        flat = batch.select(*keys).reshape(-1).to(self._parameters[0].device)
+        statistics = []
         for _ in range(self.epochs):
             # one gather per epoch; the minibatches are views of it
-            shuffled = flat[torch.randperm(flat.shape[0], generator=self.generator)]
-            for minibatch in shuffled.split(self.minibatch):
-                for name, value in self._gradient_step(minibatch).items():
-                    totals[name] = totals[name] + value if name in totals else value
-        steps = self.epochs * flat.shape[0] // self.minibatch
-        return metrics | {name: float(total) / steps for name, total in totals.items()}
+            order = torch.randperm(len(flat), generator=self.generator).to(flat.device)
+            for minibatch in flat[order].split(self.minibatch):
+                statistics.append(self._gradient_step(minibatch))
+        taken = [row for row in statistics if row is not None]
+        # kept on the device until here: one wait per update
+        means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * (len(METRICS) + 1)
+        return {
+            **dict(zip((*METRICS, "optimizer/gradient_norm"), means, strict=True)),
+            "loss/explained_variance": explained_variance(batch),
+            "optimizer/skipped_steps": float(len(statistics) - len(taken)),
+        }
 
-    def _gradient_step(self, minibatch: TensorDict) -> dict[str, Tensor]:
-        losses = self.loss(minibatch)
-        total = losses["loss_objective"] + losses["loss_critic"]
-        if self.loss.entropy_bonus:
-            total = total + losses["loss_entropy"]
+    @torch.no_grad()
+    def estimate(self, batch: TensorDict) -> None:
+        """Write values, advantages and value targets into the batch."""
+        following = batch.get("next")
+        if self.time_limit_as_termination:
+            # in a copy: the collector goes on writing into its own tensors
+            following = following.copy().set("terminated", following.get("done"))
+        copy = batch.select("observation").set("next", following).to(self._parameters[0].device)
+        copy = self.advantage(copy)
+        for key in ("advantage", "value_target", "state_value"):
+            batch.set(key, copy.get(key))
+
+    def _gradient_step(self, minibatch: TensorDict) -> Tensor | None:
+        """One step; its statistics, or None if it was skipped."""
+        terms = self.loss(minibatch)
+        total = terms.get("loss_objective") + terms.get("loss_critic") + terms.get("loss_entropy", 0.0)
         self.optimizer.zero_grad()
         total.backward()
         norm = self._gradient_norm()
-        if not torch.isfinite(norm):
-            self._not_finite(losses, norm)
-            return {}
+        if not math.isfinite(norm):
+            self._not_finite(terms, norm)
+            return None
         self.optimizer.step()
+        start = time.perf_counter()
         for operation in self.operations:
             operation.step()
+        self.operation_seconds += time.perf_counter() - start
         self.gradient_steps += 1
-        return {
-            "loss/policy": losses["loss_objective"].detach(),
-            "loss/value": losses["loss_critic"].detach(),
-            "policy/kl": losses["kl_approx"],
-            "policy/clip_fraction": losses["clip_fraction"],
-            "optimizer/gradient_norm": norm,
-        }
+        return torch.stack([*(terms.get(name).detach() for name in METRICS.values()), norm])
 
     def _gradient_norm(self) -> Tensor:
         if self.max_gradient_norm is not None:
             return torch.nn.utils.clip_grad_norm_(self._parameters, self.max_gradient_norm)
         return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
 
-    def _not_finite(self, losses: TensorDict, norm: Tensor) -> None:
+    def _not_finite(self, terms: TensorDict, norm: Tensor) -> None:
         if self.skip_not_finite:
             return
-        values = ", ".join(f"{name}={float(losses[name]):g}" for name in ("loss_objective", "loss_critic"))
-        named = [
-            (f"{part}.{name}", p) for part, body in self.networks.bodies.items() for name, p in body.named_parameters()
+        losses = ", ".join(f"{name}={value.item():g}" for name, value in terms.items() if name.startswith("loss_"))
+        bad = [
+            name
+            for name, parameter in self.networks.named_parameters()
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
         ]
-        bad = [name for name, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
         raise NotFiniteError(
-            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({values}; "
+            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({losses}; "
             f"first parameter: {bad[0] if bad else 'none, the norm itself overflows'}): "
             "lower the step size or set agent.max_gradient_norm"
         )
 
-    @torch.no_grad()
-    def _batch_metrics(self, batch: TensorDict) -> dict[str, float]:
-        distribution = self.networks.actor.get_dist(batch.select("observation"))
-        target, value = batch["value_target"], batch["state_value"]
-        return {
-            "policy/entropy": float(distribution.entropy().mean()),
-            "loss/explained_variance": 1.0 - float((target - value).var() / target.var().clamp_min(1e-12)),
-        }
-
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimizer, operations and minibatch order: what the next update depends on."""
         return {
-            "actor": self.networks.policy.state_dict(),
-            "critic": self.networks.critic.state_dict(),
+            **self.networks.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "operations": [operation.state_dict() for operation in self.operations],
             "generator": generator_state(self.generator),
@@ -190,13 +203,18 @@ class PPO:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.networks.policy.load_state_dict(state["actor"])
-        self.networks.critic.load_state_dict(state["critic"])
+        self.networks.load_state_dict({name: state[name] for name in ("actor", "critic")})
         self.optimizer.load_state_dict(state["optimizer"])
         for operation, stored in zip(self.operations, state["operations"], strict=True):
             operation.load_state_dict(stored)
         set_generator_state(self.generator, state["generator"])
         self.gradient_steps = state["gradient_steps"]
+
+
+def explained_variance(batch: TensorDict) -> float:
+    """`1 - var(target - value) / var(target)`: 1 is a perfect critic, 0 one that knows the mean only."""
+    target, value = batch.get("value_target"), batch.get("state_value")
+    return 1.0 - float((target - value).var() / target.var().clamp_min(1e-12))
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -208,9 +226,10 @@ def _check_settings(settings: dict[str, Any]) -> None:
     for name in ("discount", "gae_lambda"):
         if not 0 <= settings[name] <= 1:
             raise ValueError(f"agent.{name}={settings[name]} lies outside [0, 1]")
-    for name in ("clip", "max_gradient_norm"):
-        if settings[name] is not None and not settings[name] > 0:
-            raise ValueError(f"agent.{name}={settings[name]} must be positive")
+    if not 0 < settings["clip"] < 1:
+        raise ValueError(f"agent.clip={settings['clip']} lies outside (0, 1)")
+    if settings["max_gradient_norm"] is not None and not settings["max_gradient_norm"] > 0:
+        raise ValueError(f"agent.max_gradient_norm={settings['max_gradient_norm']} must be positive (null: no limit)")
     for name in ("value_coefficient", "entropy_coefficient"):
         if not settings[name] >= 0:
             raise ValueError(f"agent.{name}={settings[name]} must not be negative")

@@ -189,7 +189,7 @@ def test_not_finite_gradient_stops_with_step_and_layer_or_is_skipped() -> None:
         ({"epochs": 0}, "agent.epochs=0"),
         ({"discount": 1.1}, r"agent.discount=1.1 lies outside \[0, 1\]"),
         ({"gae_lambda": -0.1}, r"agent.gae_lambda=-0.1 lies outside"),
-        ({"clip": 0.0}, "agent.clip=0.0 must be positive"),
+        ({"clip": 0.0}, r"agent.clip=0.0 lies outside \(0, 1\)"),
         ({"max_gradient_norm": -1.0}, "agent.max_gradient_norm=-1.0 must be positive"),
         ({"entropy_coefficient": -0.1}, "agent.entropy_coefficient=-0.1 must not be negative"),
     ],

@@ -177,9 +177,9 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._check_step(actions)
         observations, rewards = self._observations, self._rewards
         terminated, truncated = self._terminated, self._truncated
-        for index, walker in enumerate(self._walkers):
+        for index, (walker, action) in enumerate(zip(self._walkers, actions.tolist(), strict=True)):
             task = walker.task
-            rewards[index], terminated[index], truncated[index] = walker.step(actions[index], observations[index])
+            rewards[index], terminated[index], truncated[index] = walker.step(action, observations[index])
             if walker.task != task:
                 self._friction[index], self._task[index] = walker.friction, walker.task
         return observations.copy(), rewards.copy(), terminated.copy(), truncated.copy(), self._info()

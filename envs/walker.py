@@ -19,6 +19,10 @@ _STUCK = np.float32(0.99)
 AT_LIMIT = (float(_STUCK) + float(np.nextafter(_STUCK, np.float32(1)))) / 2
 """A joint farther out than this (1: its limit) costs; the original compares in float32 with 0.99."""
 STATE_VERSION = 1
+_STATE_KEYS = (
+    *("robot", "merge_fixed_links", "simulator", "generator", "seed", "steps", "episode_steps"),
+    *("task", "friction", "needs_reset", "contacts", "start_height", "potential"),
+)
 _LOWEST, _HIGHEST = np.full(1, -5.0, np.float32), np.full(1, 5.0, np.float32)
 
 
@@ -115,11 +119,11 @@ class Walker:
         self.needs_reset = False
         self._observe([0.0] * motors, out)
 
-    def step(self, action: np.ndarray, out: np.ndarray) -> tuple[float, bool, bool]:
+    def step(self, action: list[float], out: np.ndarray) -> tuple[float, bool, bool]:
         """One environment step.
 
         Args:
-            action: Torques as fractions of the greatest, finite float32, shape `[action_size]`; clipped to +-1.
+            action: Torques as fractions of the greatest, finite, `action_size` of them; clipped to +-1.
             out: The observation is written here, float32, shape `[observation_size]`.
 
         Returns:
@@ -127,10 +131,9 @@ class Walker:
         """
         if self.steps >= self._next_change and not self.schedule.at_episode_end:
             self._enter(self.schedule.segment(self.steps))
-        fractions = action.tolist()
-        self.world.step(self._motors, self._torques(fractions))
+        self.world.step(self._motors, self._torques(action))
         before = self._potential
-        cost, pitch = self._observe(fractions, out)
+        cost, pitch = self._observe(action, out)
         alive = self._alive(out[0] + self._start_height, pitch)
         touching = self.world.touching()
         self._contacts = [1.0 if foot in touching else 0.0 for foot in self.world.feet]
@@ -141,10 +144,10 @@ class Walker:
         self.needs_reset = terminated or truncated
         return alive + (self._potential - before) + cost, terminated, truncated
 
-    def _torques(self, fractions: list[float]) -> list[float]:
+    def _torques(self, action: list[float]) -> list[float]:
         torques = [
             gain * (a if -1.0 <= a <= 1.0 else math.copysign(1.0, a))
-            for gain, a in zip(self._gains, fractions)  # noqa: B905  (a hot loop)
+            for gain, a in zip(self._gains, action)  # noqa: B905  (a hot loop)
         ]
         if self.robot.single_precision_torque:
             return np.array(torques, np.float32).tolist()
@@ -228,6 +231,9 @@ class Walker:
                 f"the environment's state has version {state.get('version')!r}, this code reads {STATE_VERSION}: "
                 "continue with the version of the project that wrote it"
             )
+        missing = [key for key in _STATE_KEYS if key not in state]
+        if missing:
+            raise ValueError(f"the environment's state lacks {missing[0]!r}: it is damaged; go back to an earlier one")
         for key, mine in (("robot", self.robot.name), ("merge_fixed_links", self.world.merged)):
             if state[key] != mine:
                 raise ValueError(

@@ -101,7 +101,11 @@ class PPO:
         self.gradient_steps = 0
         self.operation_seconds = 0.0
         self.advantage = GAE(
-            gamma=discount, lmbda=gae_lambda, value_network=networks.critic, average_gae=normalise_advantages
+            gamma=discount,
+            lmbda=gae_lambda,
+            value_network=networks.critic,
+            average_gae=normalise_advantages,
+            vectorized=True,
         )
         self.loss = ClippedLoss(
             networks, clip=clip, value_coefficient=value_coefficient, entropy_coefficient=entropy_coefficient

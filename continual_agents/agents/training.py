@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from torch import Tensor
 from continual_agents.runs import Run
 
 from .collector import EnvironmentCollector
+from .errors import NotFiniteError
 from .ppo import PPO
 
 
@@ -45,48 +45,132 @@ def train(
         description: label of the progress bar.
 
     Raises:
+        ValueError: `probe_every` or `probe_batch` below 1.
         NotFiniteError: the learning diverged; the last checkpoint is kept.
     """
-    updates = 0
-    if run.state is not None:
-        collector.load_state_dict(run.state["collector"])
-        ppo.load_state_dict(run.state["ppo"])
-        updates = run.state["updates"]
-    recent: deque[float] = deque(maxlen=20)
-    unknown: dict[str, float] = {}
-    episodes = run.table("episodes")
-
-    def state() -> dict[str, Any]:
-        return {"collector": collector.state_dict(), "ppo": ppo.state_dict(), "updates": updates}
-
+    for name, value in (("probe.every", probe_every), ("probe.batch", probe_batch)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: at least 1")
+    loop = _Loop(run, collector, ppo, probe, probe_every, probe_batch)
+    loop.resume()
     with run.progress(total=steps, initial=collector.frames, unit="frames", description=description) as bar:
         while collector.frames < steps and not run.stop_requested:
-            clock = [time.perf_counter()]
-            batch = collector.collect()
-            clock.append(time.perf_counter())
-            metrics = _world(collector) | ppo.update(batch)
-            clock.append(time.perf_counter())
-            updates += 1
-            metrics |= _surgery(ppo)
-            if probe is not None:
-                # the first look, in this session or an earlier one, tells which columns there are
-                if updates % probe_every == 1 % probe_every or not unknown:
-                    seen = probe(batch["observation"].reshape(-1, batch["observation"].shape[-1])[:probe_batch])
-                    unknown = dict.fromkeys(seen, math.nan)
-                metrics |= seen if updates % probe_every == 1 % probe_every else unknown
-            clock.append(time.perf_counter())
-            if collector.episodes:
-                episodes.extend({key: [row[key] for row in collector.episodes] for key in collector.episodes[0]})
-            run.log(collector.frames, metrics, timing=_timing(clock, collector.frames_per_batch))
-            recent.extend(row["return"] for row in collector.episodes)
-            bar.set_postfix_str(_postfix(metrics, recent), refresh=False)
+            try:
+                metrics = loop.step()
+            except NotFiniteError as error:
+                last = f"step {run.step}" if run.step else "none yet"
+                raise NotFiniteError(f"{error}. The last good checkpoint of {run.folder}: {last}") from error
+            bar.set_postfix_str(loop.summary(metrics), refresh=False)
             bar.update(collector.frames_per_batch)
             if run.save_due():
-                run.save(collector.frames, state())
+                loop.save()
     if collector.frames >= steps:
-        run.finish(collector.frames, state())
+        run.finish(collector.frames, loop.state())
     else:
-        run.save(collector.frames, state())
+        run.save(collector.frames, loop.state())
+
+
+class _Loop:
+    """One turn of the loop, and what has to be carried from turn to turn."""
+
+    def __init__(
+        self,
+        run: Run,
+        collector: EnvironmentCollector,
+        ppo: PPO,
+        probe: Callable[[Tensor], dict[str, float]] | None,
+        probe_every: int,
+        probe_batch: int,
+    ):
+        self.run, self.collector, self.ppo = run, collector, ppo
+        self.probe, self.probe_every, self.probe_batch = probe, probe_every, probe_batch
+        self.updates = 0
+        self.probed: list[str] = []  # names the probe gives, so that rows without a look have the columns
+        self.recent: deque[float] = deque(maxlen=20)
+        self.write_seconds = math.nan
+
+    def resume(self) -> None:
+        """Continue from the run's checkpoint, if there is one."""
+        state = self.run.state
+        if state is None:
+            return
+        self.collector.load_state_dict(state["collector"])
+        self.ppo.load_state_dict(state["ppo"])
+        self.updates = state["updates"]
+        self.probed = list(state["probed"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "collector": self.collector.state_dict(),
+            "ppo": self.ppo.state_dict(),
+            "updates": self.updates,
+            "probed": self.probed,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint, counted as writing."""
+        start = time.perf_counter()
+        self.run.save(self.collector.frames, self.state())
+        self.write_seconds += time.perf_counter() - start
+
+    def step(self) -> dict[str, float]:
+        """Collect, update, look and write one row."""
+        collector, ppo = self.collector, self.ppo
+        clock = [time.perf_counter()]
+        batch = collector.collect()
+        clock.append(time.perf_counter())
+        metrics = _world(collector) | ppo.update(batch)
+        clock.append(time.perf_counter())
+        looks = self.updates % self.probe_every == 0
+        self.updates += 1
+        metrics |= _surgery(ppo)
+        if self.probe is not None:
+            metrics |= self._look(batch["observation"]) if looks else dict.fromkeys(self.probed, math.nan)
+        clock.append(time.perf_counter())
+        timing = self._timing(clock)
+        if collector.episodes:
+            columns = {key: [row[key] for row in collector.episodes] for key in collector.episodes[0]}
+            self.run.table("episodes").extend(columns)
+        self.run.log(collector.frames, metrics, timing=timing)
+        self.recent.extend(row["return"] for row in collector.episodes)
+        self.write_seconds = time.perf_counter() - clock[-1]
+        return metrics
+
+    def _look(self, observation: Tensor) -> dict[str, float]:
+        """Probe the networks; draw the operations' histograms, if they have any."""
+        assert self.probe is not None
+        seen = self.probe(observation.reshape(-1, observation.shape[-1])[: self.probe_batch])
+        self.probed = list(seen)
+        for operation in self.ppo.operations:
+            for name, values in getattr(operation, "histograms", dict)().items():
+                self.run.tensorboard.add_histogram(f"surgery/{name}", values, self.collector.frames)
+        return seen
+
+    def _timing(self, clock: list[float]) -> dict[str, float]:
+        """Seconds of this update by where they went; writing is the previous row's, saving included."""
+        collect, update, look = (clock[i + 1] - clock[i] for i in range(3))
+        environment, surgery = self.collector.environment_seconds, self.ppo.operation_seconds
+        return {
+            "time/frames_per_second": self.collector.frames_per_batch / (collect + update + look),
+            "time/environment_seconds": environment,
+            "time/policy_seconds": collect - environment,
+            "time/update_seconds": update - surgery,
+            "time/surgery_seconds": surgery,
+            "time/look_seconds": look,
+            "time/write_seconds": self.write_seconds,
+        }
+
+    def summary(self, metrics: dict[str, float]) -> str:
+        """What the progress bar says besides speed and time left."""
+        parts = []
+        if self.recent:
+            parts.append(f"return {np.mean(self.recent):.0f}")
+        if not math.isnan(metrics["task/friction"]):
+            parts.append(f"friction {metrics['task/friction']:.2f} (task {metrics['task/index']:.0f})")
+        if "surgery/replaced" in metrics:
+            parts.append(f"replaced {metrics['surgery/replaced']:.0f}")
+        return ", ".join(parts)
 
 
 def _world(collector: EnvironmentCollector) -> dict[str, float]:
@@ -109,24 +193,3 @@ def _surgery(ppo: PPO) -> dict[str, float]:
         if any(name.startswith(f"{total}/") for name in report)
     }
     return {f"surgery/{name}": value for name, value in (totals | report).items()}
-
-
-def _timing(clock: list[float], frames: int) -> dict[str, float]:
-    collect, update, look = (after - before for before, after in itertools.pairwise(clock))
-    return {
-        "time/frames_per_second": frames / (clock[-1] - clock[0]),
-        "time/collect_seconds": collect,
-        "time/update_seconds": update,
-        "time/look_seconds": look,
-    }
-
-
-def _postfix(metrics: dict[str, float], recent: deque[float]) -> str:
-    parts = []
-    if recent:
-        parts.append(f"return {np.mean(recent):.0f}")
-    if not math.isnan(metrics["task/friction"]):
-        parts.append(f"friction {metrics['task/friction']:.2f} (task {metrics['task/index']:.0f})")
-    if "surgery/replaced" in metrics:
-        parts.append(f"replaced {metrics['surgery/replaced']:.0f}")
-    return ", ".join(parts)

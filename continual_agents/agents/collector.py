@@ -68,6 +68,7 @@ class EnvironmentCollector(BaseCollector):
         self.networks = networks
         self.frames_per_batch = self.requested_frames_per_batch = frames
         self.total_frames = total_frames
+        self.init_random_frames = 0  # read by TorchRL's Trainer
         self.frames = 0
         self.episodes: list[dict[str, float]] = []
         self.environment_seconds = 0.0

@@ -6,9 +6,13 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tensordict import TensorDict
 from torchrl.collectors import BaseCollector
+from torchrl.objectives import ClipPPOLoss
+from torchrl.trainers import DefaultOptimizationStepper, Trainer
 
-from continual_agents.agents import EnvironmentCollector, make_actor_critic, make_environment
+from continual_agents import surgery
+from continual_agents.agents import EnvironmentCollector, NotFiniteError, make_actor_critic, make_environment
 
 
 class Counter(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -140,3 +144,143 @@ def test_environment_that_cannot_store_its_state_says_so_when_continued() -> Non
     with pytest.warns(UserWarning, match="continues with a new episode, not exactly"):
         collector.load_state_dict(state)
     assert collector.frames == 4
+
+
+def test_environment_without_state_begins_other_episodes_than_the_first_run_had() -> None:
+    environment = make_environment("CartPole-v1")
+    collector = EnvironmentCollector(environment, networks(environment), frames=64)
+    first = collector.collect()["observation"][0].clone()
+    state = collector.state_dict()
+    again = make_environment("CartPole-v1")
+    resumed = EnvironmentCollector(again, networks(again), frames=64)
+    with pytest.warns(UserWarning, match="has no state_dict"):
+        resumed.load_state_dict(state)
+    assert not torch.equal(resumed.collect()["observation"][0], first)
+
+
+class Walk(Counter):
+    """A counter with a random walk in its reward and a state."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        observation, _, _, _, info = super().step(action)
+        return observation, float(self.np_random.normal()), False, False, info
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"episode": self.episode, "time": self.time, "generator": self.np_random.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.episode, self.time = state["episode"], state["time"]
+        self.np_random.bit_generator.state = state["generator"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_state_holds_environments_time_limits_and_generators(count: int) -> None:
+    def build() -> EnvironmentCollector:
+        environment = make_environment(lambda: gymnasium.wrappers.TimeLimit(Walk(), 5), count)
+        return EnvironmentCollector(environment, networks(environment), frames=4 * count, seed=1)
+
+    whole = build()
+    batches = [whole.collect().clone() for _ in range(3)]
+    first = build()
+    first.collect()
+    second = build()
+    second.load_state_dict(first.state_dict())
+    for expected in batches[1:]:
+        batch = second.collect()
+        assert all(torch.equal(batch[key], expected[key]) for key in batch.keys(True, True))
+    assert second.episodes == whole.episodes
+    # by hand: the limit of 5 falls into the second batch of 4
+    assert [bool(flag) for flag in batches[1]["next", "truncated"].reshape(count, 4)[0]] == [True, False, False, False]
+
+
+def test_friction_and_task_of_each_member_are_read() -> None:
+    vector = make_environment(Counter, 2)
+    vector.envs[1].friction = 0.1
+    collector = EnvironmentCollector(vector, networks(vector), frames=8)
+    collector.collect()
+    assert [row["friction"] for row in collector.episodes] == [0.5, 0.1]
+    assert collector.world("task").tolist() == [2, 2]
+    plain = make_environment("CartPole-v1")
+    assert np.isnan(EnvironmentCollector(plain, networks(plain), frames=8).world("friction")).all()
+
+
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_broken_simulation_is_named_with_its_step(what: str) -> None:
+    class Broken(Counter):
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+            observation, reward, *rest = super().step(action)
+            if len(self.actions) == 11:
+                observation, reward = (observation * np.nan, 1.0) if what == "observation" else (observation, np.inf)
+            return (observation, reward, *rest)  # type: ignore[return-value]
+
+    environment = Broken()
+    collector = EnvironmentCollector(environment, networks(environment), frames=8)
+    collector.collect()
+    with pytest.raises(NotFiniteError, match=f"a {what} that is not finite at environment step 11"):
+        collector.collect()
+
+
+def test_unknown_id_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"environment.id='CartPol-v1' is not registered .*did you mean 'CartPole-v1'"):
+        make_environment("CartPol-v1")
+    with pytest.raises(TypeError, match="a gymnasium id or a callable is needed, got int"):
+        make_environment(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("space", [Box(-1, 1, (3,)), Discrete(4)])
+def test_acting_in_numpy_equals_acting_in_torch(space: Any) -> None:
+    agent = make_actor_critic(Box(-1, 1, (5,)), space, hidden=[32, 32], generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    observation = torch.randn(1, 5, generator=generator)
+    for _ in range(20):
+        noise = agent.policy.draw_noise((1,), generator)
+        with torch.no_grad():
+            expected = agent.policy.act(observation, noise)
+            # the arrays are the weights' memory: an update in place is seen
+            agent.policy.body[2].weight.mul_(1.01)
+            after = agent.policy.act(observation, noise)
+            agent.policy.body[2].weight.div_(1.01)
+        fast = agent.policy.actor(1)
+        torch.testing.assert_close(torch.from_numpy(fast(observation.numpy(), noise.numpy())), expected)
+        agent.policy.body[2].weight.data.mul_(1.01)
+        torch.testing.assert_close(torch.from_numpy(fast(observation.numpy(), noise.numpy())), after)
+        agent.policy.body[2].weight.data.div_(1.01)
+
+
+class SurgicalStepper(DefaultOptimizationStepper):
+    """How surgery goes into TorchRL's own loop."""
+
+    def __init__(self, surgeon: surgery.ContinualBackprop):
+        super().__init__()
+        self.surgeon = surgeon
+
+    def step(self, trainer: Trainer, sub_batch: TensorDict) -> TensorDict:
+        losses = super().step(trainer, sub_batch)
+        self.surgeon.step()
+        return losses
+
+
+def test_torchrls_own_trainer_and_loss_take_collector_and_surgery() -> None:
+    environment = make_environment("Pendulum-v1")
+    agent = networks(environment)
+    collector = EnvironmentCollector(environment, agent, frames=64, total_frames=192)
+    loss = ClipPPOLoss(agent.actor, agent.critic, functional=False)
+    loss.make_value_estimator()
+    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-3)
+    surgeon = surgery.ContinualBackprop(surgery.find(agent.bodies), optimizer, rate=0.1, maturity=2)
+    before = [parameter.detach().clone() for parameter in agent.parameters()]
+    trainer = Trainer(
+        collector=collector,
+        total_frames=192,
+        frame_skip=1,
+        loss_module=loss,
+        optimizer=optimizer,
+        optimization_stepper=SurgicalStepper(surgeon),
+        optim_steps_per_batch=2,
+        progress_bar=False,
+    )
+    trainer.train()
+    assert collector.frames == 192
+    assert surgeon.steps == 6
+    assert surgeon.report()["replaced/actor.0"] > 0
+    assert all(not torch.equal(p, q) for p, q in zip(agent.parameters(), before, strict=True))

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from continual_agents import surgery
 from continual_agents.agents import mlp
+from continual_agents.agents.layers import CReLU, Dropout
 
 
 def test_initialisation_is_lecun_uniform_with_zero_biases_from_the_generator_alone() -> None:
@@ -37,3 +39,39 @@ def test_layers_stand_in_the_stated_order() -> None:
 def test_wrong_settings_are_named(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mlp(3, 2, generator=torch.Generator(), **settings)
+
+
+def test_making_a_network_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    mlp(3, 2, dropout=0.5, generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_concatenated_relu_doubles_what_the_next_layer_reads() -> None:
+    net = mlp(3, 2, hidden=[4, 5], activation="crelu", generator=torch.Generator())
+    assert [(layer.in_features, layer.out_features) for layer in net[::2]] == [(3, 4), (8, 5), (10, 2)]
+    assert CReLU()(torch.tensor([1.0, -2.0])).tolist() == [1, 0, 0, 2]
+
+
+def test_dropout_acts_in_gradient_passes_and_continues_from_its_state() -> None:
+    layer = Dropout(0.25, torch.Generator().manual_seed(0))
+    ones = torch.ones(40_000)
+    dropped = layer(ones)
+    assert sorted(dropped.unique().tolist()) == pytest.approx([0, 4 / 3])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    state = layer.state_dict()
+    following = layer(ones)
+    other = Dropout(0.25, torch.Generator())
+    other.load_state_dict(state)
+    assert torch.equal(other(ones), following)
+    with torch.no_grad():
+        assert layer(ones) is ones
+    assert layer.eval()(ones) is ones
+
+
+@pytest.mark.parametrize(
+    "settings", [{"activation": "tanh"}, {"norm": "layer_norm"}, {"dropout": 0.1}, {"activation": "leaky_relu"}]
+)
+def test_surgery_finds_the_hidden_units_of_every_kind_of_body(settings: dict) -> None:
+    net = mlp(3, 2, hidden=[4, 5], generator=torch.Generator(), **settings)
+    assert [units.width for units in surgery.find(net, torch.zeros(1, 3))] == [4, 5]

@@ -9,8 +9,10 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from tensordict import TensorDict
 from torch import Tensor
+from torchrl.objectives import ClipPPOLoss
 
-from continual_agents.agents import PPO, ActorCritic, NotFiniteError, make_actor_critic
+from continual_agents.agents import PPO, ActorCritic, ClippedLoss, NotFiniteError, make_actor_critic
+from continual_agents.agents.ppo import explained_variance
 
 GAMMA, LAMBDA, CLIP = 0.99, 0.95, 0.2
 
@@ -123,6 +125,55 @@ def test_gradient_step_equals_textbook_ppo(space: Any, entropy: float) -> None:
     assert metrics["loss/value"] == pytest.approx(error.item(), rel=1e-4)
     clipped = ((ratio < 1 - CLIP) | (ratio > 1 + CLIP)).float().mean().item()
     assert metrics["policy/clip_fraction"] == pytest.approx(clipped)
+
+
+@pytest.mark.parametrize("space", [None, Discrete(4)])
+@pytest.mark.parametrize("entropy", [0.0, 0.01])
+def test_loss_and_gradients_equal_torchrls(space: Any, entropy: float) -> None:
+    networks = agent(space)
+    batch = batch_of(networks)
+    make_ppo(networks).estimate(batch)
+    ours = ClippedLoss(networks, clip=CLIP, value_coefficient=0.5, entropy_coefficient=entropy)
+    theirs = ClipPPOLoss(
+        networks.actor,
+        networks.critic,
+        clip_epsilon=CLIP,
+        entropy_bonus=entropy > 0,
+        entropy_coeff=entropy,
+        critic_coeff=0.5,
+        loss_critic_type="l2",
+        functional=False,
+    )
+    results = []
+    for loss in (ours, theirs):
+        terms = loss(batch)
+        parts = [terms[name] for name in set(terms.keys()) & {"loss_objective", "loss_critic", "loss_entropy"}]
+        assert len(parts) == (3 if entropy else 2)
+        results.append((terms, torch.autograd.grad(sum(parts), networks.parameters(), allow_unused=True)))
+    for name in ("loss_objective", "loss_critic", "kl_approx", "clip_fraction", *(["entropy"] if entropy else [])):
+        torch.testing.assert_close(results[0][0][name], results[1][0][name])
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(a, b)
+    assert 0 < results[0][0]["kl"] < 0.2
+
+
+def test_explained_variance_by_hand() -> None:
+    batch = TensorDict({"value_target": torch.tensor([[1.0], [2.0], [3.0]]), "state_value": torch.zeros(3, 1)}, [3])
+    assert explained_variance(batch) == 0.0
+    batch["state_value"] = torch.tensor([[1.0], [2.0], [2.0]])
+    # residuals 0, 0, 1: variance 1/3; targets' variance 1
+    assert explained_variance(batch) == pytest.approx(2 / 3)
+
+
+def test_advantages_may_stay_as_they_are_and_the_batch_keeps_its_terminations() -> None:
+    networks = agent()
+    batch = batch_of(networks)
+    terminated = batch["next", "terminated"]
+    make_ppo(networks, normalise_advantages=False, time_limit_as_termination=True).estimate(batch)
+    raw, _ = advantages(networks, batch, bootstrap_truncation=False)
+    torch.testing.assert_close(batch["advantage"][:, 0], raw, atol=1e-5, rtol=1e-5)
+    assert batch["next", "terminated"] is terminated
+    assert terminated.sum() == 2
 
 
 class Recorder:

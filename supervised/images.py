@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,16 +34,8 @@ class Images:
         return Images(self.name, self.pixels.to(device), self.labels.to(device), self.classes)
 
 
-def digits() -> Images:
-    """scikit-learn's digits: 1,797 real images of 8x8 pixels, 10 classes (the UCI test set of handwritten digits).
-
-    Raises:
-        ImportError: scikit-learn is not installed, with the pip line.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("the digits ship with scikit-learn: pip install scikit-learn") from error
-    data = load_digits()
-    pixels = torch.from_numpy(data.data.astype("float32") / 16)
-    return Images("digits", pixels, torch.from_numpy(data.target.astype("int64")), 10)
+def flat_images(name: str, images: np.ndarray, labels: np.ndarray) -> Images:
+    """Images `[n, side, side]`, uint8 (0 to 255) or float32 (0 to 1), as rows of floats in [0, 1]."""
+    rows = torch.from_numpy(images.reshape(len(images), -1))
+    pixels = rows.to(torch.float32).div_(255) if images.dtype == np.uint8 else rows.to(torch.float32)
+    return Images(name, pixels, torch.from_numpy(labels.astype(np.int64)), int(labels.max()) + 1)

@@ -81,13 +81,14 @@ class StackedLearner:
         """Learn from consecutive batches, one gradient step each.
 
         Args:
-            x: `[steps, runs, batch, inputs]`.
+            x: `[steps, runs, batch, inputs]`, or images that are flattened here.
             y: classes `[steps, runs, batch]` (int64), or targets `[steps, runs, batch, outputs]`.
 
         Returns:
             The measure before each step's update, averaged over the batch, `[steps, runs]`: 1 for a right class and 0
             for a wrong one, or the squared error.
         """
+        x = x.flatten(3)
         targets = LOSSES[self.loss].prepare(y, self.network.outputs, self.stack.dtype)
         outputs = torch.empty(*x.shape[:3], self.network.outputs, device=x.device, dtype=self.stack.dtype)
         done, count = 0, len(x)
@@ -132,7 +133,7 @@ class StackedLearner:
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Outputs and hidden layers `[runs, examples, width]`, without learning."""
-        return self.stack.evaluate(x.to(self.stack.dtype))
+        return self.stack.evaluate(x.flatten(2).to(self.stack.dtype))
 
     def weights(self) -> dict[str, Tensor]:
         """Weight matrices (without biases) by name, `[runs, inputs, outputs]`."""

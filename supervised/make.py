@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from continual_agents.methods import nearest
 
-from .images import Images, digits
+from .class_images import ClassImages, textures
+from .data import load_digits, load_mnist
+from .imagenet import ClassPairs
+from .images import Images, flat_images
 from .learner import StackedLearner
+from .looped import LoopedLearner
 from .networks import ConvNet, make_network
 from .permuted import PermutedImages
 from .plans import Plan
@@ -20,24 +24,58 @@ from .streams import Stream
 
 
 @functools.lru_cache(maxsize=2)
-def load_images(data: str, root: str | None) -> Images:
+def load_images(data: str, root: str | None, source: Literal["files", "openml"] = "files") -> Images:
     """The data set of a permuted stream, read once however many stacks use it.
 
+    Args:
+        data: "digits" or "mnist".
+        root: folder of MNIST's files; digits ship with scikit-learn.
+        source: where MNIST comes from: the files, or "openml" to download it once into `root`.
+
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or no root for MNIST.
     """
     if data == "digits":
-        return digits()
-    raise ValueError(f"stream.data={data!r}: digits or mnist{nearest(data, ('digits', 'mnist'))}")
+        images, labels = load_digits()
+        return flat_images("digits", images, labels)
+    if data != "mnist":
+        raise ValueError(f"stream.data={data!r}: digits or mnist{nearest(data, ('digits', 'mnist'))}")
+    if root is None:
+        raise ValueError(
+            "MNIST needs experiment.stream.root=FOLDER with its four IDX files (plain or .gz), or also "
+            "experiment.stream.source=openml to download it there once"
+        )
+    mnist = load_mnist(root, source=source)
+    return flat_images("mnist", mnist.images, mnist.labels)
 
 
-def _permuted(seeds: Sequence[int], *, data: str = "digits", root: str | None = None, **settings: Any) -> Stream:
-    return PermutedImages(seeds, load_images(data, root), **settings)
+def _permuted(
+    seeds: Sequence[int],
+    *,
+    data: str = "digits",
+    root: str | None = None,
+    source: Literal["files", "openml"] = "files",
+    **settings: Any,
+) -> Stream:
+    return PermutedImages(seeds, load_images(data, root, source), **settings)
+
+
+def _textures(
+    seeds: Sequence[int], *, classes: int = 100, size: int = 16, data_seed: int = 0, **settings: Any
+) -> Stream:
+    images = settings.get("train_images", 600) + settings.get("test_images", 100)
+    return ClassPairs(seeds, _made_textures(classes, images, size, data_seed), **settings)
+
+
+@functools.lru_cache(maxsize=2)
+def _made_textures(classes: int, images: int, size: int, seed: int) -> ClassImages:
+    return textures(classes=classes, images=images, size=size, seed=seed)
 
 
 STREAMS: dict[str, Callable[..., Stream]] = {
     "regression": SlowlyChangingRegression,
     "permuted": _permuted,
+    "textures": _textures,
 }
 """Streams by `kind`: constructor(seeds, device=, **settings)."""
 
@@ -63,16 +101,12 @@ def make_stream(settings: Mapping[str, Any], seeds: Sequence[int], *, device: to
         raise ValueError(f"stream: {error}; {kind} takes no such setting") from error
 
 
-def make_learner(plans: Sequence[Plan], stream: Stream, *, device: torch.device | str = "cpu") -> StackedLearner:
+def make_learner(
+    plans: Sequence[Plan], stream: Stream, *, device: torch.device | str = "cpu"
+) -> StackedLearner | LoopedLearner:
     """The learner of one stack of plans."""
     network = make_network(plans[0].network, stream.shape, stream.outputs)
+    methods, seeds = [plan.method for plan in plans], [plan.seed for plan in plans]
     if isinstance(network, ConvNet):
-        raise ValueError("conv")
-    return StackedLearner(
-        network,
-        [plan.method for plan in plans],
-        [plan.seed for plan in plans],
-        loss=stream.loss,
-        batch=stream.batch,
-        device=device,
-    )
+        return LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
+    return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device)

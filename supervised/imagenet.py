@@ -1,0 +1,127 @@
+"""Continual binary image classification: a task is to tell two classes of images apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .class_images import ClassImages
+from .draws import Draw, numpy_draws
+
+
+class ClassPairs:
+    """Tasks of two classes each, in a random order of pairs; several epochs per task, then a test.
+
+    Every class comes once before any comes again. The measure is test accuracy at the task's end (Dohare et al. 2024).
+
+    Args:
+        seeds: one per run: pairs and orders.
+        images: shared by all runs.
+        train_images: per class; the first ones.
+        test_images: per class; those after them.
+        epochs: passes over a task's training images.
+        batch: images per gradient step; must divide the `2 * train_images` of a task.
+        device: of the examples. On a GPU the whole array moves there once.
+
+    Raises:
+        ValueError: fewer images than asked for, or a batch that does not fit.
+    """
+
+    loss = "cross_entropy"
+    outputs = 2
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        images: ClassImages,
+        *,
+        train_images: int = 600,
+        test_images: int = 100,
+        epochs: int = 250,
+        batch: int = 100,
+        device: torch.device | str = "cpu",
+    ):
+        classes, have, *shape = images.pixels.shape
+        if min(train_images, test_images, epochs, batch) < 1 or train_images + test_images > have:
+            raise ValueError(
+                f"{images.name}: train_images={train_images} and test_images={test_images} of each class, epochs="
+                f"{epochs}: each at least 1, and there are {have} images of each class"
+            )
+        if 2 * train_images % batch:
+            raise ValueError(f"batch={batch} does not divide the {2 * train_images} training images of a task")
+        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
+        self.train_images, self.test_images = train_images, test_images
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.device = torch.device(device)
+        self.pixels = images.pixels.to(device)
+        self._classes, self._have = classes, have
+        self.epoch_steps = 2 * train_images // batch
+        self.task_steps = epochs * self.epoch_steps
+        self.position = 0
+        self._pairs = self._draw_pairs(0)
+        self._order = self._draw_order(0)
+
+    @property
+    def task(self) -> int:
+        """Number of the current task, from 0."""
+        return self.position // self.task_steps
+
+    def next(self, most: int) -> tuple[Tensor, Tensor]:
+        """As `Stream.next`: images `[1, runs, batch, colours, side, side]` in [0, 1], classes `[1, runs, batch]`."""
+        if self.position and self.position % self.task_steps == 0:
+            self._pairs = self._draw_pairs(self.task)
+        if self.position and self.position % self.epoch_steps == 0:
+            self._order = self._draw_order(self.position // self.epoch_steps)
+        start = self.position % self.epoch_steps * self.batch
+        chosen = self._order[:, start : start + self.batch]
+        classes = chosen // self.train_images
+        self.position += 1
+        return self._images(classes, chosen % self.train_images)[None], classes[None]
+
+    def evaluation(self, examples: int) -> Tensor:
+        """The first test images of the current pair."""
+        each = min(max(1, examples // 2), self.test_images)
+        return self._images(*self._all(self.train_images, each))
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        """All test images of the current pair, and their classes."""
+        classes, numbers = self._all(self.train_images, self.test_images)
+        return self._images(classes, numbers), classes
+
+    def _all(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        numbers = torch.arange(first, first + count, device=self.device).repeat(2).expand(self.runs, -1)
+        classes = torch.arange(2, device=self.device).repeat_interleave(count).expand(self.runs, -1)
+        return classes, numbers
+
+    def _images(self, classes: Tensor, numbers: Tensor) -> Tensor:
+        """Images by class of the pair and number, both `[runs, n]`, as floats in [0, 1]."""
+        rows = self._pairs.gather(1, classes) * self._have + numbers
+        found = self.pixels.view(-1, *self.shape).index_select(0, rows.reshape(-1))
+        return found.view(*rows.shape, *self.shape).to(torch.float32).div_(255)
+
+    def _draw_pairs(self, task: int) -> Tensor:
+        """The two classes of each run's task, `[runs, 2]`."""
+        round_, place = divmod(task, self._classes // 2)
+        orders = [numpy_draws(seed, Draw.PAIRS, round_).permutation(self._classes) for seed in self.seeds]
+        return torch.from_numpy(np.stack([order[2 * place : 2 * place + 2] for order in orders])).to(self.device)
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        """Each run's order of the training images in an epoch, `[runs, 2 * train_images]`."""
+        count = 2 * self.train_images
+        orders = [numpy_draws(seed, Draw.ORDER, epoch).permutation(count) for seed in self.seeds]
+        return torch.from_numpy(np.stack(orders)).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position; everything else follows from it and the seeds."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.position = int(state["position"])
+        last = max(self.position - 1, 0)
+        self._pairs = self._draw_pairs(last // self.task_steps)
+        self._order = self._draw_order(last // self.epoch_steps)

@@ -1,0 +1,187 @@
+"""Learners that are a loop over ordinary modules, for networks that gain nothing from stacking on a CPU (conv nets).
+
+On a CPU a grouped convolution over runs is slower than the runs one after the other, so each run is an ordinary
+`nn.Module` with an ordinary optimizer and the companions of `continual_agents.surgery`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from continual_agents.methods import AfterStep, Method
+from continual_agents.surgery import Birth
+
+from .activations import activation_of
+from .draws import Draw, torch_draws
+from .learner import LOSSES
+from .networks import ConvNet, Mlp
+from .operations import RESETS
+
+
+class LoopedLearner:
+    """R runs of one network shape, one after the other; the interface of `StackedLearner`.
+
+    Args:
+        network: the common shape.
+        methods: one per run.
+        seeds: one per run.
+        loss: "cross_entropy" or "squared_error".
+        device: of everything.
+
+    Raises:
+        ValueError: a part to reset that does not exist.
+    """
+
+    def __init__(
+        self,
+        network: ConvNet | Mlp,
+        methods: Sequence[Method],
+        seeds: Sequence[int],
+        *,
+        loss: str,
+        device: torch.device | str = "cpu",
+    ):
+        self.network, self.seeds, self.loss = network, list(seeds), loss
+        self.resets = [dict(method.operations.get("reset", {})) for method in methods]
+        for reset in self.resets:
+            if reset and reset.get("layers", "head") not in RESETS:
+                raise ValueError(f"reset.layers={reset['layers']!r}: one of {', '.join(RESETS)}")
+        self.modules = [network.module(seed).to(device) for seed in self.seeds]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.operations: list[list[AfterStep]] = []
+        for module, method, seed in zip(self.modules, methods, self.seeds, strict=True):
+            method = dataclasses.replace(method, operations=self._operations_of(method))
+            optimizer = method.make_optimizer(module.parameters())
+            self.optimizers.append(optimizer)
+            self.operations.append(method.make_operations(module, optimizer, torch_draws(seed, Draw.NEWBORN)))
+        self.replaced = np.zeros(len(self.seeds))
+
+    def _operations_of(self, method: Method) -> dict[str, dict[str, Any]]:
+        operations = {name: dict(settings) for name, settings in method.operations.items() if name != "reset"}
+        gain = activation_of(self.network.activation).gain
+
+        def birth(new: Birth) -> Tensor:
+            return new.uniform(gain * math.sqrt(3 / new.fan_in))
+
+        for name in ("continual_backprop", "redo"):
+            if name in operations:
+                operations[name].setdefault("birth", birth)
+        return operations
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.seeds)
+
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """As `StackedLearner.learn`: `x [steps, runs, batch, *shape]`; the measures `[steps, runs]`."""
+        measures = torch.empty(x.shape[:2], device=x.device)
+        for step in range(len(x)):
+            for run in range(self.runs):
+                measures[step, run] = self._learn_once(run, x[step, run], y[step, run])
+        return measures
+
+    def _learn_once(self, run: int, x: Tensor, y: Tensor) -> Tensor:
+        module, optimizer = self.modules[run], self.optimizers[run]
+        module.train()
+        output = module(x)
+        loss = functional.cross_entropy(output, y) if self.loss == "cross_entropy" else functional.mse_loss(output, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        for operation in self.operations[run]:
+            replaced = operation.step()
+            if isinstance(replaced, dict):
+                self.replaced[run] += sum(len(index) for index in replaced.values())
+        return LOSSES[self.loss].measure(output.detach(), y)
+
+    @torch.no_grad()
+    def start_task(self, task: int) -> None:
+        """As `StackedLearner.start_task`."""
+        if task == 0:
+            return
+        for run, reset in enumerate(self.resets):
+            if reset:
+                self._reset(run, task, reset.get("layers", "head"), bool(reset.get("keep_momentum", False)))
+
+    def _reset(self, run: int, task: int, part: str, keep_momentum: bool) -> None:
+        module = self.modules[run]
+        layers = [layer for layer in module if isinstance(layer, nn.Linear | nn.Conv2d)]
+        chosen = {"head": layers[-1:], "last": layers[-2:], "all": layers}[part]
+        if part == "head":
+            for parameter in chosen[0].parameters():
+                parameter.zero_()
+        else:
+            fresh = [new for new in self.network.module(self.seeds[run]) if isinstance(new, nn.Linear | nn.Conv2d)]
+            if isinstance(self.network, ConvNet):
+                self.network.initialise(nn.Sequential(*fresh), self.seeds[run], start=task)
+            for old, new in zip(layers, fresh, strict=True):
+                if any(old is layer for layer in chosen):
+                    old.load_state_dict(new.state_dict())
+        if not keep_momentum:
+            for layer in chosen:
+                for parameter in layer.parameters():
+                    self.optimizers[run].state.pop(parameter, None)
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `StackedLearner.evaluate`; a feature map's positions count as examples."""
+        outputs, hidden = [], []
+        for module, inputs in zip(self.modules, x, strict=True):
+            module.eval()
+            h, layers = inputs, {}
+            for name, layer in module.named_children():
+                h = layer(h)
+                # what the next layer reads: after the pooling in the convolutional part
+                if isinstance(layer, nn.MaxPool2d):
+                    layers[f"conv_{name}"] = h.movedim(1, -1).flatten(0, 2)
+                elif h.dim() == 2 and not isinstance(layer, nn.Linear | nn.Flatten):
+                    layers[f"hidden_{name}"] = h
+            outputs.append(h)
+            hidden.append(layers)
+        return torch.stack(outputs), {name: torch.stack([one[name] for one in hidden]) for name in hidden[0]}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights by name, `[runs, ...]`."""
+        names = [name for name, value in self.modules[0].named_parameters() if value.dim() > 1]
+        found = [dict(module.named_parameters()) for module in self.modules]
+        return {name: torch.stack([one[name].detach() for one in found]) for name in names}
+
+    def kinds(self) -> dict[str, str]:
+        """How dead units of each hidden layer are told."""
+        flat = activation_of(self.network.activation).flat
+        names = {
+            f"{'conv' if isinstance(layer, nn.MaxPool2d) else 'hidden'}_{name}"
+            for name, layer in self.modules[0].named_children()
+        }
+        return dict.fromkeys(names, flat)
+
+    def report(self) -> dict[str, np.ndarray]:
+        """Units replaced so far, `[runs]`."""
+        return {"replaced": self.replaced.copy()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly."""
+        return {
+            "modules": [dict(module.state_dict()) for module in self.modules],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "operations": [[operation.state_dict() for operation in one] for one in self.operations],
+            "replaced": self.replaced.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        for run in range(self.runs):
+            self.modules[run].load_state_dict(state["modules"][run])
+            self.optimizers[run].load_state_dict(state["optimizers"][run])
+            for operation, stored in zip(self.operations[run], state["operations"][run], strict=True):
+                operation.load_state_dict(stored)
+        self.replaced = np.array(state["replaced"])

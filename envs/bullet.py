@@ -12,6 +12,7 @@ import numpy as np
 import pybullet
 import pybullet_data
 
+from .merged import Group, merged, touches_itself, urdf
 from .robots import Robot
 
 TIME_STEP = 0.0165
@@ -19,6 +20,13 @@ TIME_STEP = 0.0165
 SUBSTEPS = 4
 FLOOR_FRICTION = 0.8
 """The original's floor."""
+
+
+LOAD_FLAGS = (
+    pybullet.URDF_USE_SELF_COLLISION
+    | pybullet.URDF_USE_SELF_COLLISION_EXCLUDE_ALL_PARENTS
+    | pybullet.URDF_GOOGLEY_UNDEFINED_COLORS
+)
 
 
 class World:
@@ -71,13 +79,33 @@ class World:
         return floor
 
     def _load_robot(self, robot: Robot) -> int:
-        flags = (
-            pybullet.URDF_USE_SELF_COLLISION
-            | pybullet.URDF_USE_SELF_COLLISION_EXCLUDE_ALL_PARENTS
-            | pybullet.URDF_GOOGLEY_UNDEFINED_COLORS
-        )
         path = os.path.join(pybullet_data.getDataPath(), "mjcf", robot.model)
-        (body,) = pybullet.loadMJCF(path, flags=flags, **self._keep)
+        (body,) = pybullet.loadMJCF(path, flags=LOAD_FLAGS, **self._keep)
+        self._weights: list[tuple[int, int]] | None = None
+        self._base_weight = 1
+        if not self.merged:
+            return body
+        groups = merged(robot, body, self.client)
+        surface = pybullet.getDynamicsInfo(body, pybullet.getNumJoints(body, self.client) - 1, **self._keep)[1]
+        pybullet.removeBody(body, **self._keep)
+        self._weights = [(len(group.solids), group.massless) for group in groups[1:]]
+        self._base_weight = len(groups[0].solids)
+        return self._load_merged(groups, surface, self_collision=touches_itself(robot))
+
+    def _load_merged(self, groups: list[Group], surface: float, *, self_collision: bool) -> int:
+        flags = pybullet.URDF_USE_INERTIA_FROM_FILE | (LOAD_FLAGS if self_collision else 0)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "robot.urdf")
+            Path(path).write_text(urdf(groups))
+            body = pybullet.loadURDF(
+                path,
+                basePosition=groups[0].frame[0],
+                useFixedBase=groups[0].mass == 0,
+                flags=flags,
+                **self._keep,
+            )
+        for link in range(-1, len(groups) - 1):
+            pybullet.changeDynamics(body, link, lateralFriction=surface, **self._keep)
         return body
 
     def _name_parts(self, robot: Robot) -> None:
@@ -94,7 +122,8 @@ class World:
         self.limits = [(info[8], info[9]) for info in motors]
         # The original counts the floor among the parts of the body.
         self._floor_position = pybullet.getBasePositionAndOrientation(self.floor, **self._keep)[0]
-        self._parts = count + 1 + (self.torso < 0)
+        links = count if self._weights is None else sum(map(sum, self._weights))
+        self._parts = links + 1 + (self._base_weight if self.torso < 0 else 0)
 
     def _motors_off(self, joints: list[int]) -> None:
         # PyBullet's default velocity motors brake every joint until they are given no force.
@@ -140,12 +169,19 @@ class World:
         """Mean x and y in m of the parts of the body, from what `read` returned."""
         x, y, _ = self._floor_position
         if self.torso < 0:
-            x += position[0]
-            y += position[1]
-        for link in links:
-            part = link[0]
-            x += part[0]
-            y += part[1]
+            x += self._base_weight * position[0]
+            y += self._base_weight * position[1]
+        if self._weights is None:
+            for link in links:
+                part = link[0]
+                x += part[0]
+                y += part[1]
+            return x / self._parts, y / self._parts
+        # Where the parts were that are now merged: at the link's centre of mass or, the massless ones, at its joint.
+        for link, (solid, massless) in zip(links, self._weights):  # noqa: B905  (a hot loop)
+            centre, joint = link[0], link[4]
+            x += solid * centre[0] + massless * joint[0]
+            y += solid * centre[1] + massless * joint[1]
         return x / self._parts, y / self._parts
 
     def touching(self) -> set[int]:

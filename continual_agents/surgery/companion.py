@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .generator import Birth, birth_of
+from .distributed import average_, several, share_generator_
+from .generator import Draw, birth_of
 from .replace import Job, replace_together_
 from .units import Units
-from .watch import Watch
+from .watch import Recent, Watch
 
 
 class Layer:
@@ -22,6 +23,7 @@ class Layer:
     def __init__(self, units: Units) -> None:
         self.units = units
         self.watches: list[Watch] = []
+        self.near: list[Recent] = []
         self.replaced = 0
 
     @property
@@ -43,6 +45,8 @@ class Companion:
         bias: of new units: "zero" or "initial".
         transfer: hand removed units' mean contribution to their readers' biases.
         keep_optimizer_state: leave the optimizer's state of replaced entries as it is (a published quirk).
+        distributed: where torch.distributed is set up with several processes, choose the same units on each of them
+            (every process must then take the same steps). False: this network is this process's own.
 
     Raises:
         ValueError: no units, names used twice, units whose parameters none of the optimizers trains.
@@ -55,11 +59,13 @@ class Companion:
         optimizer: Optimizer | Sequence[Optimizer],
         *,
         generator: torch.Generator | None = None,
-        birth: str | Callable[[Birth], Tensor] = "default",
+        birth: str | Draw = "default",
         bias: str = "zero",
         transfer: bool = True,
         keep_optimizer_state: bool = False,
+        distributed: bool = True,
     ) -> None:
+        self.distributed, self._shared = distributed, False
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self.generator = generator if generator is not None else torch.Generator().manual_seed(0)
         self.birth, self.transfer, self.keep_optimizer_state = birth_of(birth), transfer, keep_optimizer_state
@@ -86,6 +92,8 @@ class Companion:
         for layer in self.layers:
             for watch in layer.watches:
                 watch.close()
+            for near in layer.near:
+                near.close()
         self._attached = False
         self._stepped.clear()
 
@@ -108,6 +116,9 @@ class Companion:
             return {}
         self._stepped.clear()
         self.steps += 1
+        if self.distributed and not self._shared and several():
+            share_generator_(self.generator, self.layers[0].device)
+            self._shared = True
         jobs = self._after_step()
         if jobs:
             replace_together_(
@@ -118,6 +129,16 @@ class Companion:
                 keep_state=self.keep_optimizer_state,
             )
         return {layer.units.name: job.index for layer, job in jobs}
+
+    def _agree(self, tensors: Sequence[Tensor]) -> None:
+        """The mean over all processes, in place; every process gets the same."""
+        if self.distributed and tensors and several():
+            average_(tensors)
+
+    def _same_layers(self, stored: Mapping[str, int]) -> None:
+        present = {layer.units.name: layer.units.width for layer in self.layers}
+        if dict(stored) != present:
+            raise ValueError(f"this state is of layers {dict(stored)}, the network has {present}")
 
     def _after_step(self) -> list[tuple[Any, Job]]:
         raise NotImplementedError

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .births import needs_inputs
 from .companion import Companion, Layer, per_layer_settings
-from .generator import Birth, birth_of
+from .generator import Draw, birth_of
 from .replace import Job
 from .scratch import Scratch
 from .selection import Budget, least_useful
 from .units import Slot, Units
 from .utility import Signals, Utility, finite, magnitude, utility_of
-from .watch import Watch
+from .watch import Recent, Watch
 
 
 class _Layer(Layer):
@@ -47,29 +48,40 @@ class _Layer(Layer):
         distinct: dict[tuple[int, int], Watch] = {}
         for reader in sorted(units.outgoing, key=lambda r: not r.recurrent):
             key = (reader.source, reader.start)
-            if key not in distinct:
+            if key not in distinct and (not distinct or units.takes_mean(reader)):
                 wanted = wants if not distinct else frozenset()
                 distinct[key] = Watch(reader, units.width, wanted, self._centre, scratch)
         self.watches = list(distinct.values())
         # per reader, the watch whose tensor it reads
-        self.heard = [list(distinct).index((r.source, r.start)) for r in units.outgoing]
+        keys = list(distinct)
+        self.heard = [keys.index(k) if (k := (r.source, r.start)) in distinct else None for r in units.outgoing]
         self.means = [torch.zeros(w.width * w.reader.block, dtype=dtype, device=weight.device) for w in self.watches]
-        self.step = 0
+        # of the next step's means, in a tensor of its own: a number that changes would recompile a compiled network
+        self.correction = torch.full_like(self.utility, 1 - decay)
+        self.near = [Recent(module) for module in units.incoming] if needs_inputs(self.birth) else []
 
     def move(self, device: torch.device) -> None:
         """Follow the network to another device."""
         if self.utility.device != device:
             self.utility, self.born = self.utility.to(device), self.born.to(device)
             self.means = [mean.to(device) for mean in self.means]
+            self.correction = self.correction.to(device)
+
+    def look_ahead(self, step: int) -> None:
+        """Prepare the bias correction of the next step's means."""
+        if "deviation" in self.criterion.needs:
+            age = (step + 1) - self.born
+            torch.pow(self.decay, age, out=self.correction) if self.decay else self.correction.zero_()
+            self.correction.neg_().add_(1.0)
 
     def _centre(self, mean: Tensor) -> Tensor:
         """Bias-corrected running mean per unit, as it will be after this step."""
-        self.move(mean.device)
+        if mean.device != self.utility.device:
+            self.move(mean.device)
         running = self.means[0]
         if self.watches and self.watches[0].reader.block > 1:
             running = running.view(self.units.width, -1).mean(1)
-        age = (self.step + 1) - self.born
-        return torch.lerp(running, mean, 1 - self.decay) / (1 - self.decay**age)
+        return torch.lerp(running, mean, 1 - self.decay) / self.correction
 
     def _wired(self, slot: Slot) -> Tensor:
         weight = slot.tensor()
@@ -116,6 +128,8 @@ class ContinualBackprop(Companion):
         transfer: hand removed units' mean contribution to their readers' biases.
         keep_optimizer_state: do not forget the optimizer's state of replaced entries (published RL results).
         count_all: let the budget grow with all units, not the eligible ones (public code for conv nets).
+        distributed: with several processes (DDP), choose the same units on each; their statistics are averaged at
+            replacements, so every process must take the same steps.
 
     Raises:
         ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
@@ -136,13 +150,14 @@ class ContinualBackprop(Companion):
         maturity: int = 10_000,
         decay: float = 0.99,
         utility: str | Utility | Callable[[Signals], Tensor] = "contribution",
-        birth: str | Callable[[Birth], Tensor] = "default",
+        birth: str | Draw = "default",
         bias: str = "zero",
         generator: torch.Generator | None = None,
         layers: Mapping[str, Mapping[str, Any]] | None = None,
         transfer: bool = True,
         keep_optimizer_state: bool = False,
         count_all: bool = False,
+        distributed: bool = True,
     ) -> None:
         super().__init__(
             units,
@@ -152,6 +167,7 @@ class ContinualBackprop(Companion):
             bias=bias,
             transfer=transfer,
             keep_optimizer_state=keep_optimizer_state,
+            distributed=distributed,
         )
         common = {"rate": rate, "maturity": maturity, "decay": decay, "utility": utility, "birth": birth}
         settings = per_layer_settings(self.units, common, layers)
@@ -160,12 +176,14 @@ class ContinualBackprop(Companion):
 
     def _after_step(self) -> list[tuple[_Layer, Job]]:
         self._follow()
-        jobs = []
+        counts = []
         for layer in self.layers:
-            layer.step = self.steps
-            count = layer.budget.spend(self.steps)
-            if count:
-                jobs.append((layer, self._job(layer, count)))
+            counts.append((layer, layer.budget.spend(self.steps)))
+        counts = [(layer, count) for layer, count in counts if count]
+        self._agree([tensor for layer, _ in counts for tensor in (layer.utility, *layer.means)])
+        jobs = [(layer, self._job(layer, count)) for layer, count in counts]
+        for layer in self.layers:
+            layer.look_ahead(self.steps)
         return jobs
 
     def _follow(self) -> None:
@@ -198,18 +216,18 @@ class ContinualBackprop(Companion):
     def _job(self, layer: _Layer, count: int) -> Job:
         age = self.steps - layer.born
         index = least_useful(layer.utility, age, count, maturity=layer.budget.maturity, decay=layer.decay)
-        means: list[Tensor] = []
+        means: list[Tensor | None] = []
         if self.transfer:
             correction = 1 - layer.decay ** age.to(layer.utility.dtype)
             corrected = [m / correction.repeat_interleave(m.numel() // layer.units.width) for m in layer.means]
-            means = [corrected[i] for i in layer.heard]
+            means = [None if i is None else corrected[i] for i in layer.heard]
         layer.utility.index_fill_(0, index, 0.0)
         layer.born.index_fill_(0, index, self.steps)
         for mean in layer.means:
             mean.view(layer.units.width, -1).index_fill_(0, index, 0.0)
         layer.budget.born(self.steps, count)
         layer.replaced += count
-        return Job(layer.units, index, means, layer.birth)
+        return Job(layer.units, index, means, layer.birth, [near.inputs for near in layer.near])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly: tensors and numbers, loadable with `weights_only=True`."""
@@ -234,18 +252,17 @@ class ContinualBackprop(Companion):
         Raises:
             ValueError: the state is of other layers.
         """
-        stored = {name: len(part["utility"]) for name, part in state["layers"].items()}
-        present = {layer.units.name: layer.units.width for layer in self.layers}
-        if stored != present:
-            raise ValueError(f"this state is of layers {stored}, the network has {present}")
+        self._same_layers({name: len(part["utility"]) for name, part in state["layers"].items()})
         self.steps = int(state["steps"])
         self.generator.set_state(state["generator"].cpu())
         for layer in self.layers:
             part = state["layers"][layer.units.name]
             layer.utility, layer.born = (part[k].to(layer.device, copy=True) for k in ("utility", "born"))
             layer.means = [mean.to(layer.device, copy=True) for mean in part["means"]]
-            layer.replaced, layer.step = int(part["replaced"]), self.steps
+            layer.replaced = int(part["replaced"])
             layer.budget.load_state_dict(part["budget"])
+            layer.correction = torch.empty_like(layer.utility)
+            layer.look_ahead(self.steps)
 
     @torch.no_grad()
     def report(self) -> dict[str, float]:

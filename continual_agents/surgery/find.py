@@ -82,7 +82,7 @@ def find(net: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module], *exampl
             if reason:
                 left_out |= {names.get(id(m)) or type(m).__name__: reason for m in group.makers}
             else:
-                units.append(_units(name, group, names))
+                units.append(_units(name, group, names, analysis.behind))
     return Found(units, left_out)
 
 
@@ -138,10 +138,15 @@ def _reason(group: Group, names: Mapping[int, str], shared: set[int]) -> str | N
     return None
 
 
-def _units(name: str, group: Group, names: Mapping[int, str]) -> Units:
+def _reader(module: nn.Module, start: int, block: int, source: int, behind: Mapping[int, nn.Module]) -> Reader:
+    centre = behind.get(id(module)) if getattr(module, "bias", None) is None else None
+    return Reader(module, start, block, source=source, centre=centre)
+
+
+def _units(name: str, group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Module]) -> Units:
     sources = {value: i for i, value in enumerate(dict.fromkeys(reader[3] for reader in group.readers))}
     readers: dict[tuple[int, int], Reader] = {}
     for module, start, block, value in group.readers:
-        readers.setdefault((id(module), start), Reader(module, start, block, source=sources[value]))
+        readers.setdefault((id(module), start), _reader(module, start, block, sources[value], behind))
     norms = {(id(module), start): Reader(module, start, block) for module, start, block in group.norms}
     return Units(name, group.makers, list(readers.values()), list(norms.values()), path=group.path, names=names)

@@ -62,6 +62,7 @@ class Analysis:
         self._parents: list[int] = []
         self._by_maker: dict[int, int] = {}
         self._values: dict[int, Any] = {}
+        self.behind: dict[int, nn.Module] = {}  # layer -> the batch norm right behind it
         self._strangers: dict[int, str] = {}  # readers that (also) read something that is no unit
         self._derived = {ref.id for ref in _refs(trace.inputs)}  # values that depend on the input; others are constants
         for call in trace.calls:
@@ -159,6 +160,13 @@ class Analysis:
             if segment.group is not None:
                 self.group(segment.group).norms.append((module, start, segment.block or 1))
             start += segment.width * (segment.block or 1)
+
+    def follow(self, norm: nn.Module, value: Flow) -> None:
+        """Note that a norm stands right behind the layers that make these units."""
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and len(value.segments) == 1:
+            group = value.segments[0].group
+            for module in self._groups[group].makers[:1] if group is not None else ():
+                self.behind[id(module)] = norm
 
     def _visit(self, call: Call) -> None:
         if isinstance(call.target, nn.Module):

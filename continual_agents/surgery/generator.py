@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ class Birth:
         weight: the layer's present in-weights, unit dim first [width, ...]; not to be changed.
         index: rows of `weight` that are being replaced, int64 [k].
         generator: source of every draw; draws are made on its device.
-        inputs: recent inputs of the layer [samples, fan_in], if the generator asked for them; else None.
+        inputs: some recent inputs of the layer, as the layer got them, if the generator asks for them; else None.
+        present_bias: the layer's present bias [width], or None.
+        stride, padding: of a conv layer.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +36,9 @@ class Birth:
     index: Tensor
     generator: torch.Generator
     inputs: Tensor | None = None
+    present_bias: Tensor | None = None
+    stride: tuple[int, ...] = ()
+    padding: Any = 0
 
     def uniform(self, bound: float) -> Tensor:
         """Uniform in (-bound, bound)."""
@@ -101,7 +107,9 @@ def _rows(flat: Tensor) -> Tensor:
     return flat / flat.norm(dim=1, keepdim=True)
 
 
-BIRTHS: dict[str, Callable[[Birth], Tensor]] = {
+Draw = Callable[[Birth], "Tensor | tuple[Tensor, Tensor]"]
+
+BIRTHS: dict[str, Draw] = {
     "default": default,
     "kaiming_uniform": kaiming_uniform,
     "kaiming_normal": kaiming_normal,
@@ -114,8 +122,9 @@ BIRTHS: dict[str, Callable[[Birth], Tensor]] = {
 }
 
 
-def birth_of(choice: str | Callable[[Birth], Tensor]) -> Callable[[Birth], Tensor]:
-    """The generator meant by a name or a function `Birth -> Tensor of birth.shape`.
+def birth_of(choice: str | Draw) -> Draw:
+    """The generator meant by a name or a function `Birth -> Tensor of birth.shape`
+    (or a pair of it and the biases).
 
     Raises:
         ValueError: an unknown name, listing the known ones.

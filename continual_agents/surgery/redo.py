@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .companion import Companion, Layer, per_layer_settings
-from .generator import Birth
+from .generator import Draw
 from .replace import Job
 from .selection import dormant
 from .units import Units
@@ -37,7 +37,8 @@ class ReDo(Companion):
     mean contribution to hand over; with `transfer=True` what there is is handed over.
 
     Args:
-        units, optimizer, birth, bias, generator, layers, keep_optimizer_state: as in `ContinualBackprop`.
+        units, optimizer, birth, bias, generator, layers, keep_optimizer_state, distributed: as in
+            `ContinualBackprop`.
         threshold: tau, in [0, 1).
         period: optimizer steps between two looks. Only these steps wait for the device.
         transfer: hand removed units' mean contribution (of this step) to their readers' biases.
@@ -55,12 +56,13 @@ class ReDo(Companion):
         *,
         threshold: float = 0.1,
         period: int = 100,
-        birth: str | Callable[[Birth], Tensor] = "default",
+        birth: str | Draw = "default",
         bias: str = "zero",
         generator: torch.Generator | None = None,
         layers: Mapping[str, Mapping[str, Any]] | None = None,
         transfer: bool = True,
         keep_optimizer_state: bool = False,
+        distributed: bool = True,
     ) -> None:
         super().__init__(
             units,
@@ -70,6 +72,7 @@ class ReDo(Companion):
             bias=bias,
             transfer=transfer,
             keep_optimizer_state=keep_optimizer_state,
+            distributed=distributed,
         )
         if period < 1:
             raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
@@ -93,6 +96,7 @@ class ReDo(Companion):
             for layer, record in zip(self.layers, records, strict=True):
                 if record is None:
                     continue
+                self._agree(list(record.values()))
                 index = dormant(dormancy(record["activity"]), layer.threshold).nonzero().flatten()
                 layer.dormant = len(index) / layer.units.width
                 layer.replaced += len(index)
@@ -105,7 +109,10 @@ class ReDo(Companion):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly."""
-        layers = {layer.units.name: {"replaced": layer.replaced, "dormant": layer.dormant} for layer in self.layers}
+        layers = {
+            layer.units.name: {"width": layer.units.width, "replaced": layer.replaced, "dormant": layer.dormant}
+            for layer in self.layers
+        }
         return {"steps": self.steps, "generator": self.generator.get_state(), "layers": layers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -114,8 +121,7 @@ class ReDo(Companion):
         Raises:
             ValueError: the state is of other layers.
         """
-        if set(state["layers"]) != {layer.units.name for layer in self.layers}:
-            raise ValueError(f"this state is of layers {list(state['layers'])}, the network has other ones")
+        self._same_layers({name: part["width"] for name, part in state["layers"].items()})
         self.steps = int(state["steps"])
         self.generator.set_state(state["generator"].cpu())
         for layer in self.layers:

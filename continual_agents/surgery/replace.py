@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .axes import NORM_VALUES, axes_of
-from .generator import Birth, birth_of
+from .axes import axes_of
+from .generator import Birth, Draw, birth_of
 from .optimizer_state import forget_
 from .units import Reader, Slot, Units
 
@@ -24,13 +25,13 @@ class Job:
         index: units that go, int64 [k].
         means: per reader, the mean input over time of its share [width * block]; None: no mean is handed over.
         birth: how the new units are drawn.
-        inputs: per making layer, recent inputs [samples, fan_in]; empty unless the birth needs them.
+        inputs: per making layer, some recent inputs; empty unless the birth needs them.
     """
 
     units: Units
     index: Tensor
     means: Sequence[Tensor | None] = ()
-    birth: str | Callable[[Birth], Tensor] = "default"
+    birth: str | Draw = "default"
     inputs: Sequence[Tensor | None] = field(default_factory=tuple)
 
 
@@ -40,7 +41,7 @@ def replace_(
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     *,
     means: Tensor | Sequence[Tensor | None] | None = None,
-    birth: str | Callable[[Birth], Tensor] = "default",
+    birth: str | Draw = "default",
     bias: str = "zero",
     generator: torch.Generator | None = None,
 ) -> None:
@@ -111,36 +112,54 @@ def replace_together_(
 
 
 def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tensor) -> None:
-    """bias += sum over removed units (and kernel positions) of w_out * mean; a reader without bias gets nothing."""
+    """bias += sum over removed units (and kernel positions) of w_out * mean.
+
+    Without a bias the running mean of a batch norm right behind the reader goes down by as much; without either,
+    nothing takes it over.
+    """
     axes = axes_of(reader.module)
     for slot in slots:
         name = axes.bias.get(slot.name) if axes else None
         bias = getattr(reader.module, name, None) if name else None
         if bias is None:
+            target, sign = getattr(reader.centre, "running_mean", None), -1.0
+        else:
+            target, sign = bias, 1.0
+        if target is None:
             continue
         columns = slot.tensor().index_select(slot.dim, slot.entries(index)).movedim(slot.dim, 0)
         if columns.ndim > 2:
             columns = columns.flatten(2).sum(2)
         share = mean.view(-1, reader.block).index_select(0, index).reshape(-1)
-        bias.add_(share.to(columns.dtype) @ columns)
+        target.add_(share.to(columns.dtype) @ columns, alpha=sign)
 
 
 def _draw(job: Job, generator: torch.Generator, bias: str) -> None:
     draw = birth_of(job.birth)
+    given: dict[int, Tensor] = {}  # module -> biases that came with the weights
     for slot in job.units.made:
         tensor, entries = slot.tensor(), slot.entries(job.index)
-        if tensor.ndim == 1 and bias == "zero":
+        weight = tensor.movedim(slot.dim, 0)
+        if tensor.ndim > 1:
+            inputs = job.inputs[job.units.incoming.index(slot.owner)] if job.inputs else None
+            birth = _birth(slot, weight, entries, generator, job, inputs)
+            drawn = draw(birth)
+            rows, biases = drawn if isinstance(drawn, tuple) else (drawn, None)
+            if rows.shape != birth.shape:
+                raise ValueError(f"birth {job.birth!r} gave weights of shape {tuple(rows.shape)}, not {birth.shape}")
+            if biases is not None:
+                given[id(slot.owner)] = biases
+        elif id(slot.owner) in given:
+            rows = given[id(slot.owner)]
+        elif bias == "zero":
             tensor.index_fill_(0, entries, 0.0)
             continue
-        weight = tensor.movedim(slot.dim, 0)
-        inputs = job.inputs[job.units.incoming.index(slot.owner)] if job.inputs else None
-        birth = _birth(slot, weight, entries, generator, job, inputs)
-        rows = birth.uniform(birth.bound) if tensor.ndim == 1 else draw(birth)
-        if rows.shape != birth.shape:
-            raise ValueError(f"birth {job.birth!r} gave weights of shape {tuple(rows.shape)}, not {birth.shape}")
+        else:
+            birth = _birth(slot, weight, entries, generator, job, None)
+            rows = birth.uniform(birth.bound)
         weight.index_copy_(0, entries, rows.to(tensor.device, tensor.dtype))
     for slot in job.units.normed:
-        slot.tensor().index_fill_(slot.dim, slot.entries(job.index), NORM_VALUES[slot.name])
+        slot.tensor().index_fill_(slot.dim, slot.entries(job.index), slot.value)
 
 
 def _birth(
@@ -151,8 +170,20 @@ def _birth(
     kernel = matrix[0, 0].numel() if matrix.ndim > 2 else 1
     axes = axes_of(slot.owner)
     bound = axes.bound(slot.owner) if axes and axes.bound else fan_in**-0.5
-    shape = (len(entries), *weight.shape[1:])
-    return Birth(shape, fan_in, job.units.width * kernel, bound, weight, entries, generator, inputs)
+    module: Any = slot.owner
+    return Birth(
+        shape=(len(entries), *weight.shape[1:]),
+        fan_in=fan_in,
+        fan_out=job.units.width * kernel,
+        bound=bound,
+        weight=weight,
+        index=entries,
+        generator=generator,
+        inputs=inputs,
+        present_bias=getattr(module, "bias", None) if weight.ndim > 1 else None,
+        stride=getattr(module, "stride", ()),
+        padding=getattr(module, "padding", 0),
+    )
 
 
 def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:

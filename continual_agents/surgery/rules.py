@@ -60,7 +60,7 @@ def module_rule(module: nn.Module) -> Rule | None:
     if not type(module).__module__.startswith("torch.nn.modules"):
         return None
     if isinstance(module, nn.PReLU) and module.num_parameters > 1:
-        return None
+        return _norm  # one slope per unit: reset with the unit
     if name in _ACTIVATIONS:
         return lambda analysis, call: _pass(analysis, call, "" if name in _QUIET else name)
     if name in _POOLS:
@@ -109,6 +109,8 @@ def _norm(analysis: Analysis, call: Call) -> Any:
         if any(segment.block is None for segment in value.segments):
             analysis.refuse(value, f"{kind} after flatten: give example inputs to find()")
         analysis.norm(module, value)
+        if not value.path:
+            analysis.follow(module, value)
     elif len(shape) > -value.axis:
         analysis.refuse(value, f"{kind} over several dims has entries that no unit owns")
     return value.through(kind)

@@ -26,6 +26,7 @@ class Slot:
     stride: int = 1
     repeat: int = 1
     step: int = 1
+    value: float = 0.0  # what a newborn's entries in a norm start from
 
     def tensor(self) -> Tensor:
         """The tensor itself, not a copy."""
@@ -60,6 +61,7 @@ class Reader:
         block: inputs per unit: height times width after conv -> flatten, else 1.
         recurrent: the layer reads its own units from the step before; they are watched at its output.
         source: readers with the same number read the very same tensor.
+        centre: a batch norm right behind a reader without bias: its running mean takes the mean contribution over.
     """
 
     module: nn.Module
@@ -67,6 +69,7 @@ class Reader:
     block: int = 1
     recurrent: bool = False
     source: int = 0
+    centre: nn.Module | None = None
 
 
 class Units:
@@ -130,8 +133,15 @@ class Units:
         name, kind = self._names.get(id(reader.module)), type(reader.module).__name__
         extra = [f"inputs {reader.start}.."] if reader.start else []
         extra += [f"{reader.block} inputs a unit"] if reader.block > 1 else []
-        extra += ["no bias: the mean is not handed over"] if not self._has_bias(reader) else []
+        if not self.takes_mean(reader):
+            extra.append("no bias: the mean is not handed over")
+        elif not self._has_bias(reader):
+            extra.append("no bias: the running mean behind it takes the mean")
         return (f"{name}: " if name else "") + kind + (f" ({', '.join(extra)})" if extra else "")
+
+    def takes_mean(self, reader: Reader) -> bool:
+        """Whether there is something to hand a removed unit's mean contribution to."""
+        return self._has_bias(reader) or getattr(reader.centre, "running_mean", None) is not None
 
     @staticmethod
     def _has_bias(reader: Reader) -> bool:
@@ -179,8 +189,9 @@ class Units:
         return slots
 
     def _normed(self, norm: Reader) -> list[Slot]:
-        names = [name for name in NORM_VALUES if getattr(norm.module, name, None) is not None]
-        return [Slot(norm.module, name, 0, norm.start, norm.block, norm.block) for name in names]
+        start = {**NORM_VALUES, "weight": 0.25} if isinstance(norm.module, nn.PReLU) else NORM_VALUES
+        names = [name for name in start if getattr(norm.module, name, None) is not None]
+        return [Slot(norm.module, n, 0, norm.start, norm.block, norm.block, value=start[n]) for n in names]
 
 
 def _axes(module: nn.Module) -> Axes:

@@ -82,31 +82,36 @@ class Watch:
         return statistics
 
     @torch.no_grad()
-    def record(self, value: Any) -> None:
+    def record(self, value: Tensor) -> None:
         """Reduce one activation tensor to per-unit statistics and keep those."""
-        if isinstance(value, tuple):
-            value = value[0]
-        if hasattr(value, "batch_sizes"):  # PackedSequence: only the steps that exist
-            value = value.data
-        if not isinstance(value, Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(value):
-            return
         h = self._flat(value.detach())
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
         mean = h.mean(0, dtype=dtype)
         statistics = {"mean": mean}
         if "activity" in self.wants:
-            statistics["activity"] = self._per_unit(torch.abs(h, out=self.scratch.like(h)).mean(0, dtype=dtype))
+            statistics["activity"] = self._per_unit(torch.abs(h, out=self._scratch(h)).mean(0, dtype=dtype))
         if "firing" in self.wants:
             statistics["firing"] = self._per_unit((h > 0).any(0).to(dtype), largest=True)
         if "deviation" in self.wants and self.centre is not None:
             centre = self.centre(self._per_unit(mean))
             if self.reader.block > 1:
                 centre = centre.repeat_interleave(self.reader.block)
-            away = torch.sub(h, centre.to(h.dtype), out=self.scratch.like(h)).abs_()
+            away = torch.sub(h, centre.to(h.dtype), out=self._scratch(h)).abs_()
             statistics["deviation"] = self._per_unit(away.mean(0, dtype=dtype))
         self._records.append((len(h), statistics))
         if "sensitivity" in self.wants and value.requires_grad:
             value.register_hook(lambda gradient: self._record_gradient(value, gradient))
+
+    def record_compiled(self, value: Tensor) -> None:
+        """As `record`, inside a compiled graph; hooks on gradients have to stay outside and break it."""
+        if "sensitivity" in self.wants:
+            self._record_outside(value)
+        else:
+            self.record(value)
+
+    @torch.compiler.disable
+    def _record_outside(self, value: Tensor) -> None:
+        self.record(value)
 
     @torch.no_grad()
     def _record_gradient(self, value: Tensor, gradient: Tensor) -> None:
@@ -120,6 +125,9 @@ class Watch:
         if h.ndim == 2 and self.axis == -1:
             return h
         return h.movedim(self.axis, -1).reshape(-1, self.size)
+
+    def _scratch(self, h: Tensor) -> Tensor | None:
+        return None if torch.compiler.is_compiling() else self.scratch.like(h)
 
     def _per_unit(self, values: Tensor, *, largest: bool = False) -> Tensor:
         if self.reader.block == 1:
@@ -144,7 +152,7 @@ def paused() -> Iterator[None]:
 class Hook:
     """What a module holds: calls its watch in graph-building passes. Copies and pickles of it do nothing."""
 
-    def __init__(self, watch: Watch | None = None, *, output: bool = False) -> None:
+    def __init__(self, watch: Watch | Recent | None = None, *, output: bool = False) -> None:
         self.watch, self.output = watch, output
 
     def __call__(self, module: torch.nn.Module, args: Any, value: Any) -> None:
@@ -152,13 +160,49 @@ class Hook:
         watch = self.watch
         if watch is None or not watch.active or not torch.is_grad_enabled() or _PAUSED:
             return
-        watch.record(value if self.output else args[0] if args else next(iter(value.values())))
+        given = value if self.output else args[0] if args else next(iter(value.values()))
+        if isinstance(given, tuple):  # a PackedSequence: only the steps that exist; else a layer's several outputs
+            given = given[0]
+            given = given[0] if isinstance(given, tuple) else given
+        if torch.compiler.is_compiling():
+            watch.record_compiled(given)
+        elif isinstance(given, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(given):
+            watch.record(given)
 
     def __deepcopy__(self, memo: dict) -> Hook:
         return Hook(output=self.output)
 
     def __reduce__(self) -> tuple:
         return Hook, ()
+
+
+class Recent:
+    """Keeps a few samples of the latest training inputs of a layer, for generators that look at them."""
+
+    SAMPLES = 32
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.active = True
+        self.inputs: Tensor | None = None
+        self._handle = module.register_forward_pre_hook(Hook(self), with_kwargs=True)
+
+    @torch.no_grad()
+    def record(self, value: Tensor) -> None:
+        """Keep a copy of the first samples."""
+        self.inputs = value.detach()[: self.SAMPLES].clone()
+
+    @torch.compiler.disable
+    def record_compiled(self, value: Tensor) -> None:
+        """As `record`, outside of the compiled graph."""
+        self.record(value)
+
+    def clear(self) -> None:
+        """Nothing to forget between steps."""
+
+    def close(self) -> None:
+        """Remove the hook."""
+        self._handle.remove()
+        self.inputs = None
 
 
 def _average(parts: list[tuple[int, Tensor]]) -> Tensor:

@@ -2,4 +2,7 @@
 
 from .digits import load_digits as load_digits
 from .errors import DataError as DataError
+from .imagenet import load_imagenet as load_imagenet
 from .mnist import load_mnist as load_mnist
+from .prepare import find_source as find_source
+from .prepare import prepare as prepare

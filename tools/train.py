@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,28 +92,31 @@ def main(words: Sequence[str]) -> None:
     if any(word in ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
         train()
         return
+    # Hydra would print its own version of an error and exit; the few that a user can mend are told in one line below
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         configs = jobs(words)
         for config in configs:
+            Run.check(config["folder"], config, may_change=MAY_CHANGE)
             build(config).close()
         train()
     except (UsageError, RunError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except FloatingPointError as error:  # the learning diverged; the message names the last good checkpoint
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs])
 
 
 def draw(folders: Sequence[Path]) -> None:
     """Figure and table of the runs, beside them."""
+    from tools.figures.table import readable
     from tools.plot import plot_runs, summary_table
 
-    parent = folders[0] if len(folders) == 1 else Path(*_common(folders))
-    print(summary_table(folders).to_string(index=False))
-    print(f"figure: {plot_runs(folders, parent)}\nTensorBoard: tensorboard --logdir {parent}")
-
-
-def _common(folders: Sequence[Path]) -> list[str]:
-    return [parts[0] for parts in zip(*(folder.parts for folder in folders), strict=False) if len(set(parts)) == 1]
+    parent = Path(os.path.commonpath(folders))
+    figure = plot_runs(folders, parent)
+    print(f"\n{readable(summary_table(folders))}\nfigure:      {figure}\nTensorBoard: tensorboard --logdir {parent}")
 
 
 if __name__ == "__main__":

@@ -98,20 +98,28 @@ class Run:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115 - held until close()
+        lock = _locked(folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise RunError(f"{folder} is in use by another process: wait for it, or give run.folder=...") from error
-        try:
-            _settle_config(folder, config, may_change)
+            _check_config(folder, config, may_change)
+            write_atomically(folder / "config.yaml", lambda file: file.write(_yaml(config).encode()))
             run = cls(folder, config, lock, save_seconds=save_seconds, keep=keep, bar_position=bar_position)
             run._record_session()
         except BaseException:
             lock.close()
             raise
         return run
+
+    @staticmethod
+    def check(folder: str | Path, config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> None:
+        """Whether `open` would accept the folder; touches nothing.
+
+        Raises:
+            RunError: another process uses it, or it belongs to another configuration.
+        """
+        folder = Path(folder)
+        if (folder / ".lock").exists():
+            _locked(folder).close()
+        _check_config(folder, config, may_change)
 
     def __enter__(self) -> Run:
         self._signal.__enter__()
@@ -251,18 +259,29 @@ def _yaml(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
-def _settle_config(folder: Path, config: Mapping[str, Any], may_change: Sequence[str]) -> None:
+def _locked(folder: Path) -> IO[str]:
+    """The folder's lock file, locked until it is closed or the process ends."""
+    lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(f"{folder} is in use by another process: wait for it, or give another folder=...") from error
+    return lock
+
+
+def _check_config(folder: Path, config: Mapping[str, Any], may_change: Sequence[str]) -> None:
     path = folder / "config.yaml"
-    if path.exists():
-        old, new = dict(flatten(yaml.safe_load(path.read_text()))), dict(flatten(config))
-        different = [
-            f"  {key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
-            for key in sorted(old.keys() | new.keys())
-            if key not in may_change and old.get(key, "(absent)") != new.get(key, "(absent)")
-        ]
-        if different:
-            raise RunError(
-                f"{folder} holds a run of another configuration:\n" + "\n".join(different) + "\n"
-                "Continue it with its own settings, or give another run.folder=..."
-            )
-    write_atomically(path, lambda file: file.write(_yaml(config).encode()))
+    if not path.exists():
+        return
+    old, new = dict(flatten(yaml.safe_load(path.read_text()))), dict(flatten(config))
+    different = [
+        f"  {key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
+        for key in sorted(old.keys() | new.keys())
+        if key not in may_change and old.get(key, "(absent)") != new.get(key, "(absent)")
+    ]
+    if different:
+        raise RunError(
+            f"{folder} holds a run of another configuration:\n" + "\n".join(different) + "\n"
+            "Continue it with its own settings, or give another folder=..."
+        )

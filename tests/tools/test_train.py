@@ -1,0 +1,112 @@
+"""The entry as a person meets it: one command, its files, its errors, Ctrl-C and the same command again."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from continual_agents.runs import Run
+from tools.train import jobs, main
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ["experiment=slippery_ant", "scale=smoke", "experiment.steps=1024", "save_seconds=0"]
+
+
+def train(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.train", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=check, timeout=240)
+
+
+def test_one_command_leaves_a_table_curves_a_figure_and_the_way_on(tmp_path: Path) -> None:
+    result = train(*SMOKE, "method=continual_backprop", f"folder={tmp_path}")
+    assert "continual backprop" in result.stdout
+    assert f"tensorboard --logdir {tmp_path}" in result.stdout
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["experiment"]["steps"] == 1024
+    frame = pd.read_csv(tmp_path / "metrics.csv")
+    assert frame["step"].tolist() == [512, 1024]
+    assert frame["surgery/replaced"].iloc[-1] > 0
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {
+        "return/mean", "episode/length", "task/friction", "task/index", "loss/policy", "loss/value", "policy/kl",
+        "policy/entropy", "plasticity/dead_units", "plasticity/weight_magnitude", "plasticity/effective_rank",
+        "surgery/replaced", "surgery/eligible", "time/frames_per_second",
+    } <= tags  # fmt: skip
+    assert [event.step for event in events.Scalars("loss/policy")] == [512, 1024]
+    again = train(*SMOKE, "method=continual_backprop", f"folder={tmp_path}")
+    assert "is finished (1024 steps): nothing to do" in again.stderr
+
+
+def test_interrupted_command_saves_says_how_to_go_on_and_ends_up_the_same(tmp_path: Path) -> None:
+    words = [*SMOKE, "experiment.steps=6144", "method=redo"]
+    train(*words, f"folder={tmp_path / 'whole'}")
+    command = [sys.executable, "-m", "tools.train", *words, f"folder={tmp_path / 'parts'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    table = tmp_path / "parts/metrics.csv"
+    while not table.exists() or len(table.read_text().splitlines()) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "the same command continues" in errors
+    assert len(table.read_text().splitlines()) < 13
+    train(*words, f"folder={tmp_path / 'parts'}")
+    for name in ("metrics.csv", "episodes.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_several_methods_run_in_processes_of_their_own_and_share_a_figure(tmp_path: Path) -> None:
+    folder = f"folder={tmp_path}/${{method.name}}"
+    result = train(*SMOKE, "experiment.steps=512", "method=ppo,continual_backprop", folder, "-m")
+    assert f"figure:      {tmp_path}/figure.png" in result.stdout
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"ppo", "continual_backprop"}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("method=continual_backprob", "method=continual_backprob: no such method; did you mean continual_backprop?"),
+        ("experiment.step=5", "experiment.step: no such key; did you mean experiment.steps?"),
+        ("experiment.agent.minibatch=100", "not divisible into minibatches of agent.minibatch=100"),
+        ("method.operations.continual_backprop.rate=-1", "rate=-1"),
+        ("experiment.environment.friction.low=0", "low must be in (0, 10], got 0"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2_before_any_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, message: str
+) -> None:
+    # in this process: nothing of it reaches Hydra's own start
+    with pytest.raises(SystemExit) as caught:
+        main([*SMOKE, word, f"folder={tmp_path / 'run'}"])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_of_another_configuration_is_refused_with_the_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run.open(tmp_path, jobs([*SMOKE, f"folder={tmp_path}"])[0]).close()
+    with pytest.raises(SystemExit) as caught:
+        main([*SMOKE, f"folder={tmp_path}", "experiment.agent.epochs=5", "seed=3"])
+    assert caught.value.code == 2
+    errors = capsys.readouterr().err
+    assert "experiment.agent.epochs: 2 there, 5 asked for" in errors
+    assert "seed: 0 there, 3 asked for" in errors
+
+
+def test_errors_reach_the_shell_as_exit_code_2() -> None:
+    result = train("sed=1", check=False)
+    assert (result.returncode, result.stderr) == (2, "error: sed: no such key; did you mean seed?\n")

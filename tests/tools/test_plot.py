@@ -27,8 +27,8 @@ def streams(tmp_path_factory):
 
 
 def lines(axes):
-    """Curves drawn, by colour; the vertical task lines are grey and left out."""
-    return {line.get_color(): line.get_xydata() for line in axes.lines if line.get_color() != "#999999"}
+    """Curves drawn, by what they show; unnamed lines (task changes) are left out."""
+    return {line.get_label(): line.get_xydata() for line in axes.lines if not line.get_label().startswith("_")}
 
 
 def test_agent_figure_shows_the_numbers_of_the_folders(ants):
@@ -39,7 +39,7 @@ def test_agent_figure_shows_the_numbers_of_the_folders(ants):
     assert dead.get_title(loc="left") == "dead units (%)"
     assert "rank" in rank.get_title(loc="left")
     assert "friction" in strip.get_title(loc="left")
-    drawn = lines(returns)[style.looks(["PPO"])["PPO"]["color"]]
+    drawn = lines(returns)["PPO"]
     # by hand: bins of 5,000 steps; the fourth bin is (15000, 20000]
     assert drawn[3, 0] == 17_500
     means = []
@@ -48,7 +48,7 @@ def test_agent_figure_shows_the_numbers_of_the_folders(ants):
         inside = (episodes["step"] > 15_000) & (episodes["step"] <= 20_000)
         means.append(episodes.loc[inside, "return"].mean())
     assert drawn[3, 1] == pytest.approx(np.mean(means))
-    shown = lines(dead)[style.looks(["PPO"])["PPO"]["color"]]
+    shown = lines(dead)["PPO"]
     metrics = pd.concat(pd.read_csv(ants / "ppo" / f"seed_{seed}" / "metrics.csv") for seed in range(5))
     assert shown[:, 1].max() == pytest.approx(100 * metrics["plasticity/dead_units"].max(), abs=3)
     changes = [line.get_xdata()[0] for line in returns.lines if line.get_color() == "#999999"]
@@ -62,7 +62,9 @@ def test_labels_sit_at_the_line_ends_and_say_n(ants):
         boxes = [text.get_window_extent() for text in axes.texts]
         assert len(boxes) == 2
         assert not boxes[0].overlaps(boxes[1])
-        for text, data in zip(axes.texts, [lines(axes)[text.get_color()] for text in axes.texts], strict=True):
+        for text, data in zip(
+            axes.texts, [lines(axes)[text.get_text().split(" (n")[0]] for text in axes.texts], strict=True
+        ):
             height = axes.transAxes.inverted().transform(axes.transData.transform(data[-1]))[1]
             assert text.xyann[1] == pytest.approx(height, abs=0.2)
     assert {text.get_text() for text in figure.axes[1].texts} == {"PPO (n=5)", "continual backprop (n=5)"}
@@ -135,7 +137,7 @@ def test_stream_figure_shows_the_numbers_of_the_folders(streams):
     }
     figure = stream.stream_figure(data)
     top = figure.axes[0]
-    assert top.get_title(loc="left") == "accuracy per task, mean and 95% interval"
+    assert top.get_title(loc="left") == "accuracy, mean and 95% interval"
     assert [axes.get_title(loc="left") for axes in figure.axes[1:]] == [
         "dead units (%)",
         "mean |weight|",
@@ -143,21 +145,55 @@ def test_stream_figure_shows_the_numbers_of_the_folders(streams):
     ]
     metrics = pd.read_csv(streams / "backprop" / "metrics.csv")
     expected = metrics[metrics["run"] >= 5].groupby("task/index")["accuracy"].mean()  # runs 5-9 have step size .01
-    colour = style.looks(data.settings)["backprop, step size 0.01"]["color"]
-    np.testing.assert_allclose(lines(top)[colour][:, 1], expected)
+    drawn = lines(top)["backprop, step size 0.01"]
+    np.testing.assert_allclose(drawn[:, 0], range(1, 41))  # people count tasks from 1
+    np.testing.assert_allclose(drawn[:, 1], expected)
 
 
 def test_sweep_figure(streams):
     data = tidy.tidy(folders.read_folders([streams]))
     small, large, last = stream.sweep_figure(data).axes
     assert [axes.get_title(loc="left") for axes in (small, large, last)] == [
-        "step size 0.001", "step size 0.01", "last tasks",
+        "step size 0.001", "step size 0.01", "last tenth",
     ]  # fmt: skip
     metrics = pd.read_csv(streams / "backprop" / "metrics.csv")
     late = metrics[(metrics["task/index"] >= 36) & (metrics["run"] >= 5)]["accuracy"].mean()
-    colour = style.looks(["backprop"])["backprop"]["color"]
-    curve = next(line.get_xydata() for line in last.lines if line.get_color() == colour and len(line.get_xdata()) == 2)
-    assert curve[1] == pytest.approx([0.01, late])
+    container = next(one for one in last.containers if one.get_label() == "backprop")
+    assert container[0].get_xydata()[1] == pytest.approx([0.01, late])
+
+
+def test_sweep_over_several_parameters_has_a_block_per_combination(tmp_path):
+    for activation in ("relu", "tanh"):
+        folder = stream_run(tmp_path / activation, step_sizes=(0.001, 0.01), seeds=2)
+        runs = pd.read_csv(folder / "runs.csv").assign(**{"network.activation": activation})
+        runs.to_csv(folder / "runs.csv", index=False)
+    data = tidy.tidy(folders.read_folders([tmp_path]))
+    titles = [axes.get_title(loc="left") for axes in stream.sweep_figure(data).axes]
+    assert titles == [
+        "activation relu\nstep size 0.001", "step size 0.01", "last tenth",
+        "activation tanh\nstep size 0.001", "step size 0.01", "last tenth",
+    ]  # fmt: skip
+
+
+def test_sweep_over_words(tmp_path):
+    for hidden in ("1000x1000", "100x100"):
+        folder = stream_run(tmp_path / hidden, seeds=2)
+        runs = pd.read_csv(folder / "runs.csv").assign(**{"network.hidden": hidden})
+        runs.to_csv(folder / "runs.csv", index=False)
+    *panels, last = stream.sweep_figure(tidy.tidy(folders.read_folders([tmp_path]))).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["hidden 100x100", "hidden 1000x1000"]
+    assert [label.get_text() for label in last.get_xticklabels()] == ["100x100", "1000x1000"]
+
+
+def test_rows_longer_than_tasks_are_drawn_over_examples(tmp_path):
+    folder = stream_run(tmp_path / "a", tasks=40)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    metrics[metrics["task/index"] % 2 == 1].to_csv(folder / "metrics.csv", index=False)
+    data = tidy.tidy(folders.read_folders([tmp_path]))
+    top = stream.stream_figure(data).axes[0]
+    assert top.get_xlabel() == "example"
+    (curve,) = lines(top).values()
+    assert curve[:, 0].tolist() == [1797 * (2 * k + 1) for k in range(20)]  # the middle of each row's stretch
 
 
 def test_errors_are_better_when_low(tmp_path):
@@ -271,5 +307,8 @@ def test_spread_keeps_order_and_distance():
 def test_colours_of_methods_do_not_depend_on_the_company():
     alone = style.looks(["PPO"])["PPO"]
     assert style.looks(["continual backprop", "L2", "something new", "PPO"])["PPO"] == alone
-    many = style.looks([f"m{k}" for k in range(7)])
-    assert len({(look["color"], str(look["linestyle"])) for look in many.values()}) == 7
+    assert alone["label"] == "PPO"
+    for labels in ([f"m{k}" for k in range(7)], [f"PPO, rate {k}" for k in range(7)]):
+        assert len({(look["color"], str(look["linestyle"])) for look in style.looks(labels).values()}) == 7
+    rates = style.looks(["PPO, rate 1", "L2", "PPO, rate 2"])
+    assert rates["PPO, rate 1"]["color"] == rates["PPO, rate 2"]["color"] == alone["color"]

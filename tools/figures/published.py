@@ -102,7 +102,7 @@ def _row(
 def _at(records: pd.DataFrame, where: dict[str, int], window: int, *, relative: bool) -> np.ndarray:
     """Mean performance per run over the `window` up to `where`; of the first or last tenth for a stand-in."""
     ((unit, place),) = where.items()
-    position = records[unit].rank(method="dense") if unit == "task" else records[unit]
+    position = records[unit]
     end = float(position.max())
     if relative:
         tenth = max(1.0, end // 10)

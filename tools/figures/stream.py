@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from .estimates import binned, estimate, nice_width
+from .folders import short
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
 from .tidy import Stream
 
@@ -19,6 +22,9 @@ BINS = 50
 
 MOST_LINES = 7
 """With more settings than this, the main figure shows each method's best one; the sweep figure has the rest."""
+
+AXES = {"task": "task", "step": "example"}
+"""What the x axis is called."""
 
 COLUMNS = 3
 """Panels side by side in the sweep figure."""
@@ -46,84 +52,117 @@ def stream_figure(data: Stream) -> Figure:
     )
     width = _curves(top, data, settings, "performance", counts=True)
     statistic = "single runs" if max(map(data.replicates, settings)) == 1 else "mean and 95% interval"
-    bins = f", bins of {width:g} tasks" if width > 1 else ""
-    top.set_title(f"{data.measure.replace('_', ' ')} per task, {statistic}{bins}", loc="left")
-    top.set_xlabel("task")
+    bins = f", bins of {thousands(width)} {AXES[data.position]}s" if width > 1 else ""
+    top.set_title(f"{data.measure.replace('_', ' ')}, {statistic}{bins}", loc="left")
+    top.set_xlabel(AXES[data.position])
     if panels:
         _small_panels(figure, data, settings, panels)
     return figure
 
 
 def plot_sweep(data: Stream, path: Path) -> Path:
-    """For each varied parameter: a panel of curves per value, and one of the last tasks against the value.
+    """A panel of curves per value of the varied parameter, and one of the last tenth of the stream against the value.
 
-    Methods keep their colours across panels; the other parameters are averaged over.
+    Where several parameters vary, each combination of the others has such a block of panels.
     """
     with style():
         return save(sweep_figure(data), path)
 
 
 def sweep_figure(data: Stream) -> Figure:
-    """The panels of `plot_sweep`."""
-    methods = list(dict.fromkeys(data.records["method"]))
-    values = {name: sorted(data.records[name].dropna().unique()) for name in data.parameters}
-    rows = [-(-(len(known) + 1) // COLUMNS) for known in values.values()]
+    """The panels of `plot_sweep`: a block of them for each combination of the parameters that are not on the x axis."""
+    name, others = _main_parameter(data)
+    blocks: list[tuple[str, pd.DataFrame]] = [("", data.records)]
+    if others:
+        groups = data.records.groupby(others, sort=True)
+        blocks = [(", ".join(f"{short(k)} {v}" for k, v in zip(others, key, strict=True)), one) for key, one in groups]
+    values = [_ordered(one[name]) for _, one in blocks]
+    rows = [-(-(len(known) + 1) // COLUMNS) for known in values]
     height = 1.75 * sum(rows) + 0.2
     figure = Figure(figsize=(WIDTH, height))
     figure.subplots_adjust(left=0.1, right=0.78, top=1 - 0.3 / height, bottom=0.5 / height)
     grid = figure.add_gridspec(sum(rows), COLUMNS, hspace=0.8, wspace=0.14)
     row = 0
-    for (name, known), taken in zip(values.items(), rows, strict=True):
+    for (title, records), known, taken in zip(blocks, values, rows, strict=True):
         cells = [grid[row + k // COLUMNS, k % COLUMNS] for k in range(len(known) + 1)]
-        _sweep(figure, cells, data, name, known, methods)
+        _sweep(figure, cells, data, records, name, known, title)
         row += taken
     return figure
 
 
-def _sweep(figure: Figure, cells: list, data: Stream, name: str, values: list[float], methods: list[str]) -> None:
-    look, edges = looks(methods), _edges(data.records)
+def _sweep(
+    figure: Figure, cells: list, data: Stream, records: pd.DataFrame, name: str, values: list, title: str
+) -> None:  # fmt: skip
+    methods = list(dict.fromkeys(data.records["method"]))
+    look, edges = looks(methods), _edges(data)
     first: Axes | None = None
     for number, (cell, value) in enumerate(zip(cells, values, strict=False)):
         axes = figure.add_subplot(cell, sharey=first)
         first = first or axes
-        chosen = data.records[data.records[name] == value]
+        chosen = records[records[name] == value]
         for method in dict.fromkeys(chosen["method"]):
             one = chosen[chosen["method"] == method]
-            curve = estimate(binned(one, "performance", position="task", edges=edges))
-            draw_curve(axes, (edges[:-1] + edges[1:]) / 2, curve, look[method])
-        axes.set_title(f"{name.replace('_', ' ')} {value:g}", loc="left")
-        axes.set_xlabel("task")
+            curve = estimate(binned(one, "performance", position=data.position, edges=edges))
+            draw_curve(axes, _centres(data, edges), curve, look[method])
+        text = f"{short(name)} {_text(value)}"
+        axes.set_title(f"{title}\n{text}" if title and number == 0 else text, loc="left")
+        axes.set_xlabel(AXES[data.position])
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_formatter(thousands)
         axes.tick_params(labelleft=number % COLUMNS == 0)
         if number % COLUMNS == 0:
             axes.set_ylabel(data.measure.replace("_", " "))
     last = figure.add_subplot(cells[-1], sharey=first)
     last.tick_params(labelleft=len(values) % COLUMNS == 0)
-    _sensitivity(last, data, name, values, methods)
+    _sensitivity(last, data, records, name, values)
 
 
-def _sensitivity(axes: Axes, data: Stream, name: str, values: list[float], methods: list[str]) -> None:
-    """Mean over the last tenth of the tasks against the parameter, with intervals."""
-    look = looks(methods)
-    tasks = data.records["task"]
-    late = data.records[tasks > tasks.max() - max(1, (tasks.max() - tasks.min() + 1) // 10)]
-    ends = {}
+def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, values: list) -> None:
+    """Mean over the last tenth of the stream against the parameter, with intervals."""
+    methods = list(dict.fromkeys(data.records["method"]))
+    look, ends = looks(methods), {}
+    numeric = all(isinstance(value, int | float) for value in values)
+    places = values if numeric else list(range(len(values)))
+    place = data.records[data.position]
+    late = records[records[data.position] > place.max() - (place.max() - place.min() + 1) / 10]
     for method in methods:
         means = late[late["method"] == method].groupby([name, "replicate"])["performance"].mean()
-        known = [value for value in values if value in means.index.get_level_values(0)]
+        known = [k for k, value in enumerate(values) if value in means.index.get_level_values(0)]
         if not known:
             continue
-        estimates = [estimate(means.loc[value].to_numpy(float)[:, None]) for value in known]
+        estimates = [estimate(means.loc[values[k]].to_numpy(float)[:, None]) for k in known]
         middle, low, high = (np.array([one[part][0] for one in estimates]) for part in range(3))
-        spans = np.nan_to_num(np.stack([middle - low, high - middle]))
-        axes.errorbar(known, middle, yerr=np.abs(spans), marker="o", markersize=3, capsize=2, **look[method])
+        spans = np.abs(np.nan_to_num(np.stack([middle - low, high - middle])))
+        at = [places[k] for k in known]
+        axes.errorbar(at, middle, yerr=spans, marker="o", markersize=3, capsize=2, **look[method])
         ends[method] = (float(middle[-1]), look[method]["color"])
-    if min(values) > 0 and max(values) / min(values) >= 5:
+    if numeric and min(values) > 0 and max(values) / min(values) >= 5:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(values, [f"{value:g}" for value in values], size=6.5)
-    axes.set_title("last tasks", loc="left")
-    axes.set_xlabel(name.replace("_", " "))
+    axes.set_xticks(places, [_text(value) for value in values], size=6.5)
+    axes.set_title("last tenth", loc="left")
+    axes.set_xlabel(short(name))
     label_ends(axes, ends, size=7)
+
+
+def _main_parameter(data: Stream) -> tuple[str, list[str]]:
+    """The parameter for the x axis, the numeric one with the most values if there is one; and the others."""
+    counts = {name: data.records[name].nunique() for name in data.parameters}
+    numeric = [name for name in counts if pd.api.types.is_numeric_dtype(data.records[name])]
+    main = max(numeric or counts, key=lambda name: counts[name])
+    return main, [name for name in counts if name != main]
+
+
+def _ordered(column: pd.Series) -> list:
+    """Values in increasing order; texts by the numbers at their beginning ("100x100" before "1000x1000")."""
+    values = column.dropna().unique().tolist()
+    if all(isinstance(value, int | float) for value in values):
+        return sorted(values)
+    return sorted(values, key=lambda value: ([int(n) for n in re.findall(r"^\d+", str(value))], str(value)))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _small_panels(figure: Figure, data: Stream, settings: list[str], panels: dict[str, tuple[str, float]]) -> None:
@@ -132,7 +171,7 @@ def _small_panels(figure: Figure, data: Stream, settings: list[str], panels: dic
         axes = figure.add_subplot(grid[number])
         _curves(axes, data, settings, column, factor=factor)
         axes.set_title(title, loc="left")
-        axes.set_xlabel("task")
+        axes.set_xlabel(AXES[data.position])
         axes.set_ylim(bottom=0)
 
 
@@ -141,27 +180,35 @@ def _curves(
 ) -> float:
     """Draw a curve per setting, with labels and numbers of runs if `counts`; return the width of the bins."""
     look = looks(settings)
-    edges = _edges(data.records)
+    edges = _edges(data)
     ends = {}
     for setting in settings:
         records = data.records[data.records["setting"] == setting]
-        curve = estimate(factor * binned(records, column, position="task", edges=edges))
-        draw_curve(axes, (edges[:-1] + edges[1:]) / 2, curve, look[setting])
+        curve = estimate(factor * binned(records, column, position=data.position, edges=edges))
+        draw_curve(axes, _centres(data, edges), curve, look[setting])
         known = curve[0][np.isfinite(curve[0])]
         label = f"{setting.replace(', ', chr(10), 1)} (n={data.replicates(setting)})"
         ends[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
-    axes.set_xlim(edges[0], edges[-1])
+    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.xaxis.set_major_formatter(thousands)
     if counts:
         label_ends(axes, ends)
     return float(edges[1] - edges[0])
 
 
-def _edges(records: pd.DataFrame) -> np.ndarray:
-    """Edges of the bins over tasks: a bin holds the whole tasks after its left edge up to its right edge."""
-    first, last = float(records["task"].min()), float(records["task"].max())
-    width = max(1.0, nice_width(last - first + 1, BINS))
-    return np.arange(first - 1, last + width, width)
+def _edges(data: Stream) -> np.ndarray:
+    """Edges of the bins: one holds the whole tasks (or rows) after its left edge up to its right edge."""
+    places = np.unique(data.records[data.position].to_numpy(float))
+    spacing = float(np.diff(places).min()) if len(places) > 1 else 1.0
+    first, last = float(places[0]), float(places[-1])
+    width = spacing * max(1.0, nice_width((last - first) / spacing + 1, BINS))
+    return np.arange(first - spacing, last + width, width)
+
+
+def _centres(data: Stream, edges: np.ndarray) -> np.ndarray:
+    """Middle of the bins: of the whole tasks in them, or of the stretch of examples."""
+    return (edges[:-1] + edges[1:]) / 2 + (0.5 if data.position == "task" else 0.0)
 
 
 def _has(records: pd.DataFrame, column: str) -> bool:

@@ -54,17 +54,29 @@ def style() -> Iterator[None]:
 
 
 def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes per label; methods keep theirs (`PREFERRED`), other labels take what is left, in order."""
-    methods = [label.split(", ")[0] for label in labels]
-    free = [k for k in range(len(COLOURS)) if k not in {PREFERRED.get(method) for method in methods}]
-    chosen: dict[str, dict[str, Any]] = {}
-    taken: set[int] = set()
-    for number, (label, method) in enumerate(zip(labels, methods, strict=True)):
+    """Name, colour and dashes per label, "method, setting, ...": a colour per method, dashes for its other settings.
+
+    Methods keep their colour in every figure (`PREFERRED`); the others take what is left, in order.
+    """
+    methods = list(dict.fromkeys(label.split(", ")[0] for label in labels))
+    wanted = {PREFERRED.get(method) for method in methods}
+    free = [place for place in range(len(COLOURS)) if place not in wanted]
+    places: dict[str, int] = {}
+    for number, method in enumerate(methods):
         place = PREFERRED.get(method)
-        if place is None or place in taken:
+        if place is None or place in places.values():
             place = free.pop(0) if free else number % len(COLOURS)
-        taken.add(place)
-        chosen[label] = {"color": COLOURS[place], "linestyle": DASHES[place]}
+        places[method] = place
+    used = dict.fromkeys(methods, 0)
+    chosen: dict[str, dict[str, Any]] = {}
+    for label in labels:
+        method = label.split(", ")[0]
+        chosen[label] = {
+            "label": label,
+            "color": COLOURS[places[method]],
+            "linestyle": DASHES[(places[method] + used[method]) % len(DASHES)],
+        }
+        used[method] += 1
     return chosen
 
 
@@ -95,7 +107,8 @@ def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]], *, gap: float
     )
     heights = np.array([gap * size * (label.count("\n") + 1) / height for label in labels])
     for label, end, place in zip(labels, ends, spread(np.clip(ends, 0, 1), heights), strict=True):
-        arrow = {"arrowstyle": "-", "color": texts[label][1], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 1}
+        arrow: Any = {"arrowstyle": "-", "color": texts[label][1], "linewidth": 0.6, "shrinkA": 1, "shrinkB": 1}
+        arrow["relpos"] = (0.0, 0.5)  # the line ends at the text's left edge, however many lines it has
         axes.annotate(
             label, (1.005, float(np.clip(end, 0, 1))), xytext=(1.035, place), xycoords="axes fraction", size=size,
             textcoords="axes fraction", color=texts[label][1], va="center", annotation_clip=False,

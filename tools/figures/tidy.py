@@ -24,7 +24,7 @@ class Stream:
             each of `parameters`.
         runs: one row per run: `replicate`, `method`, `setting` and every setting by the last part of its name.
         settings: labels in the order of the figures.
-        parameters: numeric settings other than the method that differ among runs, for instance `step_size`.
+        parameters: settings other than the method that differ among runs of a method, for instance `step_size`.
         measure: "accuracy", "error", ...
     """
 
@@ -34,6 +34,12 @@ class Stream:
     settings: list[str]
     parameters: list[str]
     measure: str
+
+    @property
+    def position(self) -> str:
+        """What the x axis counts: "task" where every task has a row, else "step"."""
+        tasks = self.records["task"]
+        return "task" if tasks.nunique() == tasks.max() - tasks.min() + 1 else "step"
 
     @property
     def higher_is_better(self) -> bool:
@@ -59,9 +65,7 @@ def tidy(runs: list[RunFolder]) -> Stream:
     """
     replicates = pd.DataFrame([row for folder, run in enumerate(runs) for row in _replicates(folder, run)])
     replicates["setting"] = _labels(replicates)
-    parameters = [
-        key for key in _varied(replicates) if pd.api.types.is_numeric_dtype(replicates[key].dropna().infer_objects())
-    ]
+    parameters = _varied(replicates)
     measure, column = _measure(runs[0])
     tables = []
     for folder, run in enumerate(runs):
@@ -69,7 +73,8 @@ def tidy(runs: list[RunFolder]) -> Stream:
         tables.append(table.assign(folder=folder))
     records = pd.concat(tables, ignore_index=True)
     if "task" not in records.columns:
-        records["task"] = records["step"]
+        records["task"] = records["step"].rank(method="dense")
+    records["task"] += 1 - records["task"].min()  # people count tasks from 1
     own = ["folder", "run", "replicate", "method", "setting", *parameters]
     records = records.drop(columns=[name for name in own[2:] if name in records.columns])
     records = records.merge(replicates[own], on=["folder", "run"])

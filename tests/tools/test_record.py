@@ -1,0 +1,101 @@
+"""Videos of a policy: real checkpoints of an untrained agent, the real simulator."""
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import yaml
+
+from continual_agents.runs import CheckpointError, Checkpoints
+from tools import record
+from tools.agent import AgentJob
+from tools.command_line import compose_config, plain_config
+
+
+def make_run(folder, *words, step=2048, friction=0.3):
+    config = plain_config(compose_config(["scale=smoke", f"folder={folder}", *words]))
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "metrics.csv").write_text(f"step,task/friction\n{step - 1},1.0\n{step},{friction}\n")
+    job = AgentJob(config)
+    Checkpoints(folder / "checkpoints").save(step, {"run": {"ppo": job.ppo.state_dict()}})
+    job.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return make_run(root / "ppo", "method=ppo"), make_run(root / "cbp", "method=continual_backprop", friction=1.5)
+
+
+def test_side_by_side_video(runs, tmp_path, capfd):
+    output = record.record(runs, tmp_path / "both.mp4", seconds=0.3)
+    assert "recording: 100%" in capfd.readouterr().err
+    pictures = imageio.mimread(output, memtest=False)
+    assert len(pictures) == 9
+    height, width, _ = pictures[0].shape
+    assert width % 2 == height % 2 == 0
+    left, right = pictures[0][:, : width // 2], pictures[0][:, width // 2 :]
+    scene = slice(0, int(height * 0.75))
+    assert np.abs(left[scene].astype(int) - right[scene]).mean() < 3  # the same starting pose
+    assert np.abs(pictures[0][scene].astype(int) - pictures[-1][scene]).mean() > 0.5  # it moves
+
+
+def test_gif_of_one_run(runs, tmp_path):
+    record.main([str(runs[0]), "--seconds", "0.2", "--friction", "0.05", "--output", str(tmp_path / "one.gif")])
+    assert len(imageio.mimread(tmp_path / "one.gif")) == 6
+
+
+def test_same_seed_same_life_and_the_ground_is_the_one_asked_for(runs):
+    lives = []
+    for friction in (None, None, 0.02):
+        player = record.Player(runs[0], seed=3, friction=friction, sample=True)
+        assert player.environment.friction == pytest.approx(0.3 if friction is None else friction)
+        for _ in range(200):
+            player.step()
+        lives.append(np.asarray(player.observation))
+        player.environment.close()
+    np.testing.assert_array_equal(lives[0], lives[1])
+    assert np.abs(lives[0] - lives[2]).max() > 1e-3
+
+
+def test_policy_is_that_of_the_checkpoint(runs, tmp_path):
+    folder = make_run(tmp_path / "other", "method=ppo", "seed=5")
+    one, other = record.Player(runs[0]), record.Player(folder)
+    content = Checkpoints(folder / "checkpoints").load()
+    expected = content["state"]["run"]["ppo"]["actor"]
+    for name, value in other.policy.state_dict().items():
+        assert np.array_equal(value, expected[name])
+    assert not np.array_equal(one.policy.state_dict()["body.0.weight"], expected["body.0.weight"])
+    named = record.Player(runs[0], checkpoint=next((folder / "checkpoints").glob("*.pt")))
+    assert np.array_equal(named.policy.state_dict()["body.0.weight"], expected["body.0.weight"])
+    for player in (one, other, named):
+        player.environment.close()
+
+
+def test_sampled_actions_differ_from_the_mean_and_repeat_with_the_seed(runs):
+    ends = []
+    for sample in (False, True, True):
+        player = record.Player(runs[0], sample=sample)
+        for _ in range(5):
+            player.step()
+        ends.append(np.asarray(player.observation))
+        player.environment.close()
+    assert np.abs(ends[0] - ends[1]).max() > 1e-3
+    np.testing.assert_array_equal(ends[1], ends[2])
+
+
+def test_refusals_say_what_is_missing(runs, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("experiment: {kind: stream}\n")
+    with pytest.raises(record.RecordError, match="nothing to watch"):
+        record.record([tmp_path], tmp_path / "a.mp4")
+    with pytest.raises(record.RecordError, match="no config"):
+        record.record([tmp_path / "absent"], tmp_path / "a.mp4")
+    with pytest.raises(record.RecordError, match=r"\.mp4 or \.gif"):
+        record.record(runs, tmp_path / "a.avi")
+    with pytest.raises(CheckpointError):
+        record.Player(runs[0], checkpoint=tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("experiment: {kind: agent}\n")
+    with pytest.raises(SystemExit):
+        record.main([str(tmp_path)])
+    assert "no checkpoint yet" in capsys.readouterr().err

@@ -12,8 +12,6 @@ help: ## this list
 
 run: $(VENV)/.rl ## set up, train both methods on Slippery Ant, figure and table (about ten minutes)
 	$(BIN)/python -m tools.train experiment=slippery_ant scale=demo method=ppo,continual_backprop seed=0 -m
-	$(BIN)/python -m tools.plot runs/slippery_ant/demo --output runs/slippery_ant/demo
-	@echo "TensorBoard: $(BIN)/tensorboard --logdir runs/slippery_ant/demo"
 
 demo: $(VENV)/.rl ## set up, see plasticity lost and kept on permuted digits (about a minute)
 	$(BIN)/python -m tools.train experiment=permuted_digits scale=demo

@@ -4,6 +4,7 @@ Importing the package registers `SlipperyAnt-v0`, `SlipperyHalfCheetah-v0`, `Sli
 and `SlipperyHumanoid-v0` with gymnasium.
 """
 
+from . import quiet as quiet  # isort: skip - before anything imports PyBullet
 from gymnasium.envs.registration import register
 
 from .friction import FrictionSchedule as FrictionSchedule

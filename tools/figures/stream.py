@@ -107,7 +107,7 @@ def _sweep(
         text = f"{short(name)} {_text(value)}"
         axes.set_title(f"{title}\n{text}" if title and number == 0 else text, loc="left")
         axes.set_xlabel(AXES[data.position])
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(thousands)
         axes.tick_params(labelleft=number % COLUMNS == 0)
         if number % COLUMNS == 0:
@@ -190,7 +190,7 @@ def _curves(
         label = f"{setting.replace(', ', chr(10), 1)} (n={data.replicates(setting)})"
         ends[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
     axes.margins(x=0.01)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(thousands)
     if counts:
         label_ends(axes, ends)

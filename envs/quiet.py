@@ -1,22 +1,19 @@
-"""Imports PyBullet without its announcement: it writes its build time to standard output, where tables go."""
+"""Imports PyBullet without its announcement: it writes its build time to standard error, where progress bars live."""
 
 import contextlib
-import ctypes
 import os
 
 
 def _import_pybullet() -> None:
-    output = os.dup(1)
+    errors = os.dup(2)
     try:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
             import pybullet  # noqa: F401
-
-            ctypes.CDLL(None).fflush(None)  # C keeps the line in a buffer until now
     finally:
-        os.dup2(output, 1)
-        os.close(output)
+        os.dup2(errors, 2)
+        os.close(errors)
 
 
-with contextlib.suppress(OSError):  # standard output is closed: nothing to keep quiet
+with contextlib.suppress(OSError):  # standard error is closed: nothing to keep quiet
     _import_pybullet()

@@ -187,9 +187,20 @@ def _parameters(modules: nn.Module | Mapping[str, nn.Module]) -> list[nn.Paramet
 
 Modules = nn.Module | Mapping[str, nn.Module]
 
+
+def _reset(
+    modules: Modules, optimizer: torch.optim.Optimizer, generator: torch.Generator, **settings: Any
+) -> AfterStep:
+    raise ValueError(f"operations.reset={settings} acts at the start of a task, which only streams announce")
+
+
 OPERATIONS: dict[str, Callable[..., AfterStep]] = {
     "continual_backprop": lambda modules, optimizer, generator, **settings: surgery.ContinualBackprop(
         surgery.find(modules), optimizer, generator=generator, **settings
+    ),
+    # Mahmood and Sutton 2012: the ancestor, worth by weight alone
+    "generate_and_test": lambda modules, optimizer, generator, **settings: surgery.ContinualBackprop(
+        surgery.find(modules), optimizer, generator=generator, utility="weight", transfer=False, **settings
     ),
     "redo": lambda modules, optimizer, generator, **settings: surgery.ReDo(
         surgery.find(modules), optimizer, generator=generator, **settings
@@ -198,6 +209,7 @@ OPERATIONS: dict[str, Callable[..., AfterStep]] = {
         _parameters(modules), generator=generator, **settings
     ),
     "l2_init": lambda modules, optimizer, generator, **settings: PullToInit(_parameters(modules), **settings),
+    "reset": _reset,
 }
 """What a method may do after a step: name -> constructor(modules, optimizer, generator, **settings)."""
 

@@ -48,6 +48,9 @@ class AgentJob:
     Args:
         config: the resolved configuration with `experiment.kind: agent`.
 
+    Attributes:
+        steps: environment steps of the run.
+
     Raises:
         ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
     """
@@ -56,8 +59,9 @@ class AgentJob:
         experiment, seed = config["experiment"], config["seed"]
         self.experiment = experiment
         self.method = Method(**config["method"])
-        if experiment["steps"] < 1:
-            raise ValueError(f"experiment.steps={experiment['steps']}: at least one environment step")
+        self.steps: int = experiment["steps"]
+        if self.steps < 1:
+            raise ValueError(f"experiment.steps={self.steps}: at least one environment step")
         # children of one seed: networks, minibatches and surgery draw from streams of their own
         generators = [torch.Generator().manual_seed(seed * 1_000 + offset) for offset in range(1, 4)]
         self.environment = environment_from(experiment["environment"])

@@ -92,7 +92,7 @@ def _check_key(override: Override, known: list[str]) -> None:
     if override.is_add() or override.is_force_add() or key in GROUPS or key in known or key.startswith("hydra"):
         return
     # the last part is what people mistype or misplace; compare with whole keys and with last parts
-    by_last = {name.rsplit(".", 1)[-1]: name for name in known}
+    by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}  # the first of equal ones
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     last = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_last), n=1, cutoff=0.6)
     nearest = close[0] if close else by_last[last[0]] if last else None
@@ -123,9 +123,22 @@ def _one_line(error: Exception) -> str:
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values, every interpolation resolved, without Hydra's own part."""
+    """The configuration as plain values, every interpolation resolved, without Hydra's own part.
+
+    Raises:
+        UsageError: `experiment.methods` names no method, or a value that nothing resolves.
+    """
     with open_dict(config):
         config.pop("hydra", None)
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(_one_line(error)) from error
     assert isinstance(container, dict)
+    compared, names = container["method"].get("of"), container["experiment"].get("methods")
+    if compared and names:  # the others were only offered
+        for name in names:
+            if name not in compared:
+                raise UsageError(f"experiment.methods: no method {name}{suggest(str(name), compared)}")
+        container["method"]["of"] = {name: compared[name] for name in names}
     return {str(key): value for key, value in container.items()}

@@ -17,12 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 from continual_agents.runs import CheckpointError, Run, RunError
 from tools.command_line import UsageError, choices, compose_config, parse_overrides, plain_config
 
-MAY_CHANGE = ("experiment.steps", "folder", "threads", "save_seconds", "progress")
+MAY_CHANGE = ("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress")
 """What a continued run may give differently: nothing that changes its numbers, except how long it is."""
 
 
 class Job(Protocol):
-    """What an experiment's kind has to offer."""
+    """What an experiment's kind has to offer.
+
+    Attributes:
+        steps: where the run ends.
+    """
+
+    steps: int
 
     def run(self, run: Run) -> None:
         """Do it, continuing what `run` holds."""
@@ -42,8 +48,14 @@ def build(config: dict[str, Any]) -> Job:
         if kind == "agent":
             from tools.agent import AgentJob
 
+            if "of" in config["method"]:
+                raise UsageError("method=compared is for streams: give one method, or several as method=a,b -m")
             return AgentJob(config)
-        raise UsageError(f"experiment.kind={kind}: agent is all there is")
+        if kind == "stream":
+            from tools.stream import StreamJob
+
+            return StreamJob(config)
+        raise UsageError(f"experiment.kind={kind}: agent or stream")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed: pip install --constraint constraints.txt -e '.[rl]'"
@@ -68,7 +80,7 @@ def train(composed: DictConfig) -> None:
             save_seconds=config["save_seconds"],
             bar_position=position if config["progress"] else None,
         ) as run:
-            if run.finished and run.step >= config["experiment"]["steps"]:
+            if run.finished and run.step >= job.steps:
                 print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
                 return
             job.run(run)

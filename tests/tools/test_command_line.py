@@ -36,7 +36,9 @@ def test_every_experiment_composes_at_every_scale_and_with_every_method(experime
         assert config["scale"] == scale
     for method in group_options("method"):
         config = plain_config(compose_config([f"experiment={experiment}", "scale=smoke", f"method={method}"]))
-        assert Method(**config["method"]).name == method
+        assert config["method"]["name"] == method
+        for name, settings in config["method"].get("of", {method: config["method"]}).items():
+            assert Method(**settings).name == name
 
 
 def test_paper_scale_is_the_published_table() -> None:

@@ -6,3 +6,4 @@ from .imagenet import load_imagenet as load_imagenet
 from .mnist import load_mnist as load_mnist
 from .prepare import find_source as find_source
 from .prepare import prepare as prepare
+from .textures import Textures as Textures

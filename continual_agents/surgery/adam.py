@@ -121,13 +121,15 @@ class Adam(torch.optim.Adam):
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """One Adam step with per-entry corrections: p -= lr * (m / bc1) / (sqrt(v / bc2) + eps)."""
         beta1, beta2 = (float(beta) for beta in group["betas"])
-        lr, decay = float(group["lr"]), group["weight_decay"]
+        lr, decay = group["lr"], group["weight_decay"]
+        if isinstance(lr, Tensor) and lr.device.type == "cpu":
+            lr = lr.item()
         states = [self.state[parameter] for parameter in params]
         torch._foreach_add_([state["step"] for state in states], 1)
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if decay and group["decoupled_weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * decay)
+            torch._foreach_mul_(params, 1 - lr * decay)  # type: ignore[arg-type]
         elif decay:
             grads = list(torch._foreach_add(grads, params, alpha=decay))
         first = [state["exp_avg"] for state in states]
@@ -146,7 +148,10 @@ class Adam(torch.optim.Adam):
             denominator.div_(_smallest(corrections.seconds[i], denominator, self._correction))
             denominator.add_(group["eps"])
             denominator.mul_(_smallest(corrections.firsts[i], denominator, self._correction))
-            parameter.addcdiv_(moment, denominator, value=-lr)
+            if isinstance(lr, Tensor):  # on the device, where it stays
+                parameter.addcdiv_(moment, denominator.div_(lr), value=-1)
+            else:
+                parameter.addcdiv_(moment, denominator, value=-lr)
         for state in states:
             state["young"] -= 1
             if not state["young"]:

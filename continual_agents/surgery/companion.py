@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .distributed import average_, several, share_generator_
-from .generator import Draw, birth_of
+from .generator import Draw, birth_of, private
 from .replace import Job, replace_together_
 from .units import Units
 from .watch import Recent, Watch
@@ -40,7 +40,7 @@ class Companion:
     Args:
         units: what `surgery.find` returns, one `Units`, or several.
         optimizer: the optimizer that trains them, or several; needed to forget its state.
-        generator: source of every random draw; None: a private one seeded with 0.
+        generator: source of every random draw; None: a private one with a fixed seed.
         birth: how new units are drawn: a name of `surgery.BIRTHS` or a function.
         bias: of new units: "zero" or "initial".
         transfer: hand removed units' mean contribution to their readers' biases.
@@ -67,7 +67,7 @@ class Companion:
     ) -> None:
         self.distributed, self._shared = distributed, False
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-        self.generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        self.generator = generator if generator is not None else private()
         self.birth, self.transfer, self.keep_optimizer_state = birth_of(birth), transfer, keep_optimizer_state
         if bias not in ("zero", "initial"):
             raise ValueError(f"bias={bias!r}: 'zero' or 'initial'")

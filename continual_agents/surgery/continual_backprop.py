@@ -56,6 +56,7 @@ class _Layer(Layer):
         keys = list(distinct)
         self.heard = [keys.index(k) if (k := (r.source, r.start)) in distinct else None for r in units.outgoing]
         self.means = [torch.zeros(w.width * w.reader.block, dtype=dtype, device=weight.device) for w in self.watches]
+        self.sized = [False] * len(self.means)
         # of the next step's means, in a tensor of its own: a number that changes would recompile a compiled network
         self.correction = torch.full_like(self.utility, 1 - decay)
         self.near = [Recent(module) for module in units.incoming] if needs_inputs(self.birth) else []
@@ -67,10 +68,26 @@ class _Layer(Layer):
             self.means = [mean.to(device) for mean in self.means]
             self.correction = self.correction.to(device)
 
+    def fit(self, i: int, mean: Tensor) -> Tensor:
+        """Make running mean `i` and this step's alike: conv layers have maps, until their size changes; then one
+        number per unit is kept, and the mean is handed over as if it were the same everywhere."""
+        running = self.means[i]
+        if running.shape == mean.shape:
+            return mean
+        if running.ndim == 1 and not self.sized[i]:
+            self.means[i] = torch.zeros_like(mean)
+        elif running.ndim > 1:
+            self.means[i] = running.flatten(1).mean(1)
+            mean = mean.flatten(1).mean(1) if mean.ndim > 1 else mean
+        else:
+            mean = mean.flatten(1).mean(1)
+        self.sized[i] = True
+        return mean
+
     def look_ahead(self, step: int) -> None:
         """Prepare the bias correction of the next step's means."""
         if "deviation" in self.criterion.needs:
-            age = (step + 1) - self.born
+            age = ((step + 1) - self.born).to(self.utility.dtype)
             torch.pow(self.decay, age, out=self.correction) if self.decay else self.correction.zero_()
             self.correction.neg_().add_(1.0)
 
@@ -79,7 +96,7 @@ class _Layer(Layer):
         if mean.device != self.utility.device:
             self.move(mean.device)
         running = self.means[0]
-        if self.watches and self.watches[0].reader.block > 1:
+        if running.numel() > self.units.width:
             running = running.view(self.units.width, -1).mean(1)
         return torch.lerp(running, mean, 1 - self.decay) / self.correction
 
@@ -123,7 +140,7 @@ class ContinualBackprop(Companion):
         utility: name in `surgery.UTILITIES`, a `surgery.Utility`, or a function of `surgery.Signals`.
         birth: name in `surgery.BIRTHS` or a function of `surgery.Birth`: how a new unit is drawn.
         bias: of new units: "zero" or "initial" (PyTorch's own draw).
-        generator: source of every random draw; None: a private one seeded with 0.
+        generator: source of every random draw; None: a private one with a fixed seed.
         layers: settings by layer name that differ: {"actor.0": {"rate": 1e-3}}.
         transfer: hand removed units' mean contribution to their readers' biases.
         keep_optimizer_state: do not forget the optimizer's state of replaced entries (published RL results).
@@ -197,8 +214,8 @@ class ContinualBackprop(Companion):
                 statistics = watch.take()
                 if statistics is None:
                     continue
+                fresh.append(layer.fit(i, finite(statistics["mean"])))
                 running.append(layer.means[i])
-                fresh.append(finite(statistics["mean"]))
                 weights.append(1 - layer.decay)
                 if i == 0:
                     score = layer.criterion.score(layer.signals(statistics, self.generator))
@@ -219,7 +236,7 @@ class ContinualBackprop(Companion):
         means: list[Tensor | None] = []
         if self.transfer:
             correction = 1 - layer.decay ** age.to(layer.utility.dtype)
-            corrected = [m / correction.repeat_interleave(m.numel() // layer.units.width) for m in layer.means]
+            corrected = [(m.view(len(age), -1) / correction[:, None]).view(m.shape) for m in layer.means]
             means = [None if i is None else corrected[i] for i in layer.heard]
         layer.utility.index_fill_(0, index, 0.0)
         layer.born.index_fill_(0, index, self.steps)
@@ -239,6 +256,7 @@ class ContinualBackprop(Companion):
                     "utility": layer.utility.clone(),
                     "born": layer.born.clone(),
                     "means": [mean.clone() for mean in layer.means],
+                    "sized": [int(known) for known in layer.sized],
                     "replaced": layer.replaced,
                     "budget": layer.budget.state_dict(),
                 }
@@ -259,6 +277,7 @@ class ContinualBackprop(Companion):
             part = state["layers"][layer.units.name]
             layer.utility, layer.born = (part[k].to(layer.device, copy=True) for k in ("utility", "born"))
             layer.means = [mean.to(layer.device, copy=True) for mean in part["means"]]
+            layer.sized = [bool(known) for known in part["sized"]]
             layer.replaced = int(part["replaced"])
             layer.budget.load_state_dict(part["budget"])
             layer.correction = torch.empty_like(layer.utility)

@@ -101,6 +101,10 @@ class Analysis:
         """Shape of a value, if the trace knows it."""
         return self.trace.shapes.get(ref.id) if isinstance(ref, Ref) else None
 
+    def derived(self, ref: Ref) -> bool:
+        """Whether a value depends on the network's input."""
+        return ref.id in self._derived
+
     def union(self, a: Flow, b: Flow, label: str) -> Flow | None:
         """Units that are added or multiplied entry by entry are one group."""
         if a.axis != b.axis or [(s.width, s.block) for s in a.segments] != [(s.width, s.block) for s in b.segments]:
@@ -172,7 +176,8 @@ class Analysis:
         if isinstance(call.target, nn.Module):
             result = self._visit_module(call.target, call)
         else:
-            result = operation_rule(call.target)(self, call)
+            looks_only = call.out is not None and not any(True for _ in _refs(call.out))  # `x.is_nested`, `x.shape`
+            result = None if looks_only else operation_rule(call.target)(self, call)
         if any(ref.id in self._derived for ref in _refs((call.args, call.kwargs))):
             self._derived.update(ref.id for ref in _refs(call.out))
         self._assign(call.out, result)

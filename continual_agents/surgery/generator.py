@@ -10,6 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SEED = 1_812_433_253
+"""Seed of the private generator: not one that a network is likely to have been initialised with, or the newborns
+would be the first layer's initial units again."""
+
+
+def private() -> torch.Generator:
+    """The generator of whoever brings none."""
+    return torch.Generator().manual_seed(SEED)
+
 
 @dataclass(frozen=True)
 class Birth:

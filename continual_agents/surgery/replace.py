@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .axes import axes_of
-from .generator import Birth, Draw, birth_of
+from .generator import Birth, Draw, birth_of, private
 from .optimizer_state import forget_
 from .units import Reader, Slot, Units
 
@@ -56,11 +56,11 @@ def replace_(
         units: the layer.
         indices: int64 [k], each in [0, width).
         optimizer: the one (or several) that trains the network; None: nothing to forget.
-        means: the units' mean inputs to each reader [width * block], or one tensor for all of them; None: nothing is
-            handed over.
+        means: the units' mean inputs to each reader [width * block] (conv: [width] or mean maps [width, *space]), or
+            one tensor for all of them; None: nothing is handed over.
         birth: name or function, see `surgery.BIRTHS`.
         bias: of the newborn: "zero" or "initial" (PyTorch's own draw).
-        generator: source of the draws; None: a fresh one seeded with 0.
+        generator: source of the draws; None: a private one with a fixed seed.
 
     Raises:
         IndexError: an index outside the layer.
@@ -75,7 +75,7 @@ def replace_(
         raise IndexError(f"units {units.name!r}: indices {index.tolist()} outside the width {units.width}")
     if isinstance(means, Tensor) or means is None:
         means = [means] * len(units.outgoing)
-    rng = generator if generator is not None else torch.Generator().manual_seed(0)
+    rng = generator if generator is not None else private()
     replace_together_([Job(units, index.to(device), means, birth)], _as_list(optimizer), rng, bias=bias)
 
 
@@ -112,7 +112,7 @@ def replace_together_(
 
 
 def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tensor) -> None:
-    """bias += sum over removed units (and kernel positions) of w_out * mean.
+    """bias += sum over removed units (and kernel positions, on average over output positions) of w_out * mean.
 
     Without a bias the running mean of a batch norm right behind the reader goes down by as much; without either,
     nothing takes it over.
@@ -127,11 +127,20 @@ def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tenso
             target, sign = bias, 1.0
         if target is None:
             continue
-        columns = slot.tensor().index_select(slot.dim, slot.entries(index)).movedim(slot.dim, 0)
-        if columns.ndim > 2:
-            columns = columns.flatten(2).sum(2)
-        share = mean.view(-1, reader.block).index_select(0, index).reshape(-1)
-        target.add_(share.to(columns.dtype) @ columns, alpha=sign)
+        columns = slot.tensor().index_select(slot.dim, slot.entries(index))
+        if isinstance(reader.module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and mean.ndim > 1:
+            share = _mean_of_conv(reader.module, columns, mean.index_select(0, index))
+        else:
+            columns = columns.movedim(slot.dim, 0)
+            columns = columns.flatten(2).sum(2) if columns.ndim > 2 else columns
+            share = mean.view(-1, reader.block).index_select(0, index).reshape(-1).to(columns.dtype) @ columns
+        target.add_(share, alpha=sign)
+
+
+def _mean_of_conv(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor, maps: Tensor) -> Tensor:
+    """Mean over positions of the convolution of mean maps [k, *space]: exact, borders and stride included."""
+    made = conv._conv_forward(maps.to(weight.dtype)[None], weight, None)
+    return made.flatten(2).mean(2)[0]
 
 
 def _draw(job: Job, generator: torch.Generator, bias: str) -> None:

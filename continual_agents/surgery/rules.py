@@ -43,11 +43,23 @@ _ELEMENTWISE = _words(
     "hardsigmoid hardswish hardshrink softshrink tanhshrink threshold logsigmoid dropout dropout1d dropout2d "
     "dropout3d alpha_dropout feature_alpha_dropout clone contiguous detach float double half bfloat16 to type "
     "type_as abs neg exp log log1p expm1 sqrt rsqrt square pow sin cos erf clamp clip clamp_min clamp_max sign "
-    "requires_grad cpu cuda nan_to_num identity "
+    "requires_grad cpu cuda nan_to_num identity data "
 )
-_QUIET = {"clone", "contiguous", "detach", "float", "double", "to", "type", "identity", "Identity", "requires_grad"}
+_QUIET = {
+    "clone",
+    "contiguous",
+    "detach",
+    "float",
+    "double",
+    "to",
+    "type",
+    "identity",
+    "Identity",
+    "requires_grad",
+    "data",
+}
 _LOOKS = _words(
-    "get size dim ndim numel shape is_floating_point item len eq ne lt gt le ge isnan isinf all any bool "
+    "get size grad is_leaf layout dim ndim numel shape is_floating_point item len eq ne lt gt le ge isnan isinf all any bool "
     "is_complex stride device dtype data_ptr backward register_hook retain_grad repr str format assert getattr "
 )
 
@@ -140,7 +152,10 @@ def _binary(analysis: Analysis, call: Call) -> Any:
         return _unseen(analysis, call)
     if len(present) == 2:
         return analysis.union(present[0], present[1], label)
-    if len(sides) == 2 and call.target not in ("mul", "div"):
+    other = next((side for side, flow in zip(sides, flows, strict=True) if flow is None), None)
+    shape = analysis.shape(other)
+    constant = other is not None and not analysis.derived(other) and shape is not None and math.prod(shape) == 1
+    if len(sides) == 2 and not constant and call.target not in ("mul", "div"):
         analysis.refuse(present[0], f"a value that is no unit is added to them ({label})")
     return present[0].through(label if len(sides) == 2 else "")
 
@@ -247,8 +262,10 @@ def _permute(analysis: Analysis, call: Call) -> Any:
         analysis.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
         return None
     ndim, rest = len(shape), call.args[1:] or tuple(call.kwargs.values())
+    if call.target in ("T", "mT", "t"):
+        rest = tuple(reversed(range(ndim))) if call.target == "T" else (-1, -2)
     at = ndim + value.axis
-    if call.target == "transpose":
+    if call.target in ("transpose", "mT", "t"):
         a, b = (dim % ndim for dim in rest)
         place = b if at == a else a if at == b else at
     else:
@@ -336,7 +353,7 @@ _OPERATIONS: dict[str, Rule] = {
     "cat": _cat,
     "flatten": _flatten_call,
     **dict.fromkeys(("view", "reshape"), _view),
-    **dict.fromkeys(("permute", "transpose"), _permute),
+    **dict.fromkeys(("permute", "transpose", "T", "mT", "t"), _permute),
     **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduce),
     **dict.fromkeys(("squeeze", "unsqueeze"), _squeeze),
     "getitem": _getitem,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -217,6 +216,6 @@ def canonical(function: Any) -> str:
     name: str = getattr(function, "__name__", type(function).__name__).strip("_")
     if name in ("radd", "iadd", "rsub", "isub", "rmul", "imul", "rtruediv", "itruediv", "rdiv", "idiv", "rpow", "ipow"):
         name = name[1:]
-    if function in (operator.getitem,):
-        name = "getitem"
+    if name == "get":  # a property such as `x.T`
+        name = getattr(getattr(function, "__self__", None), "__name__", name)
     return _ALIASES.get(name, name)

@@ -28,8 +28,9 @@ class Watch:
         centre: mean of this pass [width] -> bias-corrected running mean [width], for the deviation.
         scratch: shared memory for temporaries.
 
-    Statistics: `mean` [width * block] (one per input of the reader), the others [width], averaged over batch and
-    positions. Several passes before one optimizer step (gradient accumulation) are averaged by their sample counts.
+    Statistics: `mean`, one per input of the reader: [width * block], for conv layers the mean map [width, *space]; the
+    others [width], averaged over batch and positions. Several passes before one optimizer step (gradient
+    accumulation) are averaged by their sample counts.
     """
 
     def __init__(
@@ -84,21 +85,21 @@ class Watch:
     @torch.no_grad()
     def record(self, value: Tensor) -> None:
         """Reduce one activation tensor to per-unit statistics and keep those."""
-        h = self._flat(value.detach())
+        h = self._share(value.detach())
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
-        mean = h.mean(0, dtype=dtype)
+        mean = h.mean(0, dtype=dtype).contiguous()
         statistics = {"mean": mean}
         if "activity" in self.wants:
-            statistics["activity"] = self._per_unit(torch.abs(h, out=self._scratch(h)).mean(0, dtype=dtype))
+            statistics["activity"] = self._per_unit(torch.abs(h, out=self._scratch(h)), dtype)
         if "firing" in self.wants:
-            statistics["firing"] = self._per_unit((h > 0).any(0).to(dtype), largest=True)
+            statistics["firing"] = (h > 0).any(0).view(self.width, -1).any(1).to(dtype)
         if "deviation" in self.wants and self.centre is not None:
-            centre = self.centre(self._per_unit(mean))
+            centre = self.centre(mean if mean.numel() == self.width else mean.view(self.width, -1).mean(1))
             if self.reader.block > 1:
                 centre = centre.repeat_interleave(self.reader.block)
-            away = torch.sub(h, centre.to(h.dtype), out=self._scratch(h)).abs_()
-            statistics["deviation"] = self._per_unit(away.mean(0, dtype=dtype))
-        self._records.append((len(h), statistics))
+            centre = centre.to(h.dtype).view(-1, *[1] * (h.ndim - 2))
+            statistics["deviation"] = self._per_unit(torch.sub(h, centre, out=self._scratch(h)).abs_(), dtype)
+        self._records.append((h.numel() // self.size, statistics))
         if "sensitivity" in self.wants and value.requires_grad:
             value.register_hook(lambda gradient: self._record_gradient(value, gradient))
 
@@ -115,25 +116,27 @@ class Watch:
 
     @torch.no_grad()
     def _record_gradient(self, value: Tensor, gradient: Tensor) -> None:
-        product = self._flat((value.detach() * gradient).abs())
-        self._gradients.append((len(product), self._per_unit(product.mean(0))))
+        product = self._share((value.detach() * gradient).abs())
+        self._gradients.append((product.numel() // self.size, self._per_unit(product, product.dtype)))
 
-    def _flat(self, h: Tensor) -> Tensor:
-        """[samples, width * block]: every position is a sample."""
+    def _share(self, h: Tensor) -> Tensor:
+        """The units' part: [samples, width * block], where positions of a sequence are samples; [batch, width, *space]
+        in conv layers."""
         if h.shape[self.axis] != self.size:
             h = h.narrow(self.axis, self.reader.start, self.size)
-        if h.ndim == 2 and self.axis == -1:
-            return h
-        return h.movedim(self.axis, -1).reshape(-1, self.size)
+        if self.axis == -1:
+            return h if h.ndim == 2 else h.reshape(-1, self.size)
+        return h if h.ndim > -self.axis else h.unsqueeze(0)
 
     def _scratch(self, h: Tensor) -> Tensor | None:
         return None if torch.compiler.is_compiling() else self.scratch.like(h)
 
-    def _per_unit(self, values: Tensor, *, largest: bool = False) -> Tensor:
-        if self.reader.block == 1:
-            return values
-        grouped = values.view(self.width, self.reader.block)
-        return grouped.amax(1) if largest else grouped.mean(1)
+    def _per_unit(self, h: Tensor, dtype: torch.dtype) -> Tensor:
+        """Mean over all but the units."""
+        if h.ndim > 2:
+            return h.mean([0, *range(2, h.ndim)], dtype=dtype)
+        values = h.mean(0, dtype=dtype)
+        return values if self.reader.block == 1 else values.view(self.width, -1).mean(1)
 
 
 _PAUSED: list[bool] = []
@@ -206,6 +209,8 @@ class Recent:
 
 
 def _average(parts: list[tuple[int, Tensor]]) -> Tensor:
+    if len({value.shape for _, value in parts}) > 1:  # mean maps of different sizes: only the units are common
+        parts = [(count, value.flatten(1).mean(1)) for count, value in parts]
     total = sum(count for count, _ in parts)
     result = parts[0][1] * (parts[0][0] / total)
     for count, value in parts[1:]:

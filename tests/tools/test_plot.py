@@ -196,6 +196,28 @@ def test_rows_longer_than_tasks_are_drawn_over_examples(tmp_path):
     assert curve[:, 0].tolist() == [1797 * (2 * k + 1) for k in range(20)]  # the middle of each row's stretch
 
 
+def test_a_comparison_in_one_folder_gives_each_run_its_own_methods_settings(tmp_path):
+    folder = stream_run(tmp_path / "a", seeds=4)
+    runs = pd.read_csv(folder / "runs.csv").drop(columns="step_size")
+    runs.assign(method=["backprop", "backprop", "adam", "adam"]).to_csv(folder / "runs.csv", index=False)
+    sizes = {"backprop": 0.02, "adam": 0.001}
+    of = {name: {"name": name, "optimizer": {"step_size": size}} for name, size in sizes.items()}
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"method": {"name": "compared", "of": of}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    data = tidy.tidy(folders.read_folders([folder]))
+    assert data.settings == ["backprop", "Adam"]
+    assert data.parameters == []
+    assert data.runs["step_size"].tolist() == [0.02, 0.02, 0.001, 0.001]
+
+
+def test_more_methods_than_colours_are_all_drawn_and_differ(tmp_path):
+    for k in range(9):
+        stream_run(tmp_path / f"{k}", method=f"method_{k}", seeds=1, tasks=3)
+    top = stream.stream_figure(tidy.tidy(folders.read_folders([tmp_path]))).axes[0]
+    assert len(lines(top)) == 9
+    assert len({(line.get_color(), str(line.get_linestyle())) for line in top.lines}) == 9
+
+
 def test_errors_are_better_when_low(tmp_path):
     stream_run(tmp_path / "a", method="backprop", loss=0.005, measure="error")
     row = plot.summary_table([tmp_path]).iloc[0]

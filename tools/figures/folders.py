@@ -17,13 +17,20 @@ IGNORED = ("seed", "folder", "threads", "device", "save_seconds", "progress", "e
 METHOD_NAMES = {
     "ppo": "PPO",
     "backprop": "backprop",
+    "adam": "Adam",
     "tuned_adam": "tuned Adam",
     "l2": "L2",
     "l2_init": "L2 to initial weights",
     "shrink_and_perturb": "shrink and perturb",
     "redo": "ReDo",
+    "online_norm": "online normalisation",
+    "layer_norm": "layer norm",
+    "crelu": "CReLU",
+    "generate_and_test": "generate and test",
     "continual_backprop": "continual backprop",
     "continual_backprop_l2": "continual backprop + L2",
+    "continual_backprop_adam": "continual backprop with Adam",
+    "fresh": "a fresh network per task",
 }
 
 

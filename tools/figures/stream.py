@@ -44,7 +44,7 @@ def plot_stream(data: Stream, path: Path) -> Path:
 
 def stream_figure(data: Stream) -> Figure:
     """One wide panel of performance, and one small panel for each of `PANELS` that was logged."""
-    settings = data.settings if len(data.settings) <= MOST_LINES else data.best_settings()[:MOST_LINES]
+    settings = data.settings if len(data.settings) <= MOST_LINES else data.best_settings()
     panels = {column: text for column, text in PANELS.items() if _has(data.records, column)}
     figure = Figure(figsize=(WIDTH, 4.3 if panels else 2.6))
     top = figure.add_subplot(

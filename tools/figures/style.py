@@ -67,16 +67,16 @@ def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
         if place is None or place in places.values():
             place = free.pop(0) if free else number % len(COLOURS)
         places[method] = place
-    used = dict.fromkeys(methods, 0)
+    used = dict.fromkeys(places.values(), 0)
     chosen: dict[str, dict[str, Any]] = {}
     for label in labels:
-        method = label.split(", ")[0]
+        place = places[label.split(", ")[0]]
         chosen[label] = {
             "label": label,
-            "color": COLOURS[places[method]],
-            "linestyle": DASHES[(places[method] + used[method]) % len(DASHES)],
+            "color": COLOURS[place],
+            "linestyle": DASHES[(place + used[place]) % len(DASHES)],
         }
-        used[method] += 1
+        used[place] += 1
     return chosen
 
 

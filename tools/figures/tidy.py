@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -90,17 +91,26 @@ def task_table(records: pd.DataFrame, column: str = "performance") -> np.ndarray
 
 def _replicates(folder: int, run: RunFolder) -> list[dict[str, Any]]:
     """One row per run of a stack: `folder`, `run`, `replicate`, `method` and its settings."""
-    config = {key: value for key, value in flatten(run.config).items() if is_setting(key)}
     own = {} if run.runs is None else run.runs.set_index("run").to_dict("index")
     rows = []
     for number in sorted(run.metrics["run"].unique()):
         settings = {str(key): value for key, value in own.get(number, {}).items() if is_setting(str(key))}
+        method = str(settings.pop("method", run.method))
         # a stack's config lists the swept values of all its runs; runs.csv says which one this run has
-        common = {short_key(k): str(value) if isinstance(value, list) else value for k, value in config.items()}
-        method = method_label(str(settings.pop("method", run.method)))
-        row = {**common, **{short_key(key): value for key, value in settings.items()}}
-        rows.append({**row, "method": method, "folder": folder, "run": number, "replicate": f"{folder}:{number}"})
+        config = {k: str(value) if isinstance(value, list) else value for k, value in _config_of(run, method).items()}
+        row = {short_key(key): value for key, value in (config | settings).items()}
+        row |= {"method": method_label(method), "folder": folder, "run": number, "replicate": f"{folder}:{number}"}
+        rows.append(row)
     return rows
+
+
+def _config_of(run: RunFolder, method: str) -> dict[str, Any]:
+    """Settings in config.yaml that hold for runs of `method`; a comparison has those of each method under `of`."""
+    config = dict(run.config)
+    compared = config.get("method")
+    if isinstance(compared, Mapping) and method in compared.get("of", {}):
+        config["method"] = compared["of"][method]
+    return {key: value for key, value in flatten(config).items() if is_setting(key)}
 
 
 def short_key(key: str) -> str:

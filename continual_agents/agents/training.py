@@ -51,7 +51,7 @@ def train(
     for name, value in (("probe.every", probe_every), ("probe.batch", probe_batch)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1")
-    loop = _Loop(run, collector, ppo, probe, probe_every, probe_batch)
+    loop = Loop(run, collector, ppo, probe, probe_every, probe_batch)
     loop.resume()
     with run.progress(total=steps, initial=collector.frames, unit="frames", description=description) as bar:
         while collector.frames < steps and not run.stop_requested:
@@ -70,7 +70,7 @@ def train(
         run.save(collector.frames, loop.state())
 
 
-class _Loop:
+class Loop:
     """One turn of the loop, and what has to be carried from turn to turn."""
 
     def __init__(

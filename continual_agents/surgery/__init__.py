@@ -3,6 +3,7 @@
 from .adam import Adam as Adam
 from .axes import register as register
 from .births import BIRTHS as BIRTHS
+from .continual_backprop import GENERATE_AND_TEST as GENERATE_AND_TEST
 from .continual_backprop import ContinualBackprop as ContinualBackprop
 from .find import Found as Found
 from .find import find as find

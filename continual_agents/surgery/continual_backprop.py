@@ -312,3 +312,8 @@ class ContinualBackprop(Companion):
     def _corrected(self, layer: _Layer) -> Tensor:
         age = (self.steps - layer.born).clamp(min=1).to(layer.utility.dtype)
         return layer.utility / (1 - layer.decay**age)
+
+
+GENERATE_AND_TEST: dict[str, Any] = {"rate": 0.005, "utility": "weight", "decay": 0.0, "transfer": False}
+"""Generate-and-test (Mahmood and Sutton 2012), the ancestor: `ContinualBackprop(units, optimizer,
+**GENERATE_AND_TEST)` on a network with one hidden layer and one output. A feature is worth its |out-weight|, now."""

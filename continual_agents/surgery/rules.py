@@ -59,8 +59,9 @@ _QUIET = {
     "data",
 }
 _LOOKS = _words(
-    "get size grad is_leaf layout dim ndim numel shape is_floating_point item len eq ne lt gt le ge isnan isinf all any bool "
-    "is_complex stride device dtype data_ptr backward register_hook retain_grad repr str format assert getattr "
+    "get size grad is_leaf layout dim ndim numel shape is_floating_point item len eq ne lt gt le ge isnan "
+    "isinf all any bool is_complex stride device dtype data_ptr backward register_hook retain_grad repr str format "
+    "assert getattr "
 )
 
 

@@ -1,0 +1,141 @@
+"""ReDo, self-normalised resets, the published quirks, and generate-and-test as a configuration."""
+
+import pytest
+import torch
+from torch import nn
+
+from continual_agents import surgery
+
+
+def net_with_dead(dead: list[int]) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        net[0].weight.abs_()
+        net[0].bias.fill_(0.1)
+        for i in dead:
+            net[0].bias[i] = -100.0
+    return net
+
+
+def step(net, optimizer, companion, x) -> dict:
+    optimizer.zero_grad()
+    net(x).square().mean().backward()
+    optimizer.step()
+    return {name: index.tolist() for name, index in companion.step().items()}
+
+
+def test_redo_replaces_the_dormant_every_period() -> None:
+    net = net_with_dead([2, 5])
+    optimizer = torch.optim.SGD(net.parameters(), 1e-4)
+    redo = surgery.ReDo(surgery.find(net), optimizer, threshold=0.02, period=4)
+    x = torch.rand(16, 3)
+    log = [step(net, optimizer, redo, x) for _ in range(4)]
+    assert log == [{}, {}, {}, {"0": [2, 5]}]
+    assert redo.report() == {"replaced/0": 2.0, "dormant/0": 0.25, "next_replacement_in/0": 4.0}
+    assert not net[2].weight[:, [2, 5]].any()
+    state = redo.state_dict()
+    again = surgery.ReDo(surgery.find(net), optimizer, threshold=0.02, period=4)
+    again.load_state_dict(state)
+    assert again.report() == redo.report()
+    for bad in ({"threshold": 1.0}, {"threshold": -0.1}, {"period": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            surgery.ReDo(surgery.find(net), optimizer, **bad)
+
+
+def test_redo_threshold_per_layer_is_relative_to_the_layers_mean() -> None:
+    net = net_with_dead([])
+    with torch.no_grad():
+        net[0].weight[3] *= 0.05
+        net[0].bias[3] *= 0.05
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    for threshold, expected in ((0.01, {}), (0.1, {"0": [3]})):
+        redo = surgery.ReDo(surgery.find(net), optimizer, period=1, layers={"0": {"threshold": threshold}})
+        assert step(net, optimizer, redo, torch.rand(16, 3)) == expected
+        redo.detach()
+
+
+def test_self_normalized_resets_wait_by_each_units_own_history() -> None:
+    """Unit 0 fires at every step, unit 1 at every tenth; both fall silent: 0 goes at once, 1 after 36 steps."""
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+        net[0].bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    snr = surgery.SelfNormalizedResets(surgery.find(net), optimizer, threshold=0.02, patience=2, period=1)
+    for i in range(200):
+        x = torch.tensor([[1.0, 1.0 if i % 10 == 0 else -1.0]])
+        assert step(net, optimizer, snr, x) == {}
+    silent = torch.tensor([[-1.0, -1.0]])
+    gone: dict[int, int] = {}
+    for i in range(1, 60):
+        for unit in step(net, optimizer, snr, silent).get("0", []):
+            gone.setdefault(unit, i)
+            with torch.no_grad():
+                net[0].bias[unit] = 5.0  # alive again
+    # 20 firings, waits of 1 and 19 times 10: (1 - 20 / 191)^35 = .0209, ^36 = .0187; 9 silent steps came before
+    assert gone == {0: 2, 1: 36 - 9}
+    assert snr.report()["replaced/0"] == 2
+    again = surgery.SelfNormalizedResets(surgery.find(net), optimizer, threshold=0.02, patience=2, period=1)
+    again.load_state_dict(snr.state_dict())
+    assert again.report() == snr.report()
+    assert set(snr.histograms()) == {"silence/0"}
+    for bad in ({"threshold": 0.0}, {"patience": 0}, {"period": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            surgery.SelfNormalizedResets(surgery.find(net), optimizer, **bad)
+
+
+def test_quirk_no_transfer_leaves_the_readers_bias() -> None:
+    for transfer in (True, False):
+        net = net_with_dead([])
+        optimizer = torch.optim.SGD(net.parameters(), 0.0)
+        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.25, maturity=0, transfer=transfer)
+        bias = net[2].bias.detach().clone()
+        assert step(net, optimizer, cbp, torch.rand(8, 3))
+        assert torch.equal(bias, net[2].bias) is not transfer
+
+
+def test_quirk_keep_optimizer_state() -> None:
+    for keep in (True, False):
+        net = net_with_dead([])
+        optimizer = surgery.Adam(net.parameters(), 1e-3)
+        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.25, maturity=0, keep_optimizer_state=keep)
+        gone = step(net, optimizer, cbp, torch.rand(8, 3))["0"]
+        state = optimizer.state[net[0].weight]
+        assert state["exp_avg"][gone].any().item() is keep
+        assert ("age_0" in state) is not keep
+
+
+def test_quirk_count_all() -> None:
+    counts = {}
+    for count_all in (True, False):
+        net = net_with_dead([])
+        optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+        cbp = surgery.ContinualBackprop(
+            surgery.find(net), optimizer, rate=0.1, maturity=10, count_all=count_all, decay=0.9
+        )
+        for _ in range(60):
+            step(net, optimizer, cbp, torch.rand(8, 3))
+        counts[count_all] = cbp.report()["replaced/0"]
+    assert counts[True] > counts[False]
+
+
+def test_generate_and_test_is_a_configuration() -> None:
+    """Mahmood and Sutton 2012: one hidden layer, one output, the feature with the smallest |out-weight| goes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 20), nn.Tanh(), nn.Linear(20, 1))
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    search = surgery.ContinualBackprop(surgery.find(net), optimizer, maturity=3, **surgery.GENERATE_AND_TEST)
+    replaced = 0
+    for _ in range(200):
+        x = torch.randn(1, 5)
+        optimizer.zero_grad()
+        (net(x) - x.prod()).square().mean().backward()
+        optimizer.step()
+        before, age = net[2].weight.detach()[0].abs().clone(), search.histograms()["age/0"] + 1
+        gone = search.step().get("0")
+        if gone is not None:
+            eligible = torch.where(age > 3, before, torch.inf)
+            assert gone.tolist() == [eligible.argmin().item()]
+            replaced += 1
+    assert replaced == pytest.approx(200 * 20 * surgery.GENERATE_AND_TEST["rate"], rel=0.3)

@@ -1,0 +1,56 @@
+"""torch.compile: the same units and weights as eager, in one graph; the donated-buffer trap; late companions."""
+
+import pytest
+import torch
+from torch import nn
+
+from continual_agents import surgery
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def run(backend: str | None, utility: str, warm: bool = False):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 2)).double()
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+
+    def loss_of(x: torch.Tensor) -> torch.Tensor:
+        return (net(x) - x[:, :2]).square().mean()
+
+    step = torch.compile(loss_of, backend=backend) if backend else loss_of
+    if warm:  # compiled, forward and backward, before there is anybody to watch
+        step(torch.randn(8, 4, dtype=torch.float64)).backward()
+        optimizer.zero_grad()
+    cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.02, maturity=10, decay=0.9, utility=utility)
+    g = torch.Generator().manual_seed(1)
+    log = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        step(torch.randn(8, 4, generator=g, dtype=torch.float64)).backward()
+        optimizer.step()
+        log.append({name: index.tolist() for name, index in cbp.step().items()})
+    return log, [p.detach() for p in net.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("backend", "utility", "warm"),
+    [
+        ("aot_eager", "contribution", False),
+        ("aot_eager", "adaptable_contribution", False),
+        ("aot_eager", "gradient", False),
+        ("aot_eager", "contribution", True),
+        ("inductor", "adaptable_contribution", True),
+    ],
+)
+def test_compiled_is_eager(backend: str, utility: str, warm: bool) -> None:
+    expected, weights = run(None, utility)
+    torch._dynamo.utils.counters.clear()
+    log, compiled = run(backend, utility, warm)
+    assert log == expected
+    assert any(log)
+    for p, q in zip(compiled, weights, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+    if utility != "gradient":
+        assert not torch._dynamo.utils.counters["graph_break"]
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # no recompilation step by step

@@ -16,9 +16,13 @@ from .networks import Mlp
 from .operations import OPERATIONS, Operation, Reset
 from .optimizers import OPTIMIZERS
 from .stacked import StackedMlp
+from .stepping import Captured, Compiled, one_by_one
 
 BLOCK = 8192
 """Dropout draws of a run at once, at least one step's."""
+
+TINY = 512
+"""Layers of at most this many weights are compiled with products written out."""
 
 
 class StackedLearner:
@@ -31,9 +35,11 @@ class StackedLearner:
         loss: "cross_entropy" or "squared_error".
         batch: examples per gradient step.
         device, dtype: of everything.
+        fast: compile the steps (CPU) or capture them in a CUDA graph; results then agree to float rounding only.
 
     Raises:
-        ValueError: methods that do not fit into one stack, or settings out of range.
+        ValueError: methods that do not fit into one stack, settings out of range, or `fast` with a method that draws
+            numbers at every step (dropout, noise, random utility).
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class StackedLearner:
         batch: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        fast: bool = False,
     ):
         kinds = {(method.optimizer.get("kind", "adam"), tuple(method.operations)) for method in methods}
         if len(kinds) != 1 or len(methods) != len(seeds):
@@ -54,7 +61,10 @@ class StackedLearner:
             raise ValueError(f"loss={loss!r}: one of {', '.join(LOSSES)}")
         ((kind, names),) = kinds
         self.network, self.methods, self.seeds, self.loss, self.batch = network, methods, list(seeds), loss, batch
-        self.stack = StackedMlp(network, seeds, batch=batch, device=device, dtype=dtype)
+        cpu = torch.device(device).type == "cpu"
+        self.stack = StackedMlp(
+            network, seeds, batch=batch, device=device, dtype=dtype, fused=fast and cpu and _tiny(network, batch)
+        )
         self.optimizer = OPTIMIZERS[kind](self.stack, [method.optimizer for method in methods])
         self.operations: dict[str, Operation] = {}
         self.reset: Reset | None = None
@@ -69,6 +79,14 @@ class StackedLearner:
         if any(name in self.operations for name in ("continual_backprop", "generate_and_test", "redo")):
             self.optimizer.per_unit = True
         self.steps = 0
+        self._fast: Compiled | Captured | None = None
+        if fast:
+            self._refuse_draws()
+            self._fast = (
+                Compiled(self.step, self.stack.forget, runs_last=self.stack.fused)
+                if cpu
+                else Captured(self.step, self.state_dict, self.load_state_dict)
+            )
         self._masks: list[Tensor] | None = None
 
     @property
@@ -97,6 +115,8 @@ class StackedLearner:
             until = min(count, done + int(min([*due.values(), self.steps + count - done])) - self.steps)
             self._learn_quietly(x[done:until], targets[done:until], outputs[done:until])
             self.steps += until - done
+            for operation in self.operations.values():
+                operation.steps = self.steps
             done = until
             for name, step in due.items():
                 if step == self.steps:
@@ -105,8 +125,20 @@ class StackedLearner:
 
     def _learn_quietly(self, x: Tensor, targets: Tensor, outputs: Tensor) -> None:
         """Steps after which no operation acts, but perhaps the last one; outputs are written to `outputs`."""
-        for step in range(len(x)):
-            self.step(x[step], targets[step], outputs[step], self.steps + step)
+        if self._fast is None:
+            one_by_one(self.step, x, targets, outputs, self.steps)
+        else:
+            self._fast(x, targets, outputs, self.steps)
+
+    def _refuse_draws(self) -> None:
+        """What draws numbers at every step depends on the step's number and cannot be compiled once for all."""
+        surgery = self.operations.get("continual_backprop")
+        random = surgery is not None and "noise" in surgery.utility.needs  # type: ignore[attr-defined]
+        if self.network.dropout or "perturb" in self.operations or random:
+            raise ValueError(
+                "experiment.fast=true does not go with dropout, perturb or utility=random, which draw numbers at every "
+                "step: set experiment.fast=false"
+            )
 
     def step(self, x: Tensor, target: Tensor, output: Tensor, number: int) -> None:
         """One gradient step of every run.
@@ -122,7 +154,7 @@ class StackedLearner:
         deltas, affines = self.stack.backward(LOSSES[self.loss].gradient(output, target))
         self.optimizer.step(deltas, affines)
         for operation in self.operations.values():
-            operation.follow()
+            operation.follow(number)
 
     def start_task(self, task: int) -> None:
         """Called before the first step of every task; resets what the method resets."""
@@ -180,6 +212,11 @@ class StackedLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, operation in self.operations.items():
             operation.load_state_dict(state["operations"][name])
+
+
+def _tiny(network: Mlp, batch: int) -> bool:
+    """Whether a compiler does best with products written out and the runs dim last."""
+    return batch == 1 and max(inputs * outputs for inputs, outputs in network.shapes) <= TINY
 
 
 class CrossEntropy:

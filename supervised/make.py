@@ -102,11 +102,17 @@ def make_stream(settings: Mapping[str, Any], seeds: Sequence[int], *, device: to
 
 
 def make_learner(
-    plans: Sequence[Plan], stream: Stream, *, device: torch.device | str = "cpu"
+    plans: Sequence[Plan], stream: Stream, *, device: torch.device | str = "cpu", fast: bool = False
 ) -> StackedLearner | LoopedLearner:
-    """The learner of one stack of plans."""
+    """The learner of one stack of plans.
+
+    Raises:
+        ValueError: `fast` for a network or method that cannot be compiled.
+    """
     network = make_network(plans[0].network, stream.shape, stream.outputs)
     methods, seeds = [plan.method for plan in plans], [plan.seed for plan in plans]
     if isinstance(network, ConvNet):
+        if fast:
+            raise ValueError("experiment.fast=true is for fully connected networks: set it to false")
         return LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
-    return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device)
+    return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)

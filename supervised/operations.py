@@ -19,14 +19,20 @@ BLOCK = 8192
 
 
 class Operation(Protocol):
-    """After every optimizer step `follow`; after the steps that `next_step` names also `act`."""
+    """After every optimizer step `follow`; after the steps that `next_step` names also `act`.
+
+    Attributes:
+        steps: optimizer steps done, counted by the learner (`follow` may be compiled, and must not count).
+    """
+
+    steps: int
 
     @property
     def next_step(self) -> float:
         """The next step after which `act` is due; inf if never."""
 
-    def follow(self) -> None:
-        """The part of every step: fixed operations on the device, nothing the host must know."""
+    def follow(self, number: int) -> None:
+        """The part of every step (number `number` from 0): fixed operations on the device."""
 
     def act(self) -> None:
         """The part of some steps."""
@@ -48,8 +54,9 @@ class Quiet:
     """An operation that never acts, knows no state and has nothing to tell; the others override what they need."""
 
     next_step = float("inf")
+    steps = 0
 
-    def follow(self) -> None:
+    def follow(self, number: int) -> None:
         """Nothing."""
 
     def act(self) -> None:
@@ -90,12 +97,11 @@ class StackedPerturb(Quiet):
         self.targets += [norm.affine for norm in stack.norms if norm is not None]
         self.sizes = [target[0].numel() for target in self.targets]
         self.length = max(1, BLOCK // sum(self.sizes))
-        self.steps = 0
         self._block: list[Tensor] | None = None
 
-    def follow(self) -> None:
+    def follow(self, number: int) -> None:
         """Add fresh noise."""
-        block, place = divmod(self.steps, self.length)
+        block, place = divmod(number, self.length)
         if place == 0 or self._block is None:
             draws = [
                 torch.randn(self.length, sum(self.sizes), generator=torch_draws(seed, Draw.NOISE, block))
@@ -104,15 +110,10 @@ class StackedPerturb(Quiet):
             self._block = list(torch.stack(draws).to(self.stack.device, self.stack.dtype).split(self.sizes, -1))
         for target, part in zip(self.targets, self._block, strict=True):
             target.addcmul_(part[:, place].view_as(target), self.noise)
-        self.steps += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Steps done."""
-        return {"steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.steps, self._block = int(state["steps"]), None
+        """Nothing but to draw again: the noise follows from the number of the step."""
+        self._block = None
 
 
 class StackedPullToInit(Quiet):
@@ -131,7 +132,7 @@ class StackedPullToInit(Quiet):
         self.strength = torch.tensor(strength, device=stack.device, dtype=stack.dtype).view(-1, 1, 1)
         self.initial = [tensor.clone() for tensor in stack.tensors]
 
-    def follow(self) -> None:
+    def follow(self, number: int) -> None:
         """Pull once."""
         for tensor, initial in zip(self.stack.tensors, self.initial, strict=True):
             tensor.lerp_(initial, self.strength)

@@ -35,11 +35,14 @@ class StackedLayer:
         wide_weight, wide_bias: the same with padding, `[runs, inputs, padded]` and `[runs, 1, padded]`.
     """
 
-    def __init__(self, runs: int, inputs: int, outputs: int, *, pad: bool, device: torch.device, dtype: torch.dtype):
-        self.inputs, self.outputs = inputs, outputs
+    def __init__(
+        self, runs: int, inputs: int, outputs: int, *, pad: bool, fused: bool, device: torch.device, dtype: torch.dtype
+    ):
+        self.inputs, self.outputs, self.fused = inputs, outputs, fused
         padded = -(-outputs // PAD) * PAD if pad else outputs
         self.extra = padded - outputs
-        self.full = torch.zeros(runs, inputs + 1, padded, device=device, dtype=dtype)
+        zeros = runs_last if fused else torch.zeros
+        self.full = zeros(runs, inputs + 1, padded, device=device, dtype=dtype)
         self.view()
 
     def view(self) -> None:
@@ -49,11 +52,15 @@ class StackedLayer:
 
     def __call__(self, h: Tensor) -> Tensor:
         """`[runs, batch, inputs]` to `[runs, batch, outputs]`."""
+        if self.fused:
+            return (h.transpose(1, 2) * self.wide_weight).sum(1, keepdim=True) + self.wide_bias
         z = torch.bmm(h, self.wide_weight).add_(self.wide_bias)
         return z[..., : self.outputs] if self.extra else z
 
     def back(self, delta: Tensor) -> Tensor:
         """Gradient of the layer's input from that of its padded output."""
+        if self.fused:
+            return (delta * self.wide_weight).sum(2)[:, None]
         return torch.bmm(delta, self.wide_weight.transpose(1, 2))
 
     def widen(self, delta: Tensor) -> Tensor:
@@ -70,6 +77,8 @@ class StackedMlp:
         batch: examples per gradient step.
         device: where everything lives.
         dtype: float32, or float64 in tests.
+        fused: write matrix products as elementwise products and sums over tensors that have the runs dim last in
+            memory: slow as it stands, fastest when compiled into one loop (small networks at batch 1).
 
     Attributes:
         layers: the linear layers.
@@ -86,13 +95,24 @@ class StackedMlp:
         batch: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        fused: bool = False,
     ):
-        self.network, self.seeds, self.batch = network, list(seeds), batch
+        if fused and batch != 1:
+            raise ValueError(f"batch={batch}: a fused stack takes one example per step")
+        self.network, self.seeds, self.batch, self.fused = network, list(seeds), batch, fused
         self.device, self.dtype = torch.device(device), dtype
         self.activation = activation_of(network.activation)
         runs = len(self.seeds)
         self.layers = [
-            StackedLayer(runs, inputs, outputs, pad=batch * inputs * outputs >= SMALL, device=self.device, dtype=dtype)
+            StackedLayer(
+                runs,
+                inputs,
+                outputs,
+                pad=not fused and batch * inputs * outputs >= SMALL,
+                fused=fused,
+                device=self.device,
+                dtype=dtype,
+            )
             for inputs, outputs in network.shapes
         ]
         self.norms: list[StackedNorm | None] = [
@@ -162,7 +182,8 @@ class StackedMlp:
             The gradient of each linear layer's output, `[runs, batch, padded outputs]`, and that of each norm's gain
             and offset, `[runs, 2, width]`. A weight's gradient is `inputs^T @ delta`; it is not formed here.
         """
-        deltas, affines = [self.layers[-1].widen(delta)], list[Tensor]()
+        deltas = [self.layers[-1].widen(delta)]
+        affines: list[Tensor] = []
         self.sensitivities = []
         for number in reversed(range(len(self.norms))):
             d = self.layers[number + 1].back(deltas[0])
@@ -179,6 +200,10 @@ class StackedMlp:
                 affines.insert(0, affine)
             deltas.insert(0, self.layers[number].widen(d))
         return deltas, affines
+
+    def forget(self) -> None:
+        """Drop what the last passes left behind."""
+        self.inputs, self.sensitivities, self._before, self._norm_caches, self._masks = [], [], [], [], None
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """An evaluation pass: no dropout, nothing moves.
@@ -212,3 +237,8 @@ class StackedMlp:
         for norm, part in zip([n for n in self.norms if n is not None], state["norms"], strict=True):
             for name, tensor in norm.state().items():
                 tensor.copy_(part[name])
+
+
+def runs_last(runs: int, *shape: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros `[runs, *shape]` that lie in memory with the runs dim last: neighbours are the same entry of other runs."""
+    return torch.zeros(*shape, runs, device=device, dtype=dtype).movedim(-1, 0)

@@ -127,14 +127,13 @@ class StackedContinualBackprop:
         """The next step after which units are replaced; inf if never."""
         return min(plan.step for plan in self.plans)
 
-    def follow(self) -> None:
-        """Move running means and utilities towards this step's. To be called after every optimizer step."""
-        self.steps += 1
+    def follow(self, number: int) -> None:
+        """Move running means and utilities towards this step's (number `number` from 0)."""
         for layer, (worth, mean, weight) in enumerate(zip(self.worth, self.means, self.weights, strict=True)):
-            signals = self._signals(layer, mean, weight)
+            signals = self._signals(layer, mean, weight, number)
             worth.lerp_(finite(self.utility.score(signals)), 1 - self.decay)
 
-    def _signals(self, layer: int, mean: Tensor, weight: Tensor) -> Signals:
+    def _signals(self, layer: int, mean: Tensor, weight: Tensor, number: int) -> Signals:
         needs = self.utility.needs
         h = self.stack.inputs[layer + 1]
         single = h.shape[1] == 1
@@ -153,11 +152,11 @@ class StackedContinualBackprop:
         if "incoming" in needs:
             signals.incoming = self.stack.layers[layer].weight.abs().sum(1)
         if "noise" in needs:
-            signals.noise = self._uniform(layer)
+            signals.noise = self._uniform(layer, number)
         return signals
 
-    def _uniform(self, layer: int) -> Tensor:
-        block, place = divmod(self.steps - 1, BLOCK)
+    def _uniform(self, layer: int, number: int) -> Tensor:
+        block, place = divmod(number, BLOCK)
         if place == 0 or len(self._noise) <= layer:
             self._noise = [
                 torch.from_numpy(
@@ -295,9 +294,8 @@ class StackedReDo:
         """The next step after which units may be replaced."""
         return self.steps + self.period - self.steps % self.period
 
-    def follow(self) -> None:
+    def follow(self, number: int) -> None:
         """Add up |h|."""
-        self.steps += 1
         for total, h in zip(self.activity, self.stack.inputs[1:], strict=True):
             total.add_(h[:, 0].abs() if h.shape[1] == 1 else h.abs().mean(1))
 

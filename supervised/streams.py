@@ -49,8 +49,8 @@ class Stream(Protocol):
         """Continue from `state_dict()`."""
 
 
-MOST_BYTES = 8 * 2**20
-"""A chunk of inputs holds about this much."""
+MOST_BYTES = 2**20
+"""A chunk of inputs holds about this much: it stays in the cache between being made and being learned from."""
 
 
 def chunk_steps(bytes_per_step: int) -> int:

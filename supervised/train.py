@@ -26,10 +26,12 @@ class Group:
         device: where it runs.
     """
 
-    def __init__(self, numbers: Sequence[int], plans: Sequence[Plan], *, device: torch.device | str):
+    def __init__(
+        self, numbers: Sequence[int], plans: Sequence[Plan], *, device: torch.device | str, fast: bool = False
+    ):
         self.numbers = list(numbers)
         self.stream = make_stream(plans[0].stream, [plan.seed for plan in plans], device=device)
-        self.learner = make_learner(plans, self.stream, device=device)
+        self.learner = make_learner(plans, self.stream, device=device, fast=fast)
         self.bin = Bin(len(plans))
 
     def advance(self, until: int) -> int:
@@ -75,6 +77,7 @@ def train(
     examples: int = 500,
     examine_every: int = 1,
     device: torch.device | str = "cpu",
+    fast: bool = False,
 ) -> bool:
     """Train every plan, from where the run folder left off, and write the run's tables.
 
@@ -87,6 +90,7 @@ def train(
         examples: in the evaluation batch that the diagnostics look at; 0 for no diagnostics.
         examine_every: rows between two looks.
         device: where the stacks live.
+        fast: compile or capture the steps; numbers then agree with the ordinary ones to float rounding only.
 
     Returns:
         True if the run is finished, False if it was asked to stop and can be continued.
@@ -96,7 +100,7 @@ def train(
     """
     if (steps is None) == (tasks is None):
         raise ValueError(f"steps={steps}, tasks={tasks}: give one of them")
-    groups = [Group(numbers, [plans[k] for k in numbers], device=device) for numbers in stacks(plans)]
+    groups = [Group(numbers, [plans[k] for k in numbers], device=device, fast=fast) for numbers in stacks(plans)]
     longest = max(group.stream.task_steps for group in groups)
     total = steps if steps is not None else (tasks or 0) * longest
     row_steps = row_steps or longest

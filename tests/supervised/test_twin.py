@@ -105,7 +105,7 @@ def test_every_run_is_what_modules_and_companions_give(network: Mlp, loss: str, 
             torch.testing.assert_close(layer.weight[run].T, weight, rtol=1e-7, atol=1e-9)
         if "continual_backprop" in methods[run].operations:
             assert replaced == stack.report()["replaced"][run]
-            assert replaced > 20
+            assert replaced > 15
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 WIDTH = 5.5
@@ -111,7 +112,7 @@ def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]], *, gap: float
         arrow["relpos"] = (0.0, 0.5)  # the line ends at the text's left edge, however many lines it has
         axes.annotate(
             label, (1.005, float(np.clip(end, 0, 1))), xytext=(1.035, place), xycoords="axes fraction", size=size,
-            textcoords="axes fraction", color=texts[label][1], va="center", annotation_clip=False,
+            textcoords="axes fraction", color=_darker(texts[label][1]), va="center", annotation_clip=False,
             arrowprops=arrow, linespacing=1.0,
         )  # fmt: skip
 
@@ -145,6 +146,12 @@ def _bottom(block: list[int], wanted: np.ndarray, heights: np.ndarray) -> float:
 
 def _top(block: list[int], wanted: np.ndarray, heights: np.ndarray) -> float:
     return _bottom(block, wanted, heights) + float(heights[block].sum())
+
+
+def _darker(colour: str) -> tuple[float, float, float]:
+    """The colour with a third of its light taken, so that small letters in it stand out from white."""
+    red, green, blue = to_rgb(colour)
+    return 0.7 * red, 0.7 * green, 0.7 * blue
 
 
 def thousands(value: float, position: float = 0) -> str:

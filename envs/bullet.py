@@ -46,7 +46,7 @@ class World:
         joints: Numbers of the joints that have motors, in the model's order.
         joint_names: Their names.
         limits: Their lower and upper limits in rad.
-        links: Numbers of the links that count as parts of the body.
+        links: Numbers of all links.
         feet: Number of the link of each foot.
         torso: Number of the torso's link, -1 for the base.
         geom_friction: Friction of the robot's own surfaces.

@@ -157,7 +157,8 @@ class SlipperyAnt(gymnasium.Env[np.ndarray, np.ndarray]):
         if not math.isfinite(sum(fractions)):
             raise ValueError(f"the action must be finite, got {action}: the policy has diverged")
         observation = np.empty(walker.observation_size, np.float32)
-        reward, terminated, truncated = walker.step(fractions, observation)
+        walker.act(fractions)
+        reward, terminated, truncated = walker.sense(fractions, observation)
         return observation, reward, terminated, truncated, {"friction": walker.friction, "task": walker.task}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]

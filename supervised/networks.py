@@ -77,10 +77,12 @@ class Mlp:
         gains = [gain] * len(self.hidden) + [1.0]
         return [g * math.sqrt(3 / inputs) for g, (inputs, _) in zip(gains, self.shapes, strict=True)]
 
-    def module(self, seed: int) -> nn.Sequential:
-        """The same network as an ordinary module."""
+    def module(self, seed: int, *, start: int = 0) -> nn.Sequential:
+        """The same network as an ordinary module; arguments as in `initial`."""
         layers: list[nn.Module] = []
-        for number, (weight, (inputs, outputs)) in enumerate(zip(self.initial(seed), self.shapes, strict=True)):
+        for number, (weight, (inputs, outputs)) in enumerate(
+            zip(self.initial(seed, start=start), self.shapes, strict=True)
+        ):
             linear = nn.Linear(inputs, outputs)
             with torch.no_grad():
                 linear.weight.copy_(weight)
@@ -135,8 +137,8 @@ class ConvNet:
             side = (side - kernel + 1) // 2
         return max(side, 0) ** 2 * self.channels[-1]
 
-    def module(self, seed: int) -> nn.Sequential:
-        """The network, Kaiming uniform with biases 0."""
+    def module(self, seed: int, *, start: int = 0) -> nn.Sequential:
+        """The network, Kaiming uniform with biases 0; arguments as in `Mlp.initial`."""
         layers: list[nn.Module] = []
         act = activation_of(self.activation)
         for inputs, outputs, kernel in zip((self.inputs, *self.channels), self.channels, self.kernels, strict=False):
@@ -146,13 +148,11 @@ class ConvNet:
             layers += [nn.Linear(inputs, outputs), act.module()]
         layers.append(nn.Linear(self.hidden[-1], self.outputs))
         network = nn.Sequential(*layers)
-        self.initialise(network, seed)
+        self._draw(network, torch_draws(seed, Draw.WEIGHTS, start))
         return network
 
     @torch.no_grad()
-    def initialise(self, network: nn.Sequential, seed: int, *, start: int = 0) -> None:
-        """Draw every weight anew, in place."""
-        generator = torch_draws(seed, Draw.WEIGHTS, start)
+    def _draw(self, network: nn.Sequential, generator: torch.Generator) -> None:
         gain = activation_of(self.activation).gain
         linears = [layer for layer in network if isinstance(layer, nn.Conv2d | nn.Linear)]
         for layer in linears:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .draws import Draw, torch_draws
 from .optimizers import StackedOptimizer
 from .stacked import StackedMlp
-from .stacked_surgery import StackedContinualBackprop, StackedGenerateAndTest, StackedReDo, common
+from .stacked_surgery import StackedContinualBackprop, StackedGenerateAndTest, StackedReDo, common, only
 
 BLOCK = 8192
 """Random numbers that a run draws at once, at least one step's."""
@@ -88,6 +88,7 @@ class StackedPerturb(Quiet):
     """
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
+        only(settings, "perturb", "noise")
         noise = [float(one["noise"]) for one in settings]
         if not all(value >= 0 for value in noise):
             raise ValueError(f"perturb.noise={min(noise)}: a standard deviation is at least 0")
@@ -125,6 +126,7 @@ class StackedPullToInit(Quiet):
     """
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
+        only(settings, "l2_init", "strength")
         strength = [float(one["strength"]) for one in settings]
         if not all(0 <= value <= 1 for value in strength):
             raise ValueError(f"l2_init.strength={strength}: a fraction of the distance per step lies in [0, 1]")
@@ -176,6 +178,7 @@ class Reset:
     """
 
     def __init__(self, settings: Sequence[Mapping[str, Any]]):
+        only(settings, "reset", "layers", "keep_momentum")
         self.layers = common(settings, "layers", "head")
         self.keep_momentum = bool(common(settings, "keep_momentum", False))
         if self.layers not in RESETS:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .draws import Draw, numpy_draws
+from .states import array_of
 from .streams import chunk_steps
 
 
@@ -33,6 +34,9 @@ class SlowlyChangingRegression:
         redraw_all: all slow bits are redrawn instead of one flipped (what the public code does by default).
         units: of the target network.
         beta: threshold as a share of the inputs.
+        published_thresholds: the public code adds the constant's weight b to twice the number of negative weights where
+            it should subtract it, so that units with b = -1 fire less; published figures come from that (their errors
+            are a quarter smaller).
         device: of the examples.
 
     Raises:
@@ -53,6 +57,7 @@ class SlowlyChangingRegression:
         redraw_all: bool = False,
         units: int = 100,
         beta: float = 0.7,
+        published_thresholds: bool = False,
         device: torch.device | str = "cpu",
     ):
         if min(change_every, slow_bits, random_bits, units) < 1 or random_bits > 12:
@@ -66,7 +71,7 @@ class SlowlyChangingRegression:
         width = 1 + slow_bits + random_bits
         self.shape: tuple[int, ...] = (width,)
         self.position = 0
-        self._target = [_target_network(seed, width, units, beta) for seed in self.seeds]
+        self._target = [_target_network(seed, width, units, beta, published_thresholds) for seed in self.seeds]
         patterns = (np.arange(2**random_bits)[:, None] >> np.arange(random_bits)) & 1
         self._patterns = patterns.astype(np.float32)
         self._slow = np.stack([numpy_draws(seed, Draw.FLIPS).integers(0, 2, slow_bits) for seed in self.seeds])
@@ -128,16 +133,22 @@ class SlowlyChangingRegression:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.position, self._slow = int(state["position"]), np.array(state["slow"])
+        self.position, self._slow = int(state["position"]), array_of(state["slow"])
         # at the end of a task the bits are still the old ones; next() changes them
         self._begin(max(self.position - 1, 0) // self.task_steps)
 
 
-def _target_network(seed: int, width: int, units: int, beta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _target_network(
+    seed: int, width: int, units: int, beta: float, published_thresholds: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights `[width, units]`, thresholds `[units]` and output weights `[units]` of one run."""
     draws = numpy_draws(seed, Draw.TARGET)
     weights = draws.choice([-1.0, 1.0], (width, units)).astype(np.float32)
-    thresholds = beta * width - (weights < 0).sum(0)
+    negative = (weights < 0).sum(0)
+    if published_thresholds:
+        # half too many with a constant's weight of 1, half too few with -1
+        negative = negative + np.where(weights[0] < 0, -1.5, 0.5)
+    thresholds = beta * width - negative
     return weights, thresholds.astype(np.float32), draws.choice([-1.0, 1.0], units).astype(np.float32)
 
 

@@ -15,12 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from continual_agents.methods import nearest
 from continual_agents.surgery.selection import Budget, least_useful
 from continual_agents.surgery.utility import Signals, dormancy, finite, utility_of
 
 from .draws import Draw, numpy_draws, torch_draws
 from .optimizers import StackedOptimizer
 from .stacked import StackedMlp
+from .states import array_of
+
+SURGEON = ("birth", "keep_optimizer_state")
+"""Settings of every kind of surgery."""
 
 BLOCK = 64
 """Steps for which the random utility is drawn at once."""
@@ -32,12 +37,17 @@ class Surgeon:
     Args:
         stack: the networks.
         optimizer: whose moments are forgotten.
+        settings: per run; `birth` and `keep_optimizer_state` are read here.
 
     Raises:
-        ValueError: no hidden layer, or units with two outputs (crelu).
+        ValueError: no hidden layer, units with two outputs (crelu), or another `birth`.
     """
 
-    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer):
+    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
+        birth = common(settings, "birth", None)
+        if birth is not None:
+            raise ValueError(f"birth={birth!r}: a stack draws new units as the network began, give birth=null")
+        self.keep_state = bool(common(settings, "keep_optimizer_state", False))
         if not stack.network.hidden:
             raise ValueError("surgery needs a hidden layer, this network is linear: give network.hidden, or no surgery")
         if stack.activation.outputs != 1:
@@ -76,6 +86,8 @@ class Surgeon:
                 norm.renew(rows, units)
         for layer, rows, units in places:
             self.stack.layers[layer + 1].weight[rows, units] = 0.0
+            if self.keep_state:
+                continue
             self.optimizer.forget(layer, rows, units=units)
             self.optimizer.forget(layer + 1, rows, inputs=units)
             if self.stack.norms[layer] is not None:
@@ -96,8 +108,9 @@ class StackedContinualBackprop:
     """
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
+        only(settings, "continual_backprop", "rate", "maturity", "decay", "utility", "transfer", "count_all", *SURGEON)
         self.stack = stack
-        self.surgeon = Surgeon(stack, optimizer)
+        self.surgeon = Surgeon(stack, optimizer, settings)
         self.decay = float(common(settings, "decay", 0.99))
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay={self.decay}: the decay of a running mean lies in [0, 1)")
@@ -222,8 +235,8 @@ class StackedContinualBackprop:
                 tensor.copy_(stored)
         for plan, stored in zip(self.plans, state["plans"], strict=True):
             plan.load_state_dict(stored)
-        self.replaced = np.array(state["replaced"])
-        self.surgeon.born = np.array(state["born"])
+        self.replaced = array_of(state["replaced"])
+        self.surgeon.born = array_of(state["born"])
         self.steps = int(state["steps"])
         self._noise = []
 
@@ -276,8 +289,9 @@ class StackedReDo:
     """
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
+        only(settings, "redo", "threshold", "period", *SURGEON)
         self.stack = stack
-        self.surgeon = Surgeon(stack, optimizer)
+        self.surgeon = Surgeon(stack, optimizer, settings)
         self.period = int(common(settings, "period", 1000))
         thresholds = [float(one.get("threshold", 0.1)) for one in settings]
         if self.period < 1 or not all(0 <= threshold < 1 for threshold in thresholds):
@@ -340,7 +354,7 @@ class StackedReDo:
         """Continue from `state_dict()`."""
         for total, stored in zip(self.activity, state["activity"], strict=True):
             total.copy_(stored)
-        self.replaced, self.surgeon.born = np.array(state["replaced"]), np.array(state["born"])
+        self.replaced, self.surgeon.born = array_of(state["replaced"]), array_of(state["born"])
         self.steps = int(state["steps"])
 
 
@@ -357,7 +371,19 @@ class StackedGenerateAndTest(StackedContinualBackprop):
                 f"generate_and_test is for one hidden layer, this network has {len(stack.network.hidden)}: "
                 "use continual_backprop"
             )
+        only(settings, "generate_and_test", "rate", "maturity", "decay", *SURGEON)
         super().__init__(stack, optimizer, [{**one, "utility": "weight", "transfer": False} for one in settings])
+
+
+def only(settings: Sequence[Mapping[str, Any]], operation: str, *known: str) -> None:
+    """Refuse settings that nobody would read.
+
+    Raises:
+        ValueError: an unknown one, with the nearest known.
+    """
+    for name in {name for one in settings for name in one}:
+        if name not in known:
+            raise ValueError(f"{operation}.{name} is unknown to a stack{nearest(name, known)}")
 
 
 def common(settings: Sequence[Mapping[str, Any]], name: str, default: Any) -> Any:

@@ -109,7 +109,7 @@ def train(
             group.load_state_dict(stored)
     else:
         _write_runs(run, plans)
-    if run.finished:
+    if run.finished and run.step >= total:
         return True
     labels = [plan.label for plan in plans]
     rows = int(run.state["rows"]) if run.state is not None else 0

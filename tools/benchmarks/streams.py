@@ -61,7 +61,7 @@ def mnist_sized(seeds: range) -> Stream:
 
 def image_pairs(seeds: range) -> Stream:
     """Continual ImageNet's shapes on synthetic textures of 32 x 32."""
-    kind = {"kind": "textures", "classes": 4, "size": 32, "train_images": 200, "test_images": 10, "epochs": 250}
+    kind = {"kind": "textures", "classes": 4, "side": 32, "train_images": 200, "test_images": 10, "epochs": 250}
     return make_stream({**kind, "batch": 100}, seeds)
 
 

@@ -1,0 +1,142 @@
+"""The loop: its tables, and that a stopped run continues to the same tables and weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from continual_agents.runs import Run
+from supervised import make_plans, train
+from supervised.make import make_learner, make_stream
+from tests.supervised.helpers import CBP, method, tensors_of
+
+METHODS = {
+    "backprop": method("backprop"),
+    "continual": method("continual", operations={"continual_backprop": CBP}),
+    "noisy": method("noisy", weight_decay=1e-3, operations={"perturb": {"noise": 1e-3}}),
+    "random": method("random", operations={"continual_backprop": {**CBP, "utility": "random"}}),
+    "adam": method("adam", kind="adam", step_size=1e-3, operations={"continual_backprop": CBP}),
+}
+PERMUTED = {"stream": {"kind": "permuted", "change_every": 120}, "network": {"hidden": [12, 8]}, "seeds": 2}
+REGRESSION = {"stream": {"kind": "regression", "change_every": 100}, "network": {"hidden": [5]}, "seeds": 3}
+TEXTURES = {
+    "stream": {
+        "kind": "textures", "classes": 6, "side": 16, "train_images": 8, "test_images": 4, "epochs": 2, "batch": 4,
+    },
+    "network": {"kind": "conv", "channels": [4, 4, 4], "kernels": [3, 2, 2], "hidden": [6, 6]},
+    "seeds": 2,
+}  # fmt: skip
+
+
+def start(folder: Path, experiment: dict, methods: dict = METHODS, **kind) -> bool:
+    plans = make_plans(experiment, methods)
+    with Run.open(folder, {"experiment": experiment}, bar_position=None) as run:
+        return train(plans, run, **kind)
+
+
+class StoppedError(Exception):
+    """Stands for SIGKILL."""
+
+
+def interrupt(folder: Path, experiment: dict, monkeypatch: pytest.MonkeyPatch, *, saves: int, **kind) -> None:
+    """Save after every chunk, and die at the given one, before the next."""
+    counted = {"saves": 0}
+    save = Run.save
+
+    def dying(self, step, state, **more):
+        save(self, step, state, **more)
+        counted["saves"] += 1
+        if counted["saves"] == saves:
+            raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_due", lambda self: True)
+        patch.setattr(Run, "save", dying)
+        with pytest.raises(StoppedError):
+            start(folder, experiment, **kind)
+
+
+@pytest.mark.parametrize("saves", [1, 4, 17, 26])
+def test_a_killed_run_continues_to_the_same_table_and_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves: int
+) -> None:
+    monkeypatch.setattr("supervised.streams.MOST_BYTES", 5000)
+    kind = {"tasks": 3, "examples": 50, "row_steps": 70}
+    start(tmp_path / "whole", PERMUTED, **kind)
+    interrupt(tmp_path / "killed", PERMUTED, monkeypatch, saves=saves, **kind)
+    assert start(tmp_path / "killed", PERMUTED, **kind)
+    for table in ("metrics.csv", "runs.csv"):
+        assert (tmp_path / "killed" / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
+    states = [Run.open(tmp_path / name, {"experiment": PERMUTED}, bar_position=None) for name in ("whole", "killed")]
+    first, second = (tensors_of(run.state) for run in states)
+    assert len(first) > 50
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    for run in states:
+        run.close()
+
+
+@pytest.mark.parametrize("experiment", [REGRESSION, TEXTURES], ids=["regression", "textures"])
+def test_other_streams_continue_too(experiment: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervised.streams.MOST_BYTES", 5000)
+    methods = {name: METHODS[name] for name in ("continual", "adam")}
+    kind = {"tasks": 3, "examples": 20, "methods": methods}
+    start(tmp_path / "whole", experiment, **kind)
+    interrupt(tmp_path / "killed", experiment, monkeypatch, saves=9, **kind)
+    start(tmp_path / "killed", experiment, **kind)
+    assert (tmp_path / "killed/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
+
+
+def test_the_table_says_what_each_run_alone_would_say(tmp_path: Path) -> None:
+    """One run by hand: online accuracy per task, computed from an ordinary loop over the stream."""
+    start(tmp_path, PERMUTED, tasks=2, examples=40)
+    metrics, runs = pd.read_csv(tmp_path / "metrics.csv"), pd.read_csv(tmp_path / "runs.csv")
+    assert list(runs["method"]) == [name for name in METHODS for _ in range(2)]
+    assert len(metrics) == 2 * 10
+    plans = make_plans(PERMUTED, METHODS)
+    for number in (1, 3):
+        plan = plans[number]
+        stream = make_stream(plan.stream, [plan.seed])
+        learner = make_learner([plan], stream)
+        for task in range(2):
+            x, y = stream.next(120)
+            expected = learner.learn(x, y).double().mean().item()
+            row = metrics[(metrics["run"] == number) & (metrics["task/index"] == task)].iloc[0]
+            assert row["accuracy"] == expected
+            assert row["step"] == 120 * (task + 1)
+            hidden = learner.evaluate(stream.evaluation(40))[1].values()
+            dead = np.concatenate([(h[0] == 0).all(0).numpy() for h in hidden])
+            assert row["plasticity/dead_units"] == pytest.approx(dead.mean())
+            weights = torch.cat([layer.weight[0].flatten() for layer in learner.stack.layers])
+            assert row["plasticity/weight_magnitude"] == pytest.approx(weights.abs().mean().item(), rel=1e-5)
+            if plan.method.name == "continual":
+                assert row["surgery/replaced"] == learner.report()["replaced"][0] > 0
+
+
+def test_streams_with_a_test_set_report_test_accuracy(tmp_path: Path) -> None:
+    start(tmp_path, TEXTURES, {"backprop": METHODS["backprop"]}, tasks=2, examples=8)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    # eight test images per task
+    assert set((metrics["test_accuracy"] * 8) % 1) == {0.0}
+    assert metrics["online_accuracy"].between(0, 1).all()
+    assert metrics["plasticity/effective_rank"].notna().all()
+
+
+def test_a_linear_network_has_weights_but_no_units(tmp_path: Path) -> None:
+    start(tmp_path, {**PERMUTED, "network": {"hidden": []}}, {"backprop": METHODS["backprop"]}, tasks=1, examples=40)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["plasticity/dead_units"].isna().all()
+    assert metrics["plasticity/weight_magnitude"].gt(0).all()
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    methods = {"backprop": METHODS["backprop"]}
+    start(tmp_path, PERMUTED, methods, tasks=1, examples=0)
+    before = (tmp_path / "metrics.csv").read_bytes()
+    start(tmp_path, PERMUTED, methods, tasks=1, examples=0)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    start(tmp_path, PERMUTED, methods, tasks=2, examples=0)
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4
+    with pytest.raises(ValueError, match="give one of them"):
+        start(tmp_path / "other", PERMUTED, methods)

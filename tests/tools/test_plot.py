@@ -84,6 +84,13 @@ def test_one_sequence_of_frictions_is_drawn_as_bands(tmp_path):
     assert colours == [pytest.approx(agent.ICE(norm(value))) for value in friction]
 
 
+def test_runs_of_one_seed_share_their_ground_even_if_one_skipped_a_task():
+    rows = [(0, 0, 0, 9, 1.2), (0, 1, 9, 19, 0.1), (0, 2, 19, 29, 0.5), (1, 0, 0, 12, 1.2), (1, 2, 12, 31, 0.5)]
+    columns = ["replicate", "task", "start", "end", "friction"]
+    assert len(agent._distinct_grounds(pd.DataFrame(rows, columns=columns))) == 1
+    assert len(agent._distinct_grounds(pd.DataFrame([*rows, (2, 0, 0, 9, 0.7)], columns=columns))) == 2
+
+
 def test_iqm_from_eight_runs_on(tmp_path):
     for seed in range(8):
         agent_run(tmp_path / f"seed_{seed}", seed=seed, steps=20_000)

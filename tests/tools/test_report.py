@@ -115,6 +115,22 @@ def test_published_mnist_is_compared_at_its_own_settings(tmp_path):
         assert not any("0.001" in method for method, _ in rows)  # was not run
 
 
+def test_published_regression_is_compared_in_its_own_bins(tmp_path):
+    settings = {"hidden": [5], "redraw_all": True, "published_thresholds": True, "activation": "relu"}
+    folder = stream_run(tmp_path / "a", tasks=20, seeds=3, measure="squared_error", experiment={
+        "name": "slowly_changing_regression", **settings,
+    })  # fmt: skip
+    metrics = pd.read_csv(folder / "metrics.csv")
+    metrics["step"] = (metrics["task/index"] + 1) * 10_000
+    metrics.to_csv(folder / "metrics.csv", index=False)
+    rows = {row.where: row for row in published.beside(tidy.tidy(folders.read_folders([folder]))).rows}
+    inside = metrics["step"].isin([90_000, 100_000])  # the bin of 20,000 examples that ends at 100,000
+    assert rows["step 100,000"].measured == pytest.approx(metrics.loc[inside, "squared_error"].mean())
+    assert rows["step 100,000"].published == 0.83
+    assert rows["step 100,000"].note == ""
+    assert rows["step 1,000,000"].note == "not reached"
+
+
 def test_published_data_are_sound():
     known = yaml.safe_load(published.DATA.read_text())
     sources = known.pop("sources")

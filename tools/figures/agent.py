@@ -150,8 +150,10 @@ def _task_bands(axes: Axes, stretches: pd.DataFrame, *, label: bool) -> None:
             axes.axvline(start, color="#999999", linewidth=0.6, zorder=0)
         return
     norm = _friction_norm(stretches)
-    for _, one in stretches.groupby("task"):
-        start, end, friction = one["start"].mean(), one["end"].max(), one["friction"].iloc[0]
+    tasks = stretches.groupby("task").agg({"start": "mean", "friction": "first"})
+    for start, end, friction in zip(
+        tasks["start"], [*tasks["start"][1:], stretches["end"].max()], tasks["friction"], strict=True
+    ):
         axes.axvspan(start, end, color=ICE(norm(friction)), linewidth=0, zorder=-1)
         axes.axvline(start, color="white", linewidth=1.0, zorder=-0.5)
         if label and stretches["task"].nunique() <= 12:
@@ -178,14 +180,23 @@ def _stretches(episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distinct_grounds(stretches: pd.DataFrame) -> list[pd.DataFrame]:
-    """The different sequences of frictions that runs met; runs of one seed share theirs, whatever their method."""
-    longest: dict[tuple[float, ...], pd.DataFrame] = {}
+    """The different sequences of frictions that runs met; runs of one seed share theirs, whatever their method.
+
+    Two runs met the same if their frictions agree in every task that both had: one may have come further, or skipped
+    a short task within a long episode.
+    """
     known = stretches[stretches["friction"].notna()]
+    grounds: list[pd.DataFrame] = []
     for _, one in sorted(known.groupby("replicate"), key=lambda pair: -len(pair[1])):
-        sequence = tuple(one["friction"].round(9))
-        if not any(other[: len(sequence)] == sequence for other in longest):
-            longest[sequence] = one
-    return [longest[sequence] for sequence in sorted(longest)]
+        frictions = one.set_index("task")["friction"]
+        if not any(_agree(frictions, other.set_index("task")["friction"]) for other in grounds):
+            grounds.append(one)
+    return sorted(grounds, key=lambda one: int(one["replicate"].iloc[0]))
+
+
+def _agree(one: pd.Series, other: pd.Series) -> bool:
+    shared = one.index.intersection(other.index)
+    return len(shared) > 0 and bool(np.allclose(one[shared], other[shared]))
 
 
 def _episodes(run: RunFolder) -> pd.DataFrame:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CHUNK = 1 << 19
+"""Entries of a large weight that are reduced at a time on a CPU: 2 MB stay in the cache between two passes."""
+
 
 def magnitude(weight: Tensor, dim: int, scratch: Tensor | None = None) -> Tensor:
     """Sum of |weight| over every dim but `dim`: how strongly the entries along `dim` are wired.
@@ -21,8 +24,13 @@ def magnitude(weight: Tensor, dim: int, scratch: Tensor | None = None) -> Tensor
         dim: the one that is kept.
         scratch: memory of the same shape for |weight|.
     """
-    others = [d for d in range(weight.ndim) if d != dim % weight.ndim]
-    return torch.abs(weight, out=scratch).sum(others)
+    dim %= weight.ndim
+    others = [d for d in range(weight.ndim) if d != dim]
+    rows = CHUNK * len(weight) // max(weight.numel(), 1)
+    if scratch is None or weight.device.type != "cpu" or weight.numel() < 4 * CHUNK or rows < 8:
+        return torch.abs(weight, out=scratch).sum(others)
+    pieces = [torch.abs(part, out=scratch[: len(part)]).sum(others) for part in weight.split(rows)]
+    return torch.cat(pieces) if dim == 0 else torch.stack(pieces).sum(0)
 
 
 def contribution(activity: Tensor, out: Tensor) -> Tensor:

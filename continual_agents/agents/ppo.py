@@ -184,16 +184,21 @@ class PPO:
         if self.skip_not_finite:
             return
         losses = ", ".join(f"{name}={value.item():g}" for name, value in terms.items() if name.startswith("loss_"))
-        bad = [
-            name
-            for name, parameter in self.networks.named_parameters()
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
-        ]
         raise NotFiniteError(
-            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({losses}; "
-            f"first parameter: {bad[0] if bad else 'none, the norm itself overflows'}): "
+            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({losses}; {self._first_bad()}): "
             "lower the step size or set agent.max_gradient_norm"
         )
+
+    def _first_bad(self) -> str:
+        """The first weight that is not finite, else the first gradient: weights poison every gradient."""
+        named = self.networks.named_parameters()
+        for name, parameter in named:
+            if not torch.isfinite(parameter).all():
+                return f"first weight: {name}"
+        for name, parameter in named:
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                return f"first gradient: {name}"
+        return "every gradient is finite, their norm overflows"
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimizer, operations and minibatch order: what the next update depends on."""

@@ -225,7 +225,7 @@ def test_not_finite_gradient_stops_with_step_and_layer_or_is_skipped() -> None:
     batch = batch_of(networks)
     batch["observation"][3] = float("nan")
     before = [p.detach().clone() for p in networks.parameters()]
-    with pytest.raises(NotFiniteError, match=r"gradient step 0 .*first parameter: actor.0.weight"):
+    with pytest.raises(NotFiniteError, match=r"gradient step 0 .*first gradient: actor.0.weight"):
         make_ppo(networks).update(batch)
     ppo = make_ppo(networks, skip_not_finite=True)
     ppo.update(batch)

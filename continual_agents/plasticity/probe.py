@@ -40,8 +40,10 @@ class Probe:
     """
 
     def __init__(self, modules: nn.Module | Mapping[str, nn.Module], *example_inputs: Any, units: Any = None):
-        self.modules = dict(modules) if isinstance(modules, Mapping) else {"": modules}
-        found = surgery.find(modules, *example_inputs) if units is None else units
+        named = dict(modules) if isinstance(modules, Mapping) else {"": modules}
+        # the module inside torch.compile has the same parameters; a compiled one ignores hooks set after compiling
+        self.modules: dict[str, nn.Module] = {name: getattr(m, "_orig_mod", m) for name, m in named.items()}
+        found = surgery.find(self.modules, *example_inputs) if units is None else units
         self.units: list[Units] = list(found)
         if not self.units:
             raise ValueError(f"there is nothing to probe: {found!r}")

@@ -185,6 +185,13 @@ def test_surgery_does_not_see_the_probe():
         )
 
 
+def test_a_compiled_network_is_read_like_the_one_inside_it():
+    net = mlp()
+    compiled = torch.compile(net, backend="eager")
+    compiled(BATCH)
+    assert plasticity.Probe(compiled)(BATCH) == plasticity.Probe(net)(BATCH)
+
+
 def test_period_keeps_the_share():
     probe = plasticity.Probe(mlp())
     probe(BATCH)

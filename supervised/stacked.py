@@ -41,8 +41,13 @@ class StackedLayer:
         self.inputs, self.outputs, self.fused = inputs, outputs, fused
         padded = -(-outputs // PAD) * PAD if pad else outputs
         self.extra = padded - outputs
-        zeros = runs_last if fused else torch.zeros
-        self.full = zeros(runs, inputs + 1, padded, device=device, dtype=dtype)
+        if fused:
+            self.full = runs_last(runs, inputs + 1, padded, device=device, dtype=dtype)
+        elif not pad and outputs < inputs:
+            # PyTorch's own loops are fastest along the longer dim
+            self.full = torch.zeros(runs, padded, inputs + 1, device=device, dtype=dtype).transpose(1, 2)
+        else:
+            self.full = torch.zeros(runs, inputs + 1, padded, device=device, dtype=dtype)
         self.view()
 
     def view(self) -> None:
@@ -54,14 +59,15 @@ class StackedLayer:
         """`[runs, batch, inputs]` to `[runs, batch, outputs]`."""
         if self.fused:
             return (h.transpose(1, 2) * self.wide_weight).sum(1, keepdim=True) + self.wide_bias
-        z = torch.bmm(h, self.wide_weight).add_(self.wide_bias)
+        z = torch.baddbmm(self.wide_bias, h, self.wide_weight)
         return z[..., : self.outputs] if self.extra else z
 
     def back(self, delta: Tensor) -> Tensor:
         """Gradient of the layer's input from that of its padded output."""
         if self.fused:
             return (delta * self.wide_weight).sum(2)[:, None]
-        return torch.bmm(delta, self.wide_weight.transpose(1, 2))
+        across = self.wide_weight.transpose(1, 2)
+        return delta * across if across.shape[1] == 1 else torch.bmm(delta, across)
 
     def widen(self, delta: Tensor) -> Tensor:
         """Append the padding to a gradient `[runs, batch, outputs]`."""

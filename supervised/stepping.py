@@ -26,8 +26,9 @@ def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: i
         x, targets, outputs: `[steps, ...]` each; outputs are written.
         first: number of the first step.
     """
-    for place in range(len(x)):
-        step(x[place], targets[place], outputs[place], first + place)
+    parts = zip(x.unbind(), targets.unbind(), outputs.unbind(), strict=True)
+    for number, (inputs, target, output) in enumerate(parts, first):
+        step(inputs, target, output, number)
 
 
 class Compiled:

@@ -70,6 +70,8 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         render_size: tuple[int, int] = (320, 240),
     ) -> None:
+        if not isinstance(n, (int, np.integer)):
+            raise TypeError(f"n must be a whole number of environments, got {n!r}")
         if n < 1:
             raise ValueError(f"n must be at least 1 environment, got {n}")
         if render_mode not in (None, "rgb_array"):

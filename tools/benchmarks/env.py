@@ -172,11 +172,14 @@ def in_turn(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 def _print_table(what: str, seconds: dict[str, list[float]]) -> None:
     first, last = next(iter(seconds)), list(seconds)[-1]
-    print(f"| {what} | us, median | us, best | x the first | {last} / it |")
-    print("|---|---|---|---|---|")
+    print(f"| {what} | us, median | us, best | x the first | of the bests | {last} / it | of the bests |")
+    print("|---|---|---|---|---|---|---|")
     for name, times in seconds.items():
         to_first = statistics.median(own / base for own, base in zip(times, seconds[first], strict=True))
         to_last = statistics.median(base / own for own, base in zip(times, seconds[last], strict=True))
         median, best = 1e6 * statistics.median(times), 1e6 * min(times)
-        print(f"| {name} | {median:.0f} | {best:.0f} | {to_first:.2f} | {to_last:.2f} |")
+        bests = min(times) / min(seconds[first]), min(seconds[last]) / min(times)
+        print(
+            f"| {name} | {median:.0f} | {best:.0f} | {to_first:.2f} | {bests[0]:.2f} | {to_last:.2f} | {bests[1]:.2f} |"
+        )
     print()

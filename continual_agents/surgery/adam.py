@@ -22,20 +22,27 @@ class _Corrections:
         ages: steps since birth, flat; the state's `age_<dim>` tensors are views of it.
         first: `1 - beta1^age`, flat, and per parameter its views, one per dim.
         second: `sqrt(1 - beta2^age)`, likewise.
+        ratio: first / second, and per parameter its view; used where only rows or only columns are young.
     """
 
     parts: list[Tensor]
     ages: Tensor
     first: Tensor
     second: Tensor
+    ratio: Tensor
     firsts: list[list[Tensor]]
     seconds: list[list[Tensor]]
+    ratios: list[list[Tensor]]
 
-    def advance(self, beta1: float, beta2: float) -> None:
-        """One step older."""
+    def advance(self, beta1: float, beta2: float, eps: float) -> None:
+        """One step older. Where one dim alone is young, `first` ends as `eps * first`: the constant of an addcmul."""
         self.ages.add_(1)
         torch.mul(self.ages, math.log(beta1) if beta1 else -math.inf, out=self.first).expm1_().neg_()
         torch.mul(self.ages, math.log(beta2) if beta2 else -math.inf, out=self.second).expm1_().neg_().sqrt_()
+        torch.div(self.first, self.second, out=self.ratio)
+        for views in self.firsts:
+            if len(views) == 1:
+                views[0].mul_(eps)
 
 
 class Adam(torch.optim.Adam):
@@ -142,12 +149,20 @@ class Adam(torch.optim.Adam):
             torch._foreach_maximum_(largest, second)
             second = largest
         corrections = self._corrections(states)
-        corrections.advance(beta1, beta2)
+        corrections.advance(beta1, beta2, group["eps"])
         for i, (parameter, moment, square) in enumerate(zip(params, first, second, strict=True)):
             denominator = torch.sqrt(square, out=self._denominator.like(square))
-            denominator.div_(_smallest(corrections.seconds[i], denominator, self._correction))
-            denominator.add_(group["eps"])
-            denominator.mul_(_smallest(corrections.firsts[i], denominator, self._correction))
+            if len(corrections.firsts[i]) == 1:  # (sqrt(v) / bc2 + eps) * bc1 in one pass
+                denominator = torch.addcmul(
+                    corrections.firsts[i][0].to(square.dtype),
+                    denominator,
+                    corrections.ratios[i][0].to(square.dtype),
+                    out=denominator,
+                )
+            else:
+                denominator.div_(_smallest(corrections.seconds[i], denominator, self._correction))
+                denominator.add_(group["eps"])
+                denominator.mul_(_smallest(corrections.firsts[i], denominator, self._correction))
             if isinstance(lr, Tensor):  # on the device, where it stays
                 parameter.addcdiv_(moment, denominator.div_(lr), value=-1)
             else:
@@ -166,17 +181,18 @@ class Adam(torch.optim.Adam):
             if len(known.parts) == len(parts) and all(map(operator.is_, known.parts, parts)):
                 return known
         ages = torch.cat([part.flatten().to(torch.promote_types(part.dtype, parts[0].dtype)) for part in parts])
-        first, second = torch.empty_like(ages), torch.empty_like(ages)
+        first, second, ratio = (torch.empty_like(ages) for _ in range(3))
         sizes = [part.numel() for part in parts]
-        views: list[list[Tensor]] = [list(flat.split(sizes)) for flat in (ages, first, second)]
+        views: list[list[Tensor]] = [list(flat.split(sizes)) for flat in (ages, first, second, ratio)]
         views = [[v.view(part.shape) for v, part in zip(flat, parts, strict=True)] for flat in views]
-        age_views, first_views, second_views = (iter(flat) for flat in views)
+        age_views, first_views, second_views, ratio_views = (iter(flat) for flat in views)
         for state, own in zip(states, names, strict=True):
             for name in own:
                 state[name] = next(age_views)
         firsts = [[next(first_views) for _ in own] for own in names]
         seconds = [[next(second_views) for _ in own] for own in names]
-        made = _Corrections(views[0], ages, first, second, firsts, seconds)
+        ratios = [[next(ratio_views) for _ in own] for own in names]
+        made = _Corrections(views[0], ages, first, second, ratio, firsts, seconds, ratios)
         self._cache = [*self._cache[-7:], made]
         return made
 

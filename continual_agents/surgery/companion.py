@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,6 +80,15 @@ class Companion:
         self._stepped: set[int] = set()
         self._attached = False
         self._handles = [optimizer.register_step_post_hook(self._on_optimizer_step) for optimizer in self.optimizers]
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """A refusal in the middle of construction leaves no hooks behind."""
+        try:
+            yield
+        except BaseException:
+            self.detach()
+            raise
 
     def attach(self) -> None:
         """Run `step()` at the end of every optimizer step (with several optimizers: once all have stepped)."""

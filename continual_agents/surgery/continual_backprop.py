@@ -187,9 +187,12 @@ class ContinualBackprop(Companion):
             distributed=distributed,
         )
         common = {"rate": rate, "maturity": maturity, "decay": decay, "utility": utility, "birth": birth}
-        settings = per_layer_settings(self.units, common, layers)
+        with self._undone_on_error():
+            settings = per_layer_settings(self.units, common, layers)
         scratch = Scratch()
-        self.layers = [_Layer(u, scratch, **s, count_all=count_all) for u, s in zip(self.units, settings, strict=True)]
+        with self._undone_on_error():
+            for u, s in zip(self.units, settings, strict=True):
+                self.layers.append(_Layer(u, scratch, **s, count_all=count_all))
 
     def _after_step(self) -> list[tuple[_Layer, Job]]:
         self._follow()

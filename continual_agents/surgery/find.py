@@ -138,15 +138,17 @@ def _reason(group: Group, names: Mapping[int, str], shared: set[int]) -> str | N
     return None
 
 
-def _reader(module: nn.Module, start: int, block: int, source: int, behind: Mapping[int, nn.Module]) -> Reader:
+def _reader(
+    module: nn.Module, start: int, block: int, source: int, positive: bool, behind: Mapping[int, nn.Module]
+) -> Reader:
     centre = behind.get(id(module)) if getattr(module, "bias", None) is None else None
-    return Reader(module, start, block, source=source, centre=centre)
+    return Reader(module, start, block, source=source, centre=centre, positive=positive)
 
 
 def _units(name: str, group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Module]) -> Units:
     sources = {value: i for i, value in enumerate(dict.fromkeys(reader[3] for reader in group.readers))}
     readers: dict[tuple[int, int], Reader] = {}
-    for module, start, block, value in group.readers:
-        readers.setdefault((id(module), start), _reader(module, start, block, sources[value], behind))
+    for module, start, block, value, positive in group.readers:
+        readers.setdefault((id(module), start), _reader(module, start, block, sources[value], positive, behind))
     norms = {(id(module), start): Reader(module, start, block) for module, start, block in group.norms}
     return Units(name, group.makers, list(readers.values()), list(norms.values()), path=group.path, names=names)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from .axes import Axes, axes_of
-from .rules import module_rule, operation_rule
+from .rules import KEEPS_SIGN, POSITIVE, module_rule, operation_rule
 from .trace import Call, Ref, Trace
 
 
@@ -29,11 +29,13 @@ class Flow:
     axis: int
     segments: tuple[Segment, ...]
     path: tuple[str, ...] = ()
+    positive: bool = False  # known to be at least 0
     state: bool = False  # the last hidden state of a recurrent layer: may be returned without being an output
 
     def through(self, label: str) -> Flow:
         """The same units after an elementwise step."""
-        return replace(self, path=(*self.path, label) if label else self.path)
+        positive = label in POSITIVE or (self.positive and (not label or label in KEEPS_SIGN))
+        return replace(self, path=(*self.path, label) if label else self.path, positive=positive)
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Group:
     width: int
     makers: list[nn.Module] = field(default_factory=list)
     norms: list[tuple[nn.Module, int, int]] = field(default_factory=list)  # module, start, block
-    readers: list[tuple[nn.Module, int, int, int]] = field(default_factory=list)  # module, start, block, value read
+    # module, start, block, value read, whether that is known to be at least 0
+    readers: list[tuple[nn.Module, int, int, int, bool]] = field(default_factory=list)
     path: tuple[str, ...] = ()
     refused: str | None = None
     output: bool = False
@@ -115,7 +118,8 @@ class Analysis:
                 self.refuse((a, b), f"a value that is no unit is added to them ({label})")
             else:
                 self._merge(left.group, right.group)
-        return a.through(label)
+        both = a.positive and b.positive and label in ("+", "*")
+        return replace(a.through(label), positive=both)
 
     def read(self, module: nn.Module, axes: Axes, value: Any, ref: Any) -> None:
         """Note that a layer reads a value."""
@@ -139,7 +143,7 @@ class Analysis:
                 self._strangers.setdefault(id(module), "")
             else:
                 group = self.group(segment.group)
-                entry = (module, start, segment.block or 1, ref.id)
+                entry = (module, start, segment.block or 1, ref.id, value.positive)
                 if entry not in group.readers:
                     group.path = group.path or value.path
                     group.readers.append(entry)
@@ -261,7 +265,7 @@ class Analysis:
         """A layer applied to units of two groups, or to units here and to something else there, cannot be edited."""
         seen: dict[tuple[int, int], int] = {}
         for number, group in ((self._root(i), self._groups[self._root(i)]) for i in range(len(self._groups))):
-            for module, start, _, _ in group.readers:
+            for module, start, *_ in group.readers:
                 name = self.names.get(id(module), type(module).__name__)
                 other = seen.setdefault((id(module), start), number)
                 if other != number or self._strangers.get(id(module)):

@@ -74,11 +74,15 @@ class ReDo(Companion):
             keep_optimizer_state=keep_optimizer_state,
             distributed=distributed,
         )
-        if period < 1:
-            raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
+        with self._undone_on_error():
+            if period < 1:
+                raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
         self.period = period
-        settings = per_layer_settings(self.units, {"threshold": threshold}, layers)
-        self.layers = [_Layer(u, **s) for u, s in zip(self.units, settings, strict=True)]
+        with self._undone_on_error():
+            settings = per_layer_settings(self.units, {"threshold": threshold}, layers)
+        with self._undone_on_error():
+            for u, s in zip(self.units, settings, strict=True):
+                self.layers.append(_Layer(u, **s))
         self._listen()
 
     def _listen(self) -> None:

@@ -45,6 +45,14 @@ _ELEMENTWISE = _words(
     "type_as abs neg exp log log1p expm1 sqrt rsqrt square pow sin cos erf clamp clip clamp_min clamp_max sign "
     "requires_grad cpu cuda nan_to_num identity data "
 )
+POSITIVE = _words("relu ReLU relu6 ReLU6 sigmoid Sigmoid hardsigmoid Hardsigmoid softplus Softplus abs exp square")
+"""Steps whose result is at least 0, whatever goes in."""
+
+KEEPS_SIGN = _words("Flatten dropout Dropout dropout1d dropout2d dropout3d Dropout1d Dropout2d Dropout3d tanh Tanh") | {
+    name for name in (*_POOLS, *_FUNCTION_POOLS) if not name.startswith(("Constant", "LP", "lp"))
+}
+"""Steps whose result is at least 0 if that is so for what goes in."""
+
 _QUIET = {
     "clone",
     "contiguous",
@@ -158,7 +166,7 @@ def _binary(analysis: Analysis, call: Call) -> Any:
     constant = other is not None and not analysis.derived(other) and shape is not None and math.prod(shape) == 1
     if len(sides) == 2 and not constant and call.target not in ("mul", "div"):
         analysis.refuse(present[0], f"a value that is no unit is added to them ({label})")
-    return present[0].through(label if len(sides) == 2 else "")
+    return replace(present[0].through(label if len(sides) == 2 else ""), positive=False)
 
 
 def _cat(analysis: Analysis, call: Call) -> Any:
@@ -192,7 +200,8 @@ def _cat(analysis: Analysis, call: Call) -> Any:
             analysis.refuse(tuple(present), "concatenated with a value of unknown size: give example inputs to find()")
             return None
         segments.append(Segment(None, size[axis]))
-    return Flow(axis, tuple(segments), (*present[0].path, "cat"))
+    positive = all(flow is not None and flow.positive for flow in flows)
+    return Flow(axis, tuple(segments), (*present[0].path, "cat"), positive)
 
 
 def _flatten(analysis: Analysis, source: Any, out: Any, start: int, end: int) -> Any:

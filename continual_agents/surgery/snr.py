@@ -90,11 +90,15 @@ class SelfNormalizedResets(Companion):
             keep_optimizer_state=keep_optimizer_state,
             distributed=distributed,
         )
-        if period < 1:
-            raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
+        with self._undone_on_error():
+            if period < 1:
+                raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
         self.period = period
-        settings = per_layer_settings(self.units, {"threshold": threshold, "patience": patience}, layers)
-        self.layers = [_Layer(u, **s) for u, s in zip(self.units, settings, strict=True)]
+        with self._undone_on_error():
+            settings = per_layer_settings(self.units, {"threshold": threshold, "patience": patience}, layers)
+        with self._undone_on_error():
+            for u, s in zip(self.units, settings, strict=True):
+                self.layers.append(_Layer(u, **s))
 
     def _after_step(self) -> list[tuple[_Layer, Job]]:
         records = [layer.watches[0].take() for layer in self.layers]

@@ -62,6 +62,7 @@ class Reader:
         recurrent: the layer reads its own units from the step before; they are watched at its output.
         source: readers with the same number read the very same tensor.
         centre: a batch norm right behind a reader without bias: its running mean takes the mean contribution over.
+        positive: what it reads is known to be at least 0 (behind a ReLU), so that |h| is h.
     """
 
     module: nn.Module
@@ -70,6 +71,7 @@ class Reader:
     recurrent: bool = False
     source: int = 0
     centre: nn.Module | None = None
+    positive: bool = False
 
 
 class Units:

@@ -82,7 +82,6 @@ class Watch:
         self.clear()
         return statistics
 
-    @torch.no_grad()
     def record(self, value: Tensor) -> None:
         """Reduce one activation tensor to per-unit statistics and keep those."""
         h = self._share(value.detach())
@@ -90,7 +89,10 @@ class Watch:
         mean = h.mean(0, dtype=dtype).contiguous()
         statistics = {"mean": mean}
         if "activity" in self.wants:
-            statistics["activity"] = self._per_unit(torch.abs(h, out=self._scratch(h)), dtype)
+            if self.reader.positive:
+                statistics["activity"] = mean if mean.numel() == self.width else mean.view(self.width, -1).mean(1)
+            else:
+                statistics["activity"] = self._per_unit(torch.abs(h, out=self._scratch(h)), dtype)
         if "firing" in self.wants:
             statistics["firing"] = (h > 0).any(0).view(self.width, -1).any(1).to(dtype)
         if "deviation" in self.wants and self.centre is not None:

@@ -325,3 +325,29 @@ def test_wrapped_networks_are_unwrapped() -> None:
     assert surgery.find(nn.DataParallel(net))[0].incoming[0] is net[0]
     with pytest.raises(TypeError, match="wants modules, got int"):
         surgery.find({"a": 3})
+
+
+@pytest.mark.parametrize(
+    ("between", "positive"),
+    [
+        (F.relu, True),
+        (lambda x: F.dropout(torch.sigmoid(x)), True),
+        (lambda x: x, False),
+        (lambda x: F.relu(x) - 1, False),
+        (lambda x: -F.relu(x), False),
+        (lambda x: F.relu(x) * -2, False),
+        (lambda x: F.leaky_relu(F.relu(x) + 0), False),
+        (lambda x: F.relu(x) + F.relu(x), True),
+    ],
+)
+def test_whether_what_is_read_is_at_least_zero(between, positive: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(between(self.a(x)))
+
+    for found in (surgery.find(Net()), surgery.find(Net(), torch.randn(2, 3))):
+        assert found[0].outgoing[0].positive is positive

@@ -334,3 +334,13 @@ def test_output_layers_never_change_by_surgery_but_for_their_columns() -> None:
     stays = [i for i in range(12) if i not in columns]
     assert torch.equal(weight[:, stays], before[-2][:, stays])
     assert torch.equal(bias, before[-1])
+
+
+@pytest.mark.parametrize("change", [{"layers": {"2": {"rate": 3.0}}}, {"layers": {"9": {}}}])
+def test_a_refusal_leaves_no_hooks(change: dict) -> None:
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with pytest.raises((ValueError, KeyError)):
+        surgery.ContinualBackprop(surgery.find(net), optimizer, **change)
+    assert not optimizer._optimizer_step_post_hooks
+    assert not any(module._forward_pre_hooks for module in net.modules())

@@ -54,6 +54,7 @@ def test_noise_has_the_slope_of_its_class():
     noise = Textures(classes=1, images=300, side=32)._noise(0, 1.0)
     np.testing.assert_allclose(noise.std((1, 2, 3)), textures.NOISE)
     np.testing.assert_allclose(noise.mean((2, 3)), 0, atol=1e-12)
+    assert np.abs(noise - Textures(classes=2, images=300, side=32)._noise(1, 1.0)).mean() > textures.NOISE / 2
     power = np.abs(np.fft.rfft2(noise)).mean((0, 1))
     assert power[0, 2] / power[0, 8] == pytest.approx(4, rel=0.05)  # amplitude falls as 1 / frequency
 

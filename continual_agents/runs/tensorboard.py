@@ -11,14 +11,25 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+_STACK = r"/.*/mean$"  # a stack of runs has one curve per setting
+
+
+def _chart(*measures: str) -> list[Any]:
+    return ["Multiline", [pattern for name in measures for pattern in (f"^{name}$", f"^{name}{_STACK}")]]
+
+
 OVERVIEW = {
     "Plasticity at a glance": {
-        "return": ["Multiline", ["return/.*", "accuracy/.*", "error/.*"]],
-        "dead and dormant units": ["Multiline", ["plasticity/dead_units$", "plasticity/dormant_units$"]],
-        "effective rank": ["Multiline", ["plasticity/effective_rank$"]],
-        "weight magnitude": ["Multiline", ["plasticity/weight_magnitude$"]],
-        "task and friction": ["Multiline", ["task/.*"]],
-        "replaced and eligible units": ["Multiline", ["surgery/replaced$", "surgery/eligible$"]],
+        "return": _chart("return/mean"),
+        "accuracy": _chart("accuracy", "test_accuracy"),
+        "squared error": _chart("squared_error"),
+        "friction": _chart("task/friction"),
+        "task": _chart("task/index"),
+        "dead and dormant units": _chart("plasticity/dead_units", "plasticity/dormant_units"),
+        "effective rank": _chart("plasticity/effective_rank"),
+        "weight magnitude": _chart("plasticity/weight_magnitude"),
+        "replaced units": _chart("surgery/replaced"),
+        "eligible units": _chart("surgery/eligible"),
     }
 }
 """Custom-scalars layout; the tags are regular expressions."""
@@ -71,7 +82,12 @@ def add_hyperparameters(
 
     `SummaryWriter.add_hparams` would open a second run folder for every call; the three summaries are the same.
     """
-    settings = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in flatten(config)}
+    pairs = dict(flatten(config))
+    # what runs are told apart by comes first: the tab shows columns in this order
+    first = {key: pairs[key] for key in ("method.name", "seed", "experiment.name") if key in pairs}
+    settings = {
+        key: value if isinstance(value, bool | int | float) else str(value) for key, value in (first | pairs).items()
+    }
     for summary in hparams(settings, {f"final/{key}": value for key, value in metrics.items()}):
         writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
     add_scalars(writer, step, {f"final/{key}": value for key, value in metrics.items()})

@@ -46,7 +46,7 @@ class StreamJob:
     def _check(self, plan: Plan) -> int:
         """Build one run of a stack; the length of its tasks."""
         stream = make_stream(plan.stream, [plan.seed])
-        make_learner([plan], stream)
+        make_learner([plan], stream, fast=self.experiment["fast"])
         return stream.task_steps
 
     def run(self, run: Run) -> None:
@@ -60,6 +60,7 @@ class StreamJob:
             examples=probe["examples"],
             examine_every=probe["every"],
             device=self.device,
+            fast=self.experiment["fast"],
         )
 
     def close(self) -> None:

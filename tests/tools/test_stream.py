@@ -1,0 +1,106 @@
+"""Streams from the command's configuration: every one builds, runs, and says what is wrong with it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from continual_agents.runs import Run
+from tools.command_line import UsageError, compose_config, plain_config
+from tools.stream import StreamJob, methods_of
+from tools.train import MAY_CHANGE, build
+
+STREAMS = ["permuted_digits", "slowly_changing_regression", "texture_pairs"]
+
+
+def config(*words: str) -> dict:
+    return plain_config(compose_config(["scale=smoke", *words]))
+
+
+def run(settings: dict, folder: Path) -> pd.DataFrame:
+    with Run.open(folder, settings, may_change=MAY_CHANGE, bar_position=None) as opened:
+        StreamJob(settings).run(opened)
+    return pd.read_csv(folder / "metrics.csv")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_stream_trains_at_smoke_scale_and_writes_a_row_per_run(name: str, tmp_path: Path) -> None:
+    settings = config(f"experiment={name}")
+    table = run(settings, tmp_path)
+    runs = pd.read_csv(tmp_path / "runs.csv")
+    experiment = settings["experiment"]
+    assert list(runs["method"].unique()) == experiment["methods"]
+    assert len(runs) == len(experiment["methods"]) * experiment["seeds"]
+    assert set(table["run"]) == set(runs["run"])
+    assert table["step"].max() == StreamJob(settings).steps
+    measure = table[
+        {"slowly_changing_regression": "squared_error", "texture_pairs": "test_accuracy"}.get(name, "accuracy")
+    ]
+    assert np.isfinite(measure).all()
+    replaced = table.merge(runs, on="run").groupby("method")["surgery/replaced"].max()
+    assert (replaced[[method for method in replaced.index if method.endswith("continual_backprop")]] > 0).all()
+
+
+@pytest.mark.parametrize("experiment", [*STREAMS, "permuted_mnist", "continual_imagenet"])
+@pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
+def test_every_scale_composes(experiment: str, scale: str) -> None:
+    settings = plain_config(compose_config([f"experiment={experiment}", f"scale={scale}"]))
+    assert settings["experiment"]["name"] == experiment
+    assert list(methods_of(settings)) == settings["experiment"]["methods"]
+
+
+def test_published_sizes_of_the_streams() -> None:
+    """Dohare et al. 2021 and 2024; the numbers of their public configurations."""
+    mnist = plain_config(compose_config(["experiment=permuted_mnist", "scale=paper"]))
+    experiment = mnist["experiment"]
+    assert (experiment["seeds"], experiment["tasks"], experiment["network"]["hidden"]) == (30, 800, [2000] * 3)
+    assert experiment["optimizer"] == {"kind": "sgd", "step_size": 0.003, "momentum": 0.0}
+    assert mnist["method"]["of"]["l2"]["optimizer"]["weight_decay"] == 1e-4
+    surgery = mnist["method"]["of"]["continual_backprop"]["operations"]["continual_backprop"]
+    assert (surgery["rate"], surgery["maturity"], surgery["utility"]) == (1e-6, 100, "adaptable_contribution")
+    imagenet = plain_config(compose_config(["experiment=continual_imagenet", "scale=paper"]))["experiment"]
+    stream = imagenet["stream"]
+    assert (imagenet["tasks"], stream["epochs"], 2 * stream["train_images"] // stream["batch"]) == (2000, 250, 12)
+    assert (imagenet["optimizer"]["step_size"], imagenet["optimizer"]["momentum"]) == (0.01, 0.9)
+    assert imagenet["replacement"]["rate"] == 3e-4
+    regression = plain_config(compose_config(["experiment=slowly_changing_regression", "scale=paper"]))["experiment"]
+    assert (regression["seeds"], regression["steps"], regression["row_steps"]) == (100, 1_000_000, 20_000)
+
+
+def test_method_on_the_command_line_is_the_only_one_run() -> None:
+    assert list(methods_of(config("experiment=permuted_digits", "method=redo"))) == ["redo"]
+    assert list(methods_of(config("experiment=permuted_digits", "experiment.methods=[l2,fresh]"))) == ["l2", "fresh"]
+
+
+def test_swept_settings_become_runs_of_their_own(tmp_path: Path) -> None:
+    words = ("experiment=slowly_changing_regression", "experiment.methods=[backprop,linear]", "experiment.steps=1000")
+    run(config(*words, "experiment.sweep={optimizer.step_size: [0.01, 0.003]}"), tmp_path)
+    runs = pd.read_csv(tmp_path / "runs.csv")
+    assert runs.groupby(["method", "optimizer.step_size"]).size().tolist() == [2, 2, 2, 2]
+
+
+def test_a_finished_run_is_continued_when_more_tasks_are_asked_for(tmp_path: Path) -> None:
+    words = ("experiment=permuted_digits", "experiment.methods=[backprop,continual_backprop]")
+    whole = run(config(*words, "experiment.tasks=4"), tmp_path / "whole")
+    run(config(*words, "experiment.tasks=2"), tmp_path / "parts")
+    pd.testing.assert_frame_equal(run(config(*words, "experiment.tasks=4"), tmp_path / "parts"), whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("experiment=permuted_digits", "experiment.methods=[backprob]"), "no method backprob; did you mean backprop?"),
+        (("experiment=permuted_digits", "experiment.steps=5"), "give one of them"),
+        (("experiment=permuted_mnist",), "experiment.stream.root=FOLDER"),
+        (("experiment=continual_imagenet",), "tools.prepare_data imagenet"),
+        (("experiment=permuted_digits", "experiment.optimizer.step_size=-1"), "step_size=-1"),
+        (("experiment=slippery_ant", "method=compared"), "method=compared is for streams"),
+        (("experiment=slippery_ant", "method=fresh"), "only streams announce"),
+        (("experiment=permuted_digits", "device=cudo"), "device=cudo"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")) as caught:
+        build(config(*words))
+    assert "\n" not in str(caught.value)

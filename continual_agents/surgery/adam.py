@@ -3,46 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .ages import AGE, Ages
 from .scratch import Scratch
-
-
-@dataclass
-class _Corrections:
-    """The ages of all reborn rows and columns in one flat tensor, and what follows from them.
-
-    Attributes:
-        parts: the age tensors as the state holds them.
-        ages: steps since birth, flat; the state's `age_<dim>` tensors are views of it.
-        first: `1 - beta1^age`, flat, and per parameter its views, one per dim.
-        second: `sqrt(1 - beta2^age)`, likewise.
-        ratio: first / second, and per parameter its view; used where only rows or only columns are young.
-    """
-
-    parts: list[Tensor]
-    ages: Tensor
-    first: Tensor
-    second: Tensor
-    ratio: Tensor
-    firsts: list[list[Tensor]]
-    seconds: list[list[Tensor]]
-    ratios: list[list[Tensor]]
-
-    def advance(self, beta1: float, beta2: float, eps: float) -> None:
-        """One step older. Where one dim alone is young, `first` ends as `eps * first`: the constant of an addcmul."""
-        self.ages.add_(1)
-        torch.mul(self.ages, math.log(beta1) if beta1 else -math.inf, out=self.first).expm1_().neg_()
-        torch.mul(self.ages, math.log(beta2) if beta2 else -math.inf, out=self.second).expm1_().neg_().sqrt_()
-        torch.div(self.first, self.second, out=self.ratio)
-        for views in self.firsts:
-            if len(views) == 1:
-                views[0].mul_(eps)
 
 
 class Adam(torch.optim.Adam):
@@ -55,7 +22,9 @@ class Adam(torch.optim.Adam):
 
     All options of `torch.optim.Adam`, with the same results to the last bit as long as nothing is replaced: a
     parameter without young entries takes torch's own (fused, foreach or plain) path. A parameter with young ones
-    takes an elementwise path on its device until the youngest entry's correction has worn off, and goes back.
+    takes a path of its own on its device until the youngest entry's correction has worn off, and goes back. With
+    `fused=True` that path is torch's fused kernel too, its steps scaled entry by entry; eps then counts for a reborn
+    entry as if it were added before the second moment's correction (Kingma and Ba's efficient form).
 
     State per parameter, besides torch's, while it has young entries: `age_<dim>`, the steps of each row or column
     since its own start (broadcastable), and `young`, the number of steps until the last correction has worn off.
@@ -67,7 +36,7 @@ class Adam(torch.optim.Adam):
         >>> optimizer = Adam(net.parameters(), lr=1e-4, betas=(0.99, 0.99), fused=True)
     """
 
-    AGE = "age_"
+    AGE = AGE
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,6 +59,9 @@ class Adam(torch.optim.Adam):
             steps = state["step"].to(parameter.device, _count_type(parameter))
             state[name] = steps.expand(shape).clone()
         state[name].index_fill_(dim, index, 0.0)
+        for known in self._cache:
+            if any(part is state[name] for part in known.parts):
+                known.younger.clear()
         state["young"] = _horizon(max(float(beta) for beta in group["betas"]), parameter.dtype)
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -109,8 +81,8 @@ class Adam(torch.optim.Adam):
     def _forgo_amp_scaling(self) -> None:
         # GradScaler then unscales and skips on the host; the elementwise path needs no device-side skip of its own
         self._step_supports_amp_scaling = False
-        self._cache: list[_Corrections] = []
-        self._denominator, self._correction = Scratch(), Scratch()
+        self._cache: list[Ages] = []
+        self._change, self._leap = Scratch(), Scratch()
 
     def _init_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], *lists: Any) -> bool:
         """Gather as torch does, then update the parameters with young entries here and leave the rest to torch."""
@@ -126,19 +98,63 @@ class Adam(torch.optim.Adam):
         return has_complex
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        """One Adam step with per-entry corrections: p -= lr * (m / bc1) / (sqrt(v / bc2) + eps)."""
-        beta1, beta2 = (float(beta) for beta in group["betas"])
-        lr, decay = group["lr"], group["weight_decay"]
-        if isinstance(lr, Tensor) and lr.device.type == "cpu":
-            lr = lr.item()
+        """One Adam step of parameters with young entries."""
         states = [self.state[parameter] for parameter in params]
+        ages = next((known for known in self._cache if known.holds(states)), None)
+        if ages is None:
+            ages = Ages.of(states)
+            self._cache = [*self._cache[-7:], ages]
+        beta1, beta2 = (float(beta) for beta in group["betas"])
+        ages.advance(beta1, beta2)
         torch._foreach_add_([state["step"] for state in states], 1)
+        decay = group["weight_decay"]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if decay and group["decoupled_weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * decay)  # type: ignore[arg-type]
+            torch._foreach_mul_(params, 1 - group["lr"] * decay)
         elif decay:
             grads = list(torch._foreach_add(grads, params, alpha=decay))
+        flat = len({len(leaps) for leaps in ages.leaps} - {1, 2}) == 0
+        step = self._fused_step if group["fused"] and flat else self._plain_step
+        step(group, ages, params, grads, states)
+        for state in states:
+            state["young"] -= 1
+            if not state["young"]:
+                for name in [name for name in state if name == "young" or name.startswith(AGE)]:
+                    del state[name]
+
+    def _fused_step(
+        self, group: dict[str, Any], ages: Ages, params: list[Tensor], grads: list[Tensor], states: list[dict]
+    ) -> None:
+        """The fused kernel writes its change of the parameters into zeros; each entry takes its own share of it."""
+        changes = [self._change.at(i, parameter).zero_() for i, parameter in enumerate(params)]
+        torch._fused_adam_(
+            changes,
+            grads,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+            [state["step"] for state in states],
+            lr=group["lr"],
+            beta1=float(group["betas"][0]),
+            beta2=float(group["betas"][1]),
+            weight_decay=0.0,
+            eps=group["eps"],
+            amsgrad=group["amsgrad"],
+            maximize=False,
+            grad_scale=None,
+            found_inf=None,
+        )
+        for i, (parameter, change) in enumerate(zip(params, changes, strict=True)):
+            parameter.addcmul_(change, ages.leap_of(i, self._leap).to(change.dtype))
+
+    def _plain_step(
+        self, group: dict[str, Any], ages: Ages, params: list[Tensor], grads: list[Tensor], states: list[dict]
+    ) -> None:
+        """p -= lr * (m / bc1) / (sqrt(v / bc2) + eps), with per-entry corrections."""
+        beta1, beta2 = (float(beta) for beta in group["betas"])
+        lr = group["lr"]
+        lr = lr.item() if isinstance(lr, Tensor) and lr.device.type == "cpu" else lr
         first = [state["exp_avg"] for state in states]
         second = [state["exp_avg_sq"] for state in states]
         torch._foreach_lerp_(first, grads, 1 - beta1)
@@ -148,63 +164,14 @@ class Adam(torch.optim.Adam):
             largest = [state["max_exp_avg_sq"] for state in states]
             torch._foreach_maximum_(largest, second)
             second = largest
-        corrections = self._corrections(states)
-        corrections.advance(beta1, beta2, group["eps"])
         for i, (parameter, moment, square) in enumerate(zip(params, first, second, strict=True)):
-            denominator = torch.sqrt(square, out=self._denominator.like(square))
-            if len(corrections.firsts[i]) == 1:  # (sqrt(v) / bc2 + eps) * bc1 in one pass
-                denominator = torch.addcmul(
-                    corrections.firsts[i][0].to(square.dtype),
-                    denominator,
-                    corrections.ratios[i][0].to(square.dtype),
-                    out=denominator,
-                )
-            else:
-                denominator.div_(_smallest(corrections.seconds[i], denominator, self._correction))
-                denominator.add_(group["eps"])
-                denominator.mul_(_smallest(corrections.firsts[i], denominator, self._correction))
+            denominator = torch.sqrt(square, out=self._change.at(0, square))
+            denominator.div_(Ages.smallest(ages.seconds[i])).add_(group["eps"])
+            denominator.mul_(Ages.smallest(ages.firsts[i]))
             if isinstance(lr, Tensor):  # on the device, where it stays
                 parameter.addcdiv_(moment, denominator.div_(lr), value=-1)
             else:
                 parameter.addcdiv_(moment, denominator, value=-lr)
-        for state in states:
-            state["young"] -= 1
-            if not state["young"]:
-                for name in [name for name in state if name == "young" or name.startswith(self.AGE)]:
-                    del state[name]
-
-    def _corrections(self, states: list[dict]) -> _Corrections:
-        """The flat ages of these parameters, built anew when the parameters with young entries have changed."""
-        names = [[name for name in state if name.startswith(self.AGE)] for state in states]
-        parts = [state[name] for state, own in zip(states, names, strict=True) for name in own]
-        for known in self._cache:
-            if len(known.parts) == len(parts) and all(map(operator.is_, known.parts, parts)):
-                return known
-        ages = torch.cat([part.flatten().to(torch.promote_types(part.dtype, parts[0].dtype)) for part in parts])
-        first, second, ratio = (torch.empty_like(ages) for _ in range(3))
-        sizes = [part.numel() for part in parts]
-        views: list[list[Tensor]] = [list(flat.split(sizes)) for flat in (ages, first, second, ratio)]
-        views = [[v.view(part.shape) for v, part in zip(flat, parts, strict=True)] for flat in views]
-        age_views, first_views, second_views, ratio_views = (iter(flat) for flat in views)
-        for state, own in zip(states, names, strict=True):
-            for name in own:
-                state[name] = next(age_views)
-        firsts = [[next(first_views) for _ in own] for own in names]
-        seconds = [[next(second_views) for _ in own] for own in names]
-        ratios = [[next(ratio_views) for _ in own] for own in names]
-        made = _Corrections(views[0], ages, first, second, ratio, firsts, seconds, ratios)
-        self._cache = [*self._cache[-7:], made]
-        return made
-
-
-def _smallest(views: list[Tensor], like: Tensor, scratch: Scratch) -> Tensor:
-    """An entry is as young as its row or its column, whichever is younger; the result is broadcastable."""
-    if len(views) == 1:
-        return views[0]
-    value = torch.minimum(views[0], views[1], out=scratch.like(like if like.dtype == views[0].dtype else like.float()))
-    for other in views[2:]:
-        value = torch.minimum(value, other, out=value)
-    return value
 
 
 def _count_type(parameter: Tensor) -> torch.dtype:

@@ -11,6 +11,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._places: dict[int, Tensor] = {}
         self._views: dict[tuple[torch.device, torch.dtype, torch.Size], Tensor] = {}
 
     def like(self, tensor: Tensor) -> Tensor:
@@ -27,6 +28,13 @@ class Scratch:
                 self._views.clear()
             view = self._views[key] = buffer[: tensor.numel()].view(tensor.shape)
         return view
+
+    def at(self, place: int, tensor: Tensor) -> Tensor:
+        """A buffer of its own for `place`, of the same shape, type and device; it is not disturbed by other places."""
+        kept = self._places.get(place)
+        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype or kept.device != tensor.device:
+            kept = self._places[place] = torch.empty_like(tensor, requires_grad=False)
+        return kept
 
     def __deepcopy__(self, memo: dict) -> Scratch:
         return Scratch()

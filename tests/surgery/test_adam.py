@@ -73,7 +73,9 @@ def test_reborn_entries_are_adam_from_its_first_step(options: dict) -> None:
     for p, q, r, (dim, i) in zip(ours, old, new, reborn, strict=True):
         expected = q.detach().clone()
         expected.select(dim, i).copy_(r.detach().select(dim, i))
-        torch.testing.assert_close(p.detach(), expected, rtol=1e-9, atol=1e-11)
+        # fused: eps counts before the second moment's correction, 1e-8 of 31 times more at worst
+        close = {"rtol": 1e-5, "atol": 1e-8} if options.get("fused") else {"rtol": 1e-9, "atol": 1e-11}
+        torch.testing.assert_close(p.detach(), expected, **close)
 
 
 def _plain(state: dict) -> dict:
@@ -81,9 +83,10 @@ def _plain(state: dict) -> dict:
     return {**state, "state": {i: {k: v for k, v in s.items() if keep(k)} for i, s in state["state"].items()}}
 
 
-def test_an_entry_is_as_young_as_its_row_or_its_column() -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_entry_is_as_young_as_its_row_or_its_column(fused: bool) -> None:
     p = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
-    optimizer = surgery.Adam([p], lr=1.0, betas=(0.5, 0.75), eps=0.0)
+    optimizer = surgery.Adam([p], lr=1.0, betas=(0.5, 0.75), eps=0.0, fused=fused)
     p.grad = torch.ones_like(p)
     for step in range(6):
         if step == 2:
@@ -154,9 +157,10 @@ def test_state_continues_exactly(dtype: torch.dtype) -> None:
     assert [g["lr"] for g in copied.param_groups] == [0.01]
 
 
-def test_several_groups_and_parameters_without_gradient() -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_several_groups_and_parameters_without_gradient(fused: bool) -> None:
     a, b, c = (nn.Parameter(torch.ones(2, 2, dtype=torch.float64)) for _ in range(3))
-    optimizer = surgery.Adam([{"params": [a], "lr": 0.1}, {"params": [b, c], "lr": 0.2}], eps=0.0)
+    optimizer = surgery.Adam([{"params": [a], "lr": 0.1}, {"params": [b, c], "lr": 0.2}], eps=0.0, fused=fused)
     for p in (a, b, c):
         p.grad = torch.ones_like(p)
     optimizer.step()

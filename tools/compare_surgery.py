@@ -2,14 +2,14 @@
 
 Permuted digits: every task shows scikit-learn's 1,797 digits once, their pixels in a new order; a 64-32-32-10 ReLU
 network learns online with plain SGD, batch 1. Every setting sees the same seeds, so differences are paired by seed.
-Runs of one setting train as one stack; births come from `surgery.BIRTHS` and see what they see in a companion.
+All births of one utility train as one stack; they come from `surgery.BIRTHS` and see what they see in a companion.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,12 @@ class Midwife(Surgeon):
 
     Args:
         learner: whose units are replaced.
-        birth: name in `surgery.BIRTHS`.
+        births: per run, a name in `surgery.BIRTHS`.
     """
 
-    def __init__(self, learner: StackedLearner, birth: str) -> None:
+    def __init__(self, learner: StackedLearner, births: Sequence[str]) -> None:
         super().__init__(learner.stack, learner.optimizer, [{}])
-        self.learner, self.birth = learner, birth_of(birth)
+        self.learner, self.births = learner, [birth_of(birth) for birth in births]
         self._places: dict[tuple[int, int], Tensor] = {}
         self._biases: dict[tuple[int, int], Tensor] = {}
         self._examples, self._start = torch.empty(0), 0
@@ -64,7 +64,7 @@ class Midwife(Surgeon):
     def newborn(self, run: int, layer: int, count: int) -> Tensor:
         """In-weights of `count` new units `[count, inputs]` of one run."""
         made = self.stack.layers[layer]
-        born = self.birth(
+        born = self.births[run](
             surgery.Birth(
                 shape=(count, made.inputs),
                 fan_in=made.inputs,
@@ -106,43 +106,43 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.seeds < 2 or chosen.tasks < 2:
         parser.error(f"--seeds={chosen.seeds} --tasks={chosen.tasks}: at least 2 of each")
     results: dict[tuple[str, str], np.ndarray] = {}
-    for utility, birth in settings(chosen.grid):
-        results[utility, birth] = train(utility, birth, chosen)
-        print(f"{utility} + {birth}: {results[utility, birth].mean():.4f}", flush=True)
-    write(chosen.csv, results, chosen)
+    for utility, births in settings(chosen.grid).items():
+        accuracy = train(utility, births, chosen)
+        for birth, part in zip(births, accuracy, strict=True):
+            results[utility, birth] = part
+            print(f"{utility} + {birth}: {part.mean():.4f}", flush=True)
+        write(chosen.csv, results, chosen)
     for number, step_size in enumerate(chosen.step_sizes):
         print(f"\nstep size {step_size:g}, {chosen.seeds} seeds, {chosen.tasks} tasks\n")
         print(table({pair: accuracy[number] for pair, accuracy in results.items()}))
 
 
-def settings(grid: str) -> Iterator[tuple[str, str]]:
-    """Pairs of utility and birth, backprop and the reference first."""
-    yield "none", "none"
-    yield REFERENCE
-    for utility in surgery.UTILITIES:
-        for birth in surgery.BIRTHS:
-            near = grid == "full" or utility == REFERENCE[0] or birth == REFERENCE[1]
-            if near and (utility, birth) != REFERENCE:
-                yield utility, birth
+def settings(grid: str) -> dict[str, list[str]]:
+    """Utility -> births that are tried with it; plain backprop first, then the reference."""
+    every = [REFERENCE[1], *(birth for birth in surgery.BIRTHS if birth != REFERENCE[1])]
+    others = [utility for utility in surgery.UTILITIES if utility != REFERENCE[0]]
+    chosen = {"none": ["none"], REFERENCE[0]: every}
+    return chosen | dict.fromkeys(others, every if grid == "full" else every[:1])
 
 
-def train(utility: str, birth: str, chosen: argparse.Namespace) -> np.ndarray:
-    """Online accuracy of every task, `[step sizes, seeds, tasks]`; all of them train as one stack."""
+def train(utility: str, births: Sequence[str], chosen: argparse.Namespace) -> np.ndarray:
+    """Online accuracy of every task, `[births, step sizes, seeds, tasks]`; all of them train as one stack."""
+    shape = (len(births), len(chosen.step_sizes), chosen.seeds)
     operation = {"rate": chosen.rate, "maturity": chosen.maturity, "utility": utility}
     operations: dict[str, Any] = {} if utility == "none" else {"continual_backprop": operation}
+    runs = [(birth, size, seed) for birth in births for size in chosen.step_sizes for seed in range(chosen.seeds)]
     methods = [
-        Method(name=utility, optimizer={"kind": "sgd", "step_size": step_size}, operations=operations)
-        for step_size in chosen.step_sizes
-        for _ in range(chosen.seeds)
+        Method(name=utility, optimizer={"kind": "sgd", "step_size": size}, operations=operations) for _, size, _ in runs
     ]
-    seeds = list(range(chosen.seeds)) * len(chosen.step_sizes)
+    seeds = [seed for *_, seed in runs]
     stream = make_stream({"kind": "permuted", "data": "digits"}, seeds)
     learner = StackedLearner(Mlp(inputs=64, outputs=10, hidden=(32, 32)), methods, seeds, loss=stream.loss)
     midwife = None
     if operations:
-        midwife = learner.operations["continual_backprop"].surgeon = Midwife(learner, birth)  # type: ignore[attr-defined]
+        midwife = Midwife(learner, [birth for birth, *_ in runs])
+        learner.operations["continual_backprop"].surgeon = midwife  # type: ignore[attr-defined]
     per_task = [_one_task(learner, stream, midwife) for _ in range(chosen.tasks)]
-    return np.stack(per_task, axis=-1).reshape(len(chosen.step_sizes), chosen.seeds, chosen.tasks)
+    return np.stack(per_task, axis=-1).reshape(*shape, chosen.tasks)
 
 
 def _one_task(learner: StackedLearner, stream: Stream, midwife: Midwife | None) -> np.ndarray:

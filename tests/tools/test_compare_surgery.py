@@ -22,7 +22,9 @@ def learned(birth: str | None, steps: int = 90) -> StackedLearner:
     learner = StackedLearner(Mlp(inputs=64, outputs=10, hidden=(8, 6)), [method] * 2, [0, 1], loss=stream.loss)
     midwife = None
     if birth:
-        midwife = learner.operations["continual_backprop"].surgeon = compare_surgery.Midwife(learner, birth)
+        midwife = learner.operations["continual_backprop"].surgeon = compare_surgery.Midwife(
+            learner, [birth, "default"]
+        )
     for _ in range(3):
         x, y = stream.next(steps // 3)
         if midwife:
@@ -41,7 +43,9 @@ def test_the_default_birth_is_the_stacks_own_to_the_last_bit() -> None:
 def test_every_birth_gives_finite_weights_of_its_own(birth: str) -> None:
     learner, usual = learned(birth), learned("default")
     assert all(tensor.isfinite().all() for tensor in learner.stack.tensors)
-    same = all(torch.equal(a, b) for a, b in zip(learner.stack.tensors, usual.stack.tensors, strict=True))
+    pairs = list(zip(learner.stack.tensors, usual.stack.tensors, strict=True))
+    assert all(torch.equal(a[1], b[1]) for a, b in pairs), "the other run of the stack is born as it was told"
+    same = all(torch.equal(a[0], b[0]) for a, b in pairs)
     assert same == (birth == "kaiming_uniform"), "which is how this network began"
 
 
@@ -60,7 +64,7 @@ def test_births_read_the_latest_inputs_of_their_own_run() -> None:
 
 
 def test_table_and_file(tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(compare_surgery, "settings", lambda grid: iter([("none", "none"), compare_surgery.REFERENCE]))
+    monkeypatch.setattr(compare_surgery, "settings", lambda grid: {"none": ["none"], "contribution": ["default"]})
     path = tmp_path / "folder" / "runs.csv"
     compare_surgery.main(["--seeds", "2", "--tasks", "2", "--step-sizes", "0.02", "--csv", str(path)])
     rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -73,8 +77,9 @@ def test_table_and_file(tmp_path, capsys, monkeypatch) -> None:
 
 
 def test_settings_of_the_cross_and_the_full_grid() -> None:
-    cross, full = list(compare_surgery.settings("cross")), list(compare_surgery.settings("full"))
-    assert len(full) == 1 + len(surgery.UTILITIES) * len(surgery.BIRTHS)
-    assert len(cross) == 1 + len(surgery.UTILITIES) + len(surgery.BIRTHS) - 1
-    assert len(set(full)) == len(full)
-    assert set(cross) < set(full)
+    cross, full = compare_surgery.settings("cross"), compare_surgery.settings("full")
+    assert list(cross) == list(full)
+    assert set(cross) == {"none", *surgery.UTILITIES}
+    assert all(births[0] == "default" for name, births in cross.items() if name != "none")
+    assert [len(births) for births in cross.values()] == [1, len(surgery.BIRTHS), *[1] * (len(surgery.UTILITIES) - 1)]
+    assert all(set(births) == set(surgery.BIRTHS) for name, births in full.items() if name != "none")

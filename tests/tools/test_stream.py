@@ -42,7 +42,10 @@ def test_every_stream_trains_at_smoke_scale_and_writes_a_row_per_run(name: str, 
     assert (replaced[[method for method in replaced.index if method.endswith("continual_backprop")]] > 0).all()
 
 
-@pytest.mark.parametrize("experiment", [*STREAMS, "permuted_mnist", "continual_imagenet"])
+SWEEPS = ["regression_sweep", "digits_step_sizes", "digits_replacement_rates"]
+
+
+@pytest.mark.parametrize("experiment", [*STREAMS, *SWEEPS, "permuted_mnist", "continual_imagenet"])
 @pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
 def test_every_scale_composes(experiment: str, scale: str) -> None:
     settings = plain_config(compose_config([f"experiment={experiment}", f"scale={scale}"]))

@@ -237,5 +237,5 @@ def test_solves_cartpole(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_swings_up_the_pendulum(tmp_path: Path) -> None:
     """Random play gives about -1200 an episode; a solved pendulum -150 to -250."""
-    result = learn(tmp_path, "Pendulum-v1", 204_800, 1e-3, batch=2048, minibatch=64, epochs=10, discount=0.9)
+    result = learn(tmp_path, "Pendulum-v1", 102_400, 3e-4, batch=2048, minibatch=64, epochs=10, discount=0.9)
     assert result > -300

@@ -31,6 +31,11 @@ def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: i
         step(inputs, target, output, number)
 
 
+MATERIALISED: dict[str, Any] = {"realize_reads_threshold": 2, "realize_opcount_threshold": 8}
+"""Inductor's options for a fused stack: store each step's weights, instead of computing them again from those of some
+steps before wherever they are read (a third less time)."""
+
+
 class Compiled:
     """`UNROLLED` steps at a time as one compiled graph; numbers agree with the others to float rounding.
 
@@ -50,7 +55,7 @@ class Compiled:
                 step(x[place], targets[place], outputs[place], 0)
             forget()
 
-        self.piece = torch.compile(piece, fullgraph=True, dynamic=False)
+        self.piece = torch.compile(piece, fullgraph=True, dynamic=False, options=MATERIALISED if runs_last else None)
 
     def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
         """As `one_by_one`, without the step."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .stepping import UNROLLED
+
 
 class Stream(Protocol):
     """Endless examples for every run of a stack, a task after another; generated as they are asked for.
@@ -54,5 +56,6 @@ MOST_BYTES = 2**20
 
 
 def chunk_steps(bytes_per_step: int) -> int:
-    """Steps of a chunk of about `MOST_BYTES`."""
-    return max(1, MOST_BYTES // max(1, bytes_per_step))
+    """Steps of a chunk of about `MOST_BYTES`; from ten on a multiple of ten, so that compiled pieces fill it."""
+    steps = max(1, MOST_BYTES // max(1, bytes_per_step))
+    return steps if steps < UNROLLED else steps // UNROLLED * UNROLLED

@@ -93,7 +93,7 @@ def test_actions_follow_the_policy_distribution() -> None:
     agent = make_actor_critic(Box(-1, 1, (2,)), Discrete(3), hidden=[4], generator=torch.Generator().manual_seed(0))
     generator, observation = torch.Generator().manual_seed(0), torch.tensor([[0.3, -0.7]]).expand(20_000, 2)
     with torch.no_grad():
-        agent.policy.body[-1].weight.mul_(3)  # far from uniform
+        agent.policy.body[-1].weight.mul_(6)  # far from uniform
         actions = agent.policy.act(observation, agent.policy.draw_noise((20_000,), generator))
         probabilities = agent.policy.body(observation[0]).softmax(-1)
     assert probabilities.max() > 3 * probabilities.min()

@@ -19,8 +19,8 @@ SLOPES = (0.0, 1.5)
 """Exponents of the noise's amplitude over frequency: 0 is white, 1.5 is cloudy."""
 CLASS_TINT, IMAGE_TINT = 0.12, 0.25
 """Standard deviations of the mean colour between classes and between the images of one."""
-NOISE = 0.75
-"""Standard deviation of the noise; that of all gratings together is about 0.4."""
+NOISE = 0.4
+"""Standard deviation of the noise; that of the gratings together is about as large."""
 SCALE = 48.0
 """Grey levels per unit, around 127.5."""
 
@@ -32,7 +32,10 @@ class Textures:
     A class has three gratings (orientation, wave length, colour), the slope of its noise's spectrum and a mean colour.
     Every image of it draws the phase and strength of each grating, a turn of all, the noise and a tint of its own,
     wider than the classes' tints differ. So pixels alone tell two classes apart a little (by the tint), oriented
-    filters far better.
+    filters far better. Measured on the pairs of classes 2p, 2p + 1 for p = 0, 4, 6, 9 only, at 600 training and 100
+    test images per class and 10 epochs: a linear model on pixels 66% (56.5 to 70.5), the network of 3 convolutions
+    of Dohare et al. (2024), Kaiming initialised, 100%. That is easier than ImageNet (77 and 89). With PyTorch's default initial
+    weights the same network stayed near chance on three of the four.
 
     Class k depends on `seed`, `side` and k alone, and is made when it is asked for; `images` cuts its images short.
 

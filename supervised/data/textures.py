@@ -34,8 +34,8 @@ class Textures:
     wider than the classes' tints differ. So pixels alone tell two classes apart a little (by the tint), oriented
     filters far better. Measured on the pairs of classes 2p, 2p + 1 for p = 0, 4, 6, 9 only, at 600 training and 100
     test images per class and 10 epochs: a linear model on pixels 66% (56.5 to 70.5), the network of 3 convolutions
-    of Dohare et al. (2024), Kaiming initialised, 100%. That is easier than ImageNet (77 and 89). With PyTorch's default initial
-    weights the same network stayed near chance on three of the four.
+    of Dohare et al. (2024), Kaiming initialised, 100%. That is easier than ImageNet (77 and 89). With
+    PyTorch's default initial weights the same network stayed near chance on three of the four.
 
     Class k depends on `seed`, `side` and k alone, and is made when it is asked for; `images` cuts its images short.
 

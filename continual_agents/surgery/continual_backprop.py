@@ -9,119 +9,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .births import needs_inputs
-from .companion import Companion, Layer, per_layer_settings
-from .generator import Draw, birth_of
+from .companion import Companion, per_layer_settings
+from .generator import Draw
 from .replace import Job
+from .running import RunningLayer
 from .scratch import Scratch
-from .selection import Budget, least_useful
-from .units import Slot, Units
-from .utility import Signals, Utility, finite, magnitude, utility_of
-from .watch import Recent, Watch
-
-
-class _Layer(Layer):
-    """State of one layer: running utility and means, step of birth of every unit, budget."""
-
-    def __init__(
-        self,
-        units: Units,
-        scratch: Scratch,
-        rate: float,
-        maturity: int,
-        decay: float,
-        utility: Any,
-        birth: Any,
-        count_all: bool,
-    ) -> None:
-        super().__init__(units)
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay={decay}: the decay of a running mean lies in [0, 1)")
-        self.decay, self.birth, self.scratch = decay, birth_of(birth), scratch
-        self.criterion: Utility = utility_of(utility)
-        self.budget = Budget(units.width, rate, maturity, count_all=count_all)
-        weight = units.made[0].tensor()
-        dtype = weight.dtype if weight.dtype in (torch.float32, torch.float64) else torch.float32
-        self.utility = torch.zeros(units.width, dtype=dtype, device=weight.device)
-        self.born = torch.zeros(units.width, dtype=torch.int64, device=weight.device)
-        wants = frozenset(self.criterion.needs) & {"activity", "deviation", "sensitivity"}
-        distinct: dict[tuple[int, int], Watch] = {}
-        for reader in sorted(units.outgoing, key=lambda r: not r.recurrent):
-            key = (reader.source, reader.start)
-            if key not in distinct and (not distinct or units.takes_mean(reader)):
-                wanted = wants if not distinct else frozenset()
-                distinct[key] = Watch(reader, units.width, wanted, self._centre, scratch)
-        self.watches = list(distinct.values())
-        # per reader, the watch whose tensor it reads
-        keys = list(distinct)
-        self.heard = [keys.index(k) if (k := (r.source, r.start)) in distinct else None for r in units.outgoing]
-        self.means = [torch.zeros(w.width * w.reader.block, dtype=dtype, device=weight.device) for w in self.watches]
-        self.sized = [False] * len(self.means)
-        # of the next step's means, in a tensor of its own: a number that changes would recompile a compiled network
-        self.correction = torch.full_like(self.utility, 1 - decay)
-        self.near = [Recent(module) for module in units.incoming] if needs_inputs(self.birth) else []
-
-    def move(self, device: torch.device) -> None:
-        """Follow the network to another device."""
-        if self.utility.device != device:
-            self.utility, self.born = self.utility.to(device), self.born.to(device)
-            self.means = [mean.to(device) for mean in self.means]
-            self.correction = self.correction.to(device)
-
-    def fit(self, i: int, mean: Tensor) -> Tensor:
-        """Make running mean `i` and this step's alike: conv layers have maps, until their size changes; then one
-        number per unit is kept, and the mean is handed over as if it were the same everywhere."""
-        running = self.means[i]
-        if running.shape == mean.shape:
-            return mean
-        if running.ndim == 1 and not self.sized[i]:
-            self.means[i] = torch.zeros_like(mean)
-        elif running.ndim > 1:
-            self.means[i] = running.flatten(1).mean(1)
-            mean = mean.flatten(1).mean(1) if mean.ndim > 1 else mean
-        else:
-            mean = mean.flatten(1).mean(1)
-        self.sized[i] = True
-        return mean
-
-    def look_ahead(self, step: int) -> None:
-        """Prepare the bias correction of the next step's means."""
-        if "deviation" in self.criterion.needs:
-            age = ((step + 1) - self.born).to(self.utility.dtype)
-            torch.pow(self.decay, age, out=self.correction) if self.decay else self.correction.zero_()
-            self.correction.neg_().add_(1.0)
-
-    def _centre(self, mean: Tensor) -> Tensor:
-        """Bias-corrected running mean per unit, as it will be after this step."""
-        if mean.device != self.utility.device:
-            self.move(mean.device)
-        running = self.means[0]
-        if running.numel() > self.units.width:
-            running = running.view(self.units.width, -1).mean(1)
-        return torch.lerp(running, mean, 1 - self.decay) / self.correction
-
-    def _wired(self, slot: Slot) -> Tensor:
-        weight = slot.tensor()
-        return magnitude(weight, slot.dim, self.scratch.like(weight))
-
-    def signals(self, statistics: dict[str, Tensor], generator: torch.Generator) -> Signals:
-        """What the utility asked for."""
-        needs = self.criterion.needs
-        signals = Signals(*(statistics.get(name) for name in ("activity", "deviation", "sensitivity")))
-        if "out" in needs:
-            for slots in self.units.read:
-                for slot in slots:
-                    part = slot.span(self._wired(slot), self.units.width)
-                    signals.out = part if signals.out is None else signals.out + part
-        if "incoming" in needs:
-            for slot in self.units.made:
-                if slot.tensor().ndim > 1:
-                    part = slot.span(self._wired(slot), self.units.width)
-                    signals.incoming = part if signals.incoming is None else signals.incoming + part
-        if "noise" in needs:
-            noise = torch.rand(self.units.width, generator=generator, device=generator.device, dtype=self.utility.dtype)
-            signals.noise = noise.to(self.utility.device, non_blocking=True)
-        return signals
+from .selection import least_useful
+from .units import Units
+from .utility import Signals, Utility, finite
 
 
 class ContinualBackprop(Companion):
@@ -156,7 +51,7 @@ class ContinualBackprop(Companion):
         >>> loss.backward(); optimizer.step(); replaced = cbp.step()
     """
 
-    layers: list[_Layer]  # type: ignore[assignment]
+    layers: list[RunningLayer]  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -192,9 +87,9 @@ class ContinualBackprop(Companion):
         scratch = Scratch()
         with self._undone_on_error():
             for u, s in zip(self.units, settings, strict=True):
-                self.layers.append(_Layer(u, scratch, **s, count_all=count_all))
+                self.layers.append(RunningLayer(u, scratch, **s, count_all=count_all))
 
-    def _after_step(self) -> list[tuple[_Layer, Job]]:
+    def _after_step(self) -> list[tuple[RunningLayer, Job]]:
         self._follow()
         counts = []
         for layer in self.layers:
@@ -233,7 +128,7 @@ class ContinualBackprop(Companion):
             for mean, value, weight in zip(running, fresh, weights, strict=True):
                 mean.lerp_(value, weight)
 
-    def _job(self, layer: _Layer, count: int) -> Job:
+    def _job(self, layer: RunningLayer, count: int) -> Job:
         age = self.steps - layer.born
         index = least_useful(layer.utility, age, count, maturity=layer.budget.maturity, decay=layer.decay)
         means: list[Tensor | None] = []
@@ -312,7 +207,7 @@ class ContinualBackprop(Companion):
         ages = {f"age/{layer.units.name}": (self.steps - layer.born).cpu() for layer in self.layers}
         return ages | {f"utility/{layer.units.name}": self._corrected(layer).cpu() for layer in self.layers}
 
-    def _corrected(self, layer: _Layer) -> Tensor:
+    def _corrected(self, layer: RunningLayer) -> Tensor:
         age = (self.steps - layer.born).clamp(min=1).to(layer.utility.dtype)
         return layer.utility / (1 - layer.decay**age)
 

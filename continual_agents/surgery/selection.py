@@ -41,8 +41,6 @@ class Budget:
         """Grow the budget for this step (the first is 1) and return how many units to replace now."""
         while self._young and step - self._young[0][0] > self.maturity:
             self.eligible += self._young.popleft()[1]
-        if not self.eligible:
-            return 0
         self.carried = min(self.carried + self.rate * (self.width if self.count_all else self.eligible), self.eligible)
         count = int(self.carried)
         self.carried -= count

@@ -174,10 +174,7 @@ class Hook:
         elif isinstance(given, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(given):
             watch.record(given)
 
-    def __deepcopy__(self, memo: dict) -> Hook:
-        return Hook(output=self.output)
-
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple:  # what copy.deepcopy and pickle make of it
         return Hook, ()
 
 

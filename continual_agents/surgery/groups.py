@@ -1,0 +1,58 @@
+"""What a value of a network carries: units in segments, and the groups of units that go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from .operations import KEEPS_SIGN, POSITIVE
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`width * block` consecutive entries of a tensor: the units of `group` (None: entries nobody may edit)."""
+
+    group: int | None
+    width: int
+    block: int | None = 1  # None: flattened by an amount that only the reader tells
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A tensor whose dim `axis` (negative) consists of units, in segments."""
+
+    axis: int
+    segments: tuple[Segment, ...]
+    path: tuple[str, ...] = ()
+    positive: bool = False  # known to be at least 0
+    state: bool = False  # the last hidden state of a recurrent layer: may be returned without being an output
+
+    def through(self, label: str) -> Flow:
+        """The same units after an elementwise step."""
+        positive = label in POSITIVE or (self.positive and (not label or label in KEEPS_SIGN))
+        return replace(self, path=(*self.path, label) if label else self.path, positive=positive)
+
+
+@dataclass
+class Group:
+    """Units that must be replaced together: one layer, or all layers that add to one residual stream."""
+
+    width: int
+    makers: list[nn.Module] = field(default_factory=list)
+    norms: list[tuple[nn.Module, int, int]] = field(default_factory=list)  # module, start, block
+    # module, start, block, value read, whether that is known to be at least 0
+    readers: list[tuple[nn.Module, int, int, int, bool]] = field(default_factory=list)
+    path: tuple[str, ...] = ()
+    refused: str | None = None
+    output: bool = False
+
+
+def resolve(segments: tuple[Segment, ...], size: int) -> tuple[Segment, ...] | None:
+    """The segments with their blocks made to fill `size` inputs, or None if they cannot."""
+    if any(segment.block is None for segment in segments):
+        total = sum(segment.width for segment in segments)
+        if size % total:
+            return None
+        return tuple(replace(segment, block=size // total) for segment in segments)
+    return segments if sum(s.width * (s.block or 1) for s in segments) == size else None

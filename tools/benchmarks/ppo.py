@@ -34,12 +34,16 @@ from continual_agents.runs.environment import describe
 
 FRAMES = 2048
 PLAIN = Method(name="ppo", optimizer={"kind": "adam", "step_size": 1e-4})
-SURGICAL = Method(
-    name="continual_backprop",
-    optimizer={"kind": "adam", "step_size": 1e-4, "betas": [0.99, 0.99], "weight_decay": 1e-4},
-    # maturity 100 instead of 10,000: replacements as often as in a long run from the second round on
-    operations={"continual_backprop": {"rate": 1e-4, "maturity": 100, "birth": "lecun_uniform"}},
-)
+
+
+def _surgical(maturity: int) -> Method:
+    settings = {"rate": 1e-4, "maturity": maturity, "birth": "lecun_uniform"}
+    optimizer = {"kind": "adam", "step_size": 1e-4, "betas": [0.99, 0.99], "weight_decay": 1e-4}
+    return Method(name="continual_backprop", optimizer=optimizer, operations={"continual_backprop": settings})
+
+
+# instead of 10,000: from the second round on units are replaced somewhat more often than late in a long run
+SURGICAL = _surgical(maturity=100)
 Turn = Callable[[], Any]
 
 
@@ -47,7 +51,9 @@ def main(arguments: list[str]) -> None:
     """Run the comparisons and print them as Markdown."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark ppo", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant (default 10)")
-    rounds = parser.parse_args(arguments).rounds
+    parser.add_argument("--part", choices=["loop", "update", "policy"], help="one of the three tables only")
+    given = parser.parse_args(arguments)
+    rounds = given.rounds
     if rounds < 1:
         parser.error(f"--rounds={rounds}: at least 1")
     torch.set_num_threads(1)
@@ -55,9 +61,12 @@ def main(arguments: list[str]) -> None:
     print(f"{machine['processor']}, {machine['cores']} cores, one thread used; {rounds} rounds, CPU time\n")
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # third parties' deprecations would tear the tables apart
-        compare_loops(rounds, Path(folder))
-        compare_updates(rounds)
-        compare_policies()
+        if given.part in (None, "loop"):
+            compare_loops(rounds, Path(folder))
+        if given.part in (None, "update"):
+            compare_updates(rounds)
+        if given.part in (None, "policy"):
+            compare_policies()
 
 
 def compare_loops(rounds: int, folder: Path) -> None:
@@ -112,7 +121,8 @@ def compare_updates(rounds: int) -> None:
         "ours, continual PPO's Adam, no surgery": _update_only(
             batch, Method(name="adam", optimizer=SURGICAL.optimizer)
         ),
-        "ours with continual backprop": _update_only(batch, SURGICAL),
+        "ours, continual backprop, nobody mature yet": _update_only(batch, _surgical(maturity=1_000_000)),
+        "ours, continual backprop, replacing": _update_only(batch, SURGICAL),
     }
     seconds = in_turn(contestants, rounds)
     base = seconds["hand-written torch, fused Adam"]

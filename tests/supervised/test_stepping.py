@@ -15,6 +15,7 @@ def test_a_fused_stack_agrees_before_it_is_compiled(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_compiled_steps_agree(kind: str) -> None:
     assert_agrees(kind)

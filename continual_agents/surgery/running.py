@@ -69,10 +69,11 @@ class RunningLayer(Layer):
         """Make running mean `i` and this step's alike: conv layers have maps, until their size changes; then one
         number per unit is kept, and the mean is handed over as if it were the same everywhere."""
         running = self.means[i]
+        mean = mean.to(running.dtype)
         if running.shape == mean.shape:
             return mean
         if running.ndim == 1 and not self.sized[i]:
-            self.means[i] = torch.zeros_like(mean)
+            self.means[i] = torch.zeros_like(mean, memory_format=torch.contiguous_format)
         elif running.ndim > 1:
             self.means[i] = running.flatten(1).mean(1)
             mean = mean.flatten(1).mean(1) if mean.ndim > 1 else mean
@@ -95,7 +96,7 @@ class RunningLayer(Layer):
         running = self.means[0]
         if running.numel() > self.units.width:
             running = running.view(self.units.width, -1).mean(1)
-        return torch.lerp(running, mean, 1 - self.decay) / self.correction
+        return torch.lerp(running, mean.to(running.dtype), 1 - self.decay) / self.correction
 
     def _wired(self, slot: Slot) -> Tensor:
         weight = slot.tensor()

@@ -102,10 +102,7 @@ def compare_loops(rounds: int, folder: Path) -> None:
     }
     means = {name: statistics.fmean(timing[f"time/{part}_seconds"][1:]) for part, name in names.items()}
     whole = sum(means.values())
-    print(
-        "Where a training run with continual backprop spends its time (wall clock; `look` is the probe, every tenth\n"
-    )
-    print("update; `write` tables and TensorBoard):\n")
+    print("Where that training run spends its time (wall clock; no look among the first ten updates but the first):\n")
     shares = [[part, f"{1e3 * mean:.0f}", f"{100 * mean / whole:.1f}%"] for part, mean in means.items()]
     _table(["part", "ms per update", "share"], shares)
 

@@ -201,7 +201,7 @@ OPERATIONS: dict[str, Callable[..., AfterStep]] = {
     ),
     # Mahmood and Sutton 2012: the ancestor, worth by weight alone
     "generate_and_test": lambda modules, optimizer, generator, **settings: surgery.ContinualBackprop(
-        surgery.find(modules), optimizer, generator=generator, utility="weight", transfer=False, **settings
+        surgery.find(modules), optimizer, generator=generator, **{**surgery.GENERATE_AND_TEST, **settings}
     ),
     "redo": lambda modules, optimizer, generator, **settings: surgery.ReDo(
         surgery.find(modules), optimizer, generator=generator, **settings

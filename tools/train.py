@@ -55,7 +55,11 @@ def build(config: dict[str, Any]) -> Job:
             from tools.stream import StreamJob
 
             return StreamJob(config)
-        raise UsageError(f"experiment.kind={kind}: agent or stream")
+        if kind == "warm_start":
+            from tools.warm_start import WarmStartJob
+
+            return WarmStartJob(config)
+        raise UsageError(f"experiment.kind={kind}: agent, stream or warm_start")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed: pip install --constraint constraints.txt -e '.[rl]'"

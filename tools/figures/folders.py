@@ -31,6 +31,9 @@ METHOD_NAMES = {
     "continual_backprop_l2": "continual backprop + L2",
     "continual_backprop_adam": "continual backprop with Adam",
     "fresh": "a fresh network per task",
+    "warm": "warm start",
+    "cold": "from scratch",
+    "warm_shrink_and_perturb": "warm start with shrink and perturb",
 }
 
 

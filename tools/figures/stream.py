@@ -23,7 +23,7 @@ BINS = 50
 MOST_LINES = 7
 """With more settings than this, the main figure shows each method's best one; the sweep figure has the rest."""
 
-AXES = {"task": "task", "step": "example"}
+AXES = {"task": "task", "step": "example", "epoch": "epoch"}
 """What the x axis is called."""
 
 COLUMNS = 3
@@ -208,7 +208,7 @@ def _edges(data: Stream) -> np.ndarray:
 
 def _centres(data: Stream, edges: np.ndarray) -> np.ndarray:
     """Middle of the bins: of the whole tasks in them, or of the stretch of examples."""
-    return (edges[:-1] + edges[1:]) / 2 + (0.5 if data.position == "task" else 0.0)
+    return (edges[:-1] + edges[1:]) / 2 + (0.0 if data.position == "step" else 0.5)
 
 
 def _has(records: pd.DataFrame, column: str) -> bool:

@@ -38,7 +38,9 @@ class Stream:
 
     @property
     def position(self) -> str:
-        """What the x axis counts: "task" where every task has a row, else "step"."""
+        """What the x axis counts: "epoch" where there are epochs, "task" where every task has a row, else "step"."""
+        if "epoch" in self.records.columns:
+            return "epoch"
         tasks = self.records["task"]
         return "task" if tasks.nunique() == tasks.max() - tasks.min() + 1 else "step"
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-GROUPS = ("experiment", "scale", "method")
+GROUPS = ("experiment", "scale", "method", "logger")
 
 
 class UsageError(Exception):

@@ -14,10 +14,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from continual_agents.runs import CheckpointError, Run, RunError
+from continual_agents.runs import CheckpointError, LoggerError, Run, RunError, check_logger
 from tools.command_line import UsageError, choices, compose_config, parse_overrides, plain_config
 
-MAY_CHANGE = ("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress")
+MAY_CHANGE = ("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger")
 """What a continued run may give differently: nothing that changes its numbers, except how long it is."""
 
 
@@ -83,6 +83,7 @@ def train(composed: DictConfig) -> None:
             may_change=MAY_CHANGE,
             save_seconds=config["save_seconds"],
             bar_position=position if config["progress"] else None,
+            logger=config["logger"],
         ) as run:
             if run.finished and run.step >= job.steps:
                 print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
@@ -113,10 +114,11 @@ def main(words: Sequence[str]) -> None:
     try:
         configs = jobs(words)
         for config in configs:
+            check_logger(config["logger"])
             Run.check(config["folder"], config, may_change=MAY_CHANGE)
             build(config).close()
         train()
-    except (UsageError, RunError, CheckpointError) as error:
+    except (UsageError, RunError, LoggerError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except FloatingPointError as error:  # the learning diverged; the message names the last good checkpoint

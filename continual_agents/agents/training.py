@@ -144,7 +144,7 @@ class Loop:
         self.probed = list(seen)
         for operation in self.ppo.operations:
             for name, values in getattr(operation, "histograms", dict)().items():
-                self.run.tensorboard.add_histogram(f"surgery/{name}", values, self.collector.frames)
+                self.run.loggers.histogram(f"surgery/{name}", values, self.collector.frames)
         return seen
 
     def _timing(self, clock: list[float]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import read_checkpoint as read_checkpoint
+from .logger import LoggerError as LoggerError
+from .logger import check_logger as check_logger
 from .random_state import generator_state as generator_state
 from .random_state import set_generator_state as set_generator_state
 from .run import Run as Run

@@ -14,14 +14,14 @@ from types import TracebackType
 from typing import IO, Any
 
 import yaml
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .checkpoint import Checkpoints, write_atomically
 from .environment import describe
 from .interrupt import StopSignal
+from .logger import Loggers, open_loggers, run_statistics
 from .table import Table
-from .tensorboard import add_hyperparameters, add_run_statistics, add_scalars, flatten, open_writer
+from .tensorboard import flatten
 
 
 class RunError(RuntimeError):
@@ -53,6 +53,7 @@ class Run:
         save_seconds: float,
         keep: int,
         bar_position: int | None,
+        logger: Mapping[str, Any],
     ):
         self.folder = folder
         self._bar_position = bar_position
@@ -66,7 +67,8 @@ class Run:
         self.finished = bool(checkpoint and checkpoint["state"]["finished"])
         self._rows: dict[str, int] = checkpoint["state"]["rows"] if checkpoint else {}
         self._tables: dict[str, Table] = {}
-        self._writer: SummaryWriter | None = None
+        self._logger_settings = logger
+        self._loggers: Loggers | None = None
         self._signal = StopSignal()
         self._last_save = time.monotonic()
         self._save_cost = 0.0
@@ -82,16 +84,18 @@ class Run:
         save_seconds: float = 60.0,
         keep: int = 2,
         bar_position: int | None = 0,
+        logger: Mapping[str, Any] | None = None,
     ) -> Run:
         """Start a run in an empty folder, or continue the one that is there.
 
         Args:
             folder: the run folder; made if missing.
             config: resolved configuration, plain values only.
-            may_change: dotted keys that a continued run may give differently (its length, say).
+            may_change: dotted keys, or groups of them, that a continued run may give differently (its length, say).
             save_seconds: least time between periodic checkpoints, seconds.
             keep: checkpoints to keep.
             bar_position: line of the progress bar when several runs share a terminal; None draws none.
+            logger: where the curves go, as `check_logger` takes it; TensorBoard alone when None.
 
         Raises:
             RunError: another process uses the folder, or it belongs to another configuration.
@@ -102,7 +106,10 @@ class Run:
         try:
             _check_config(folder, config, may_change)
             write_atomically(folder / "config.yaml", lambda file: file.write(_yaml(config).encode()))
-            run = cls(folder, config, lock, save_seconds=save_seconds, keep=keep, bar_position=bar_position)
+            run = cls(
+                folder, config, lock, save_seconds=save_seconds, keep=keep, bar_position=bar_position,
+                logger=logger or {},
+            )  # fmt: skip
             run._record_session()
         except BaseException:
             lock.close()
@@ -137,15 +144,13 @@ class Run:
         return self._signal.requested
 
     @property
-    def tensorboard(self) -> SummaryWriter:
-        """The run's `SummaryWriter`, opened at the first use."""
-        if self._writer is None:
+    def loggers(self) -> Loggers:
+        """Where the curves go, opened at the first use."""
+        if self._loggers is None:
             # without a checkpoint, what a killed predecessor wrote is hidden from step 0 on
             first_step = 0 if self.state is None else self.step + 1
-            self._writer = open_writer(self.folder / "tensorboard", first_step=first_step)
-            if self.state is None:
-                self._writer.add_text("config", f"```yaml\n{_yaml(self.config)}```", 0)
-        return self._writer
+            self._loggers = open_loggers(self.folder, self.config, self._logger_settings, first_step=first_step)
+        return self._loggers
 
     def table(self, name: str) -> Table:
         """The table `NAME.csv` of this run, cut to what the last checkpoint counted."""
@@ -156,21 +161,20 @@ class Run:
     def log(
         self, step: int, metrics: Mapping[str, Any], *, timing: Mapping[str, Any] | None = None, table: bool = True
     ) -> None:
-        """Write one row of metrics.csv and its TensorBoard scalars.
+        """Write one row of metrics.csv and its curves.
 
         Args:
             step: position of the run (environment steps, examples).
             metrics: what must be identical in a repeated run; the first call fixes the columns, nan where unknown.
             timing: speeds and durations, kept apart from the metrics.
-            table: False writes to TensorBoard only.
+            table: False draws the curves only.
         """
         if table:
             self.table("metrics").append({"step": step, **metrics})
-        add_scalars(self.tensorboard, step, metrics)
         self._latest.update({key: float(value) for key, value in metrics.items() if not math.isnan(float(value))})
         if timing:
             self.table("timing").append({"step": step, **timing})
-            add_scalars(self.tensorboard, step, timing)
+        self.loggers.scalars(step, {**metrics, **(timing or {})})
 
     def log_runs(
         self,
@@ -180,7 +184,7 @@ class Run:
         groups: Sequence[str] | None = None,
         timing: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write one row per run of a stack; TensorBoard gets mean and 95% interval of each group.
+        """Write one row per run of a stack; the curves are mean and 95% interval of each group.
 
         Args:
             step: position of every run.
@@ -191,10 +195,9 @@ class Run:
         runs = len(next(iter(metrics.values())))
         values = {key: value.tolist() if hasattr(value, "tolist") else list(value) for key, value in metrics.items()}
         self.table("metrics").extend({"step": [step] * runs, "run": range(runs), **values})
-        add_run_statistics(self.tensorboard, step, values, groups)
         if timing:
             self.table("timing").append({"step": step, **timing})
-            add_scalars(self.tensorboard, step, timing)
+        self.loggers.scalars(step, {**run_statistics(values, groups), **(timing or {})})
 
     @contextlib.contextmanager
     def progress(self, *, total: int, initial: int = 0, unit: str = "steps", description: str = "") -> Any:
@@ -223,7 +226,7 @@ class Run:
         started = time.monotonic()
         for table in self._tables.values():
             table.sync()
-        self.tensorboard.flush()
+        self.loggers.flush()
         # a table that this session has not touched yet keeps the rows it had
         rows = {**self._rows, **{name: table.rows for name, table in self._tables.items()}}
         self._checkpoints.save(step, {"run": dict(state), "rows": rows, "finished": finished})
@@ -233,9 +236,9 @@ class Run:
         self._save_cost = self._last_save - started
 
     def finish(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-        """Save the final state and write hyperparameters with the final metrics for TensorBoard's HParams tab."""
+        """Save the final state and write the final metrics, by which loggers compare runs."""
         final = dict(metrics) if metrics is not None else self._latest
-        add_hyperparameters(self.tensorboard, self.config, final, step)
+        self.loggers.finish(step, final)
         self.save(step, state, finished=True)
 
     def close(self) -> None:
@@ -243,9 +246,9 @@ class Run:
         for table in self._tables.values():
             table.close()
         self._tables.clear()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._loggers is not None:
+            self._loggers.close()
+            self._loggers = None
         self._lock.close()
 
     def _record_session(self) -> None:
@@ -278,10 +281,15 @@ def _check_config(folder: Path, config: Mapping[str, Any], may_change: Sequence[
     different = [
         f"  {key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
         for key in sorted(old.keys() | new.keys())
-        if key not in may_change and old.get(key, "(absent)") != new.get(key, "(absent)")
+        if not _is_one_of(key, may_change) and old.get(key, "(absent)") != new.get(key, "(absent)")
     ]
     if different:
         raise RunError(
             f"{folder} holds a run of another configuration:\n" + "\n".join(different) + "\n"
             "Continue it with its own settings, or give another folder=..."
         )
+
+
+def _is_one_of(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is named, or belongs to a group that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)

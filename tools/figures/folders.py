@@ -11,7 +11,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
-IGNORED = ("seed", "folder", "threads", "device", "save_seconds", "progress", "experiment.steps", "method.name")
+IGNORED = (
+    "seed",
+    "folder",
+    "threads",
+    "device",
+    "save_seconds",
+    "progress",
+    "logger",
+    "experiment.steps",
+    "method.name",
+)
 """Configuration keys (or their prefixes) that do not make a different setting of the same method."""
 
 METHOD_NAMES = {

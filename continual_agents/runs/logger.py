@@ -1,0 +1,143 @@
+"""Where a run's curves go: TensorBoard always, Weights & Biases beside it when asked."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+KINDS = ("tensorboard", "wandb")
+
+
+class LoggerError(RuntimeError):
+    """A logger that cannot be used; the message says why and what to do."""
+
+
+class Logger(Protocol):
+    """What every logger takes. Steps never decrease; `scalars` ends a step: everything else of it comes before."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One point per value; none of them nan."""
+
+    def histogram(self, tag: str, values: Any, step: int) -> None:
+        """A distribution of many values."""
+
+    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """A picture, `[height, width, 3]` uint8."""
+
+    def video(self, tag: str, pictures: np.ndarray, step: int, frames_per_second: int) -> None:
+        """Moving pictures, `[time, height, width, 3]` uint8."""
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """Markdown."""
+
+    def finish(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The final metrics, by which runs are compared."""
+
+    def flush(self) -> None:
+        """Hand everything to the disk."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Loggers:
+    """Several loggers as one; nan is left out, since not every step knows every value."""
+
+    def __init__(self, loggers: Sequence[Logger]):
+        self.all = list(loggers)
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """One point per value that is known at this step."""
+        known = {tag: float(value) for tag, value in values.items() if not math.isnan(float(value))}
+        for logger in self.all:
+            logger.scalars(step, known)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def each(*arguments: Any) -> None:
+            for logger in self.all:
+                getattr(logger, name)(*arguments)
+
+        return each
+
+
+def check_logger(settings: Mapping[str, Any]) -> None:
+    """Whether the loggers of `settings` can be opened; W&B may ask for its key here, before anything has begun.
+
+    Args:
+        settings: `kind`, one of `KINDS`, and what that kind takes.
+
+    Raises:
+        LoggerError: an unknown kind, a package or a login that is missing.
+    """
+    kind = settings.get("kind", "tensorboard")
+    if kind not in KINDS:
+        raise LoggerError(f"logger.kind={kind}: one of {', '.join(KINDS)}")
+    if kind == "wandb":
+        from .weights_and_biases import check
+
+        check(settings)
+
+
+def open_loggers(
+    folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], *, first_step: int = 0
+) -> Loggers:
+    """Loggers that write into `folder`, continuing at `first_step` what is there.
+
+    Raises:
+        LoggerError: W&B refuses.
+    """
+    from .tensorboard import TensorBoard
+
+    loggers: list[Logger] = [TensorBoard(folder / "tensorboard", config, first_step=first_step)]
+    if settings.get("kind") == "wandb":
+        from .weights_and_biases import WeightsAndBiases
+
+        loggers.append(WeightsAndBiases(folder, config, settings))
+    return Loggers(loggers)
+
+
+def run_statistics(metrics: Mapping[str, Any], groups: Sequence[str] | None = None) -> dict[str, float]:
+    """Mean and 95% interval over runs (normal approximation, 1.96 standard errors) of each group, as `TAG/GROUP/mean`.
+
+    Args:
+        metrics: name -> array `[runs]`; nan where a run does not know it.
+        groups: label of each run's setting, `[runs]`; one unnamed group when None.
+    """
+    found: dict[str, float] = {}
+    for tag, values in metrics.items():
+        numbers = np.asarray(values, dtype=np.float64)
+        labels = np.asarray(groups if groups is not None else [""] * len(numbers))
+        for label in dict.fromkeys(labels.tolist()):
+            chosen = numbers[labels == label]
+            chosen = chosen[~np.isnan(chosen)]
+            if not chosen.size:
+                continue
+            prefix, mean = f"{tag}/{label}" if label else tag, float(chosen.mean())
+            found[f"{prefix}/mean"] = mean
+            if chosen.size > 1:
+                half = 1.96 * float(chosen.std(ddof=1)) / math.sqrt(chosen.size)
+                found |= {f"{prefix}/low": mean - half, f"{prefix}/high": mean + half}
+    return found
+
+
+def gif(pictures: np.ndarray, frames_per_second: int) -> bytes:
+    """An endless animated GIF of `[time, height, width, 3]` uint8 pictures.
+
+    `SummaryWriter.add_video` would make one with moviepy's editor, which moviepy 2 no longer has.
+    """
+    from PIL import Image
+
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    buffer = io.BytesIO()
+    first.save(
+        buffer, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0
+    )
+    return buffer.getvalue()

@@ -1,0 +1,152 @@
+"""Loggers: what each is told, read back from what it wrote."""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from continual_agents.runs import LoggerError, Run, check_logger
+from continual_agents.runs.logger import Loggers, gif, open_loggers
+from tests.runs.test_run import CONFIG, curve, drive
+
+OFFLINE = {"kind": "wandb", "project": "test", "entity": None, "mode": "offline"}
+PICTURES = np.stack([np.full((6, 8, 3), 60 * t, np.uint8) for t in range(4)])
+
+
+def records(path: Path):
+    """Records of a .wandb file: LevelDB's log format after a header of 7 bytes, each record a protobuf message."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, place, part = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        room = 32_768 - place % 32_768
+        if room < 7:
+            place += room
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        part += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(part)
+            yield record
+            part = b""
+
+
+def sessions(folder: Path) -> list[dict]:
+    """What W&B wrote, a dict per session: id, config, rows of history, summary."""
+    found = []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime):
+        session = {"config": {}, "rows": [], "summary": {}}
+        for record in records(path):
+            if record.WhichOneof("record_type") == "run":
+                session["id"] = record.run.run_id
+                session["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            if record.WhichOneof("record_type") == "history":
+                items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+                session["rows"].append({key: json.loads(value) for key, value in items.items()})
+            if record.WhichOneof("record_type") == "summary":
+                items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.summary.update}
+                session["summary"] |= {key: json.loads(value) for key, value in items.items()}
+        found.append(session)
+    return found
+
+
+def test_wandb_gets_the_curves_of_tensorboard_and_a_resumed_run_goes_on_in_the_same_one(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    with Run.open(tmp_path, CONFIG, logger=OFFLINE) as run:
+        run.loggers.histogram("surgery/ages", np.arange(10.0), 1)
+        run.loggers.video("video/policy", PICTURES, 1, 20)
+        run.loggers.image("comparison/figure", PICTURES[0], 1)
+        run.loggers.text("comparison/table", "| a < b |", 1)
+        drive(run, 4, save_at=4)
+    with Run.open(tmp_path, CONFIG, logger=OFFLINE) as run:
+        drive(run, 10)
+    first, second = sessions(tmp_path)
+    assert first["id"] == second["id"] == (tmp_path / "wandb/run_id.txt").read_text()
+    assert first["config"]["experiment"] == CONFIG["experiment"]
+    points = [(row["_step"], row["return/mean"]) for row in first["rows"] + second["rows"]]
+    assert [step for step, _ in points] == list(range(1, 11))
+    assert points == [(step, pytest.approx(value, rel=1e-6)) for step, value in curve(tmp_path, "return/mean")]
+    row = first["rows"][0]
+    assert sum(row["surgery/ages/values"]) == 10
+    assert row["video/policy/_type"] == "video-file"
+    assert row["comparison/figure/_type"] == "image-file"
+    assert "plasticity/dead_units" not in row  # nan leaves no point
+    (video,) = tmp_path.glob("wandb/offline-run-*/files/media/videos/**/*.gif")
+    assert Image.open(video).n_frames == 4
+    (page,) = tmp_path.glob("wandb/offline-run-*/files/media/html/**/*.html")
+    assert page.read_text() == "<pre>| a &lt; b |</pre>"
+    assert second["summary"]["final/return/mean"] == pytest.approx(points[-1][1])
+
+
+def test_wandb_that_is_missing_or_not_logged_in_is_one_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    with pytest.raises(LoggerError, match="logger.mode=sometimes: one of online, offline"):
+        check_logger({**OFFLINE, "mode": "sometimes"})
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(LoggerError, match="Use `wandb login` to log in. Or give logger.mode=offline"):
+        check_logger({**OFFLINE, "mode": "online"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LoggerError, match="^logger=wandb needs the package wandb: pip install"):
+        check_logger(OFFLINE)
+
+
+def test_unknown_logger_is_refused() -> None:
+    with pytest.raises(LoggerError, match="logger.kind=tensorbored: one of tensorboard, wandb"):
+        check_logger({"kind": "tensorbored"})
+    check_logger({})
+
+
+def test_nothing_imports_wandb_unless_asked(tmp_path: Path) -> None:
+    code = f"""
+import sys, numpy
+from continual_agents.runs import Run
+import tools.train, tools.agent, tools.stream, tools.plot, tools.report
+with Run.open({str(tmp_path)!r}, {{}}, logger={{"kind": "tensorboard"}}) as run:
+    run.log(1, {{"x": 1.0}})
+assert "wandb" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parents[2])
+
+
+def test_tensorboard_plays_the_video_and_shows_the_image(tmp_path: Path) -> None:
+    loggers = open_loggers(tmp_path, {}, {})
+    loggers.video("video/policy", PICTURES, 7, 20)
+    loggers.image("comparison/figure", PICTURES[1], 7)
+    loggers.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (video,), (image,) = events.Images("video/policy"), events.Images("comparison/figure")
+    assert (video.step, video.height, video.width) == (7, 6, 8)
+    played = Image.open(io.BytesIO(video.encoded_image_string))
+    assert played.info["duration"] == 50  # milliseconds: 20 pictures a second
+    shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(played)]
+    np.testing.assert_array_equal(shown, PICTURES)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), PICTURES[1])
+
+
+def test_equal_pictures_stay_as_long_as_they_were() -> None:
+    still = Image.open(io.BytesIO(gif(np.zeros((3, 4, 4, 3), np.uint8), 10)))
+    assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(still)) == 300
+
+
+def test_a_logger_that_fails_is_not_passed_over() -> None:
+    class Broken:
+        def flush(self) -> None:
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        Loggers([Broken()]).flush()  # type: ignore[list-item]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from continual_agents.agents import PPO, EnvironmentCollector, make_actor_critic, make_environment, train
@@ -12,6 +13,8 @@ from continual_agents.agents.collector import Environment
 from continual_agents.methods import Method
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
+from tools.figures.folders import method_label
+from tools.film import Film
 
 
 def environment_from(settings: Mapping[str, Any], render_mode: str | None = None) -> Environment:
@@ -84,6 +87,7 @@ class AgentJob:
             clip_actions=experiment["environment"]["clip_actions"],
         )
         self.probe = Probe(networks.bodies)
+        self.film = self._film(experiment["environment"]) if config.get("logger", {}).get("video") else None
 
     def run(self, run: Run) -> None:
         """Train, continuing the run if it was begun."""
@@ -97,7 +101,17 @@ class AgentJob:
             probe_every=experiment["probe"]["every"],
             probe_batch=experiment["probe"]["batch"],
             description=self.method.name,
+            film=self.film,
         )
+
+    def _film(self, settings: Mapping[str, Any]) -> Film:
+        if np.isnan(self.collector.world("friction")).any():
+            raise ValueError(f"logger.video=true films the slippery walkers only, not {settings['id']}")
+
+        def make(friction: float) -> Environment:
+            return environment_from({**settings, "count": 1, "friction": friction}, render_mode="rgb_array")
+
+        return Film(self.ppo.networks.policy, make, method_label(self.method.name))
 
     def close(self) -> None:
         """Close the environment."""

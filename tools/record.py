@@ -7,32 +7,29 @@ the format: .mp4 or .gif.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import imageio.v2 as imageio
-import numpy as np
-import torch
 import yaml
-from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from continual_agents.runs import CheckpointError, Checkpoints, read_checkpoint
 from tools.agent import AgentJob, environment_from
 from tools.figures.folders import method_label, read_folder
-
-STEPS_PER_SECOND = 60
-"""Environment steps of 16.5 ms in a second of the ant's life."""
+from tools.film import Player, pictures
 
 
 class RecordError(ValueError):
     """Nothing to record; the message is all there is to say."""
 
 
-class Player:
-    """The policy of a run folder in its environment, one step at a time.
+def player_of(
+    folder: Path, *, checkpoint: Path | None = None, friction: float | None = None, seed: int = 0, sample: bool = False
+) -> Player:
+    """The policy of a run folder in its environment.
 
     Args:
         folder: a reinforcement learning run.
@@ -44,45 +41,16 @@ class Player:
     Raises:
         RecordError: not such a run, or it has no checkpoint.
     """
-
-    def __init__(
-        self, folder: Path, *, checkpoint: Path | None = None, friction: float | None = None, seed: int = 0,
-        sample: bool = False,
-    ):  # fmt: skip
-        if not (folder / "config.yaml").exists():
-            raise RecordError(f"{folder} is not a run folder: it has no config.yaml")
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        if config.get("experiment", {}).get("kind") != "agent":
-            raise RecordError(f"{folder} is not a reinforcement learning run: there is nothing to watch")
-        content = _checkpoint(folder, checkpoint)
-        self.step_trained = int(content["step"])
-        self.policy = _policy(config, content["state"]["run"]["ppo"])
-        self.environment, self.friction = _environment(folder, config["experiment"]["environment"], friction)
-        self.name = method_label(config["method"]["name"])
-        self.generator = torch.Generator().manual_seed(seed)
-        self.sample = sample
-        self.returned = 0.0
-        self.observation, _ = self.environment.reset(seed=seed)
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Act once; a new episode begins where one ends."""
-        noise = self.policy.draw_noise((1,), self.generator)
-        observation = torch.as_tensor(np.asarray(self.observation, dtype=np.float32))[None]
-        action = self.policy.act(observation, noise if self.sample else torch.zeros_like(noise))[0].numpy()
-        self.observation, reward, terminated, truncated, _ = self.environment.step(action)
-        self.returned += float(reward)
-        if terminated or truncated:
-            self.returned = 0.0
-            self.observation, _ = self.environment.reset()
-
-    def picture(self) -> np.ndarray:
-        """The scene now with a caption, `[height, width, 3]` uint8."""
-        scene = Image.fromarray(np.asarray(self.environment.render(), dtype=np.uint8)[..., :3])
-        lines = [f"{self.name}, {self.step_trained:,} steps"]
-        ground = "" if self.friction is None else f"friction {self.friction:.2g}, "
-        lines.append(f"{ground}return {self.returned:.0f}")
-        return np.asarray(_captioned(scene, lines))
+    if not (folder / "config.yaml").exists():
+        raise RecordError(f"{folder} is not a run folder: it has no config.yaml")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    if config.get("experiment", {}).get("kind") != "agent":
+        raise RecordError(f"{folder} is not a reinforcement learning run: there is nothing to watch")
+    content = _checkpoint(folder, checkpoint)
+    policy = _policy(config, content["state"]["run"]["ppo"])
+    environment, friction = _environment(folder, config["experiment"]["environment"], friction)
+    title = f"{method_label(config['method']['name'])}, {int(content['step']):,} steps"
+    return Player(policy, environment, title, friction=friction, seed=seed, sample=sample)
 
 
 def record(
@@ -95,17 +63,17 @@ def record(
         output: a .mp4 or .gif file.
         seconds: length of the video, in the robot's time.
         frames_per_second: pictures per second; the environment makes 60 steps per second.
-        player: settings of `Player`.
+        player: settings of `player_of`.
 
     Raises:
         RecordError: a folder that cannot be played, or an output of another kind.
     """
     if output.suffix not in (".mp4", ".gif"):
         raise RecordError(f"{output}: the name must end in .mp4 or .gif")
-    players = [Player(folders[0], **player)]
+    players = [player_of(folders[0], **player)]
     # one ground for all of them: the first run's, unless a friction was asked for
     player["friction"] = players[0].friction
-    players += [Player(folder, **player) for folder in folders[1:]]
+    players += [player_of(folder, **player) for folder in folders[1:]]
     output.parent.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"fps": frames_per_second, "macro_block_size": 2}
     if output.suffix == ".gif":
@@ -113,7 +81,9 @@ def record(
     try:
         writer: Any = imageio.get_writer(output, **settings)
         with writer:
-            for picture in _pictures(players, int(seconds * frames_per_second), STEPS_PER_SECOND // frames_per_second):
+            count = int(seconds * frames_per_second)
+            scenes = pictures(players, seconds, frames_per_second)
+            for picture in tqdm(scenes, total=count, unit="pictures", desc="recording"):
                 writer.append_data(picture)
     finally:
         for one in players:
@@ -139,14 +109,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(record(given.runs, given.output or given.runs[0] / "video.mp4", seconds=given.seconds, **player))
     except (RecordError, CheckpointError, ValueError) as error:
         parser.error(str(error))
-
-
-def _pictures(players: Sequence[Player], count: int, steps: int) -> Iterator[np.ndarray]:
-    for _ in tqdm(range(count), unit="pictures", desc="recording"):
-        yield np.concatenate([player.picture() for player in players], axis=1)
-        for player in players:
-            for _ in range(steps):
-                player.step()
 
 
 def _checkpoint(folder: Path, path: Path | None) -> dict[str, Any]:
@@ -179,18 +141,6 @@ def _environment(folder: Path, settings: dict[str, Any], friction: float | None)
     if friction is None:
         friction = float(read_folder(folder).metrics["task/friction"].dropna().iloc[-1])
     return environment_from({**settings, "count": 1, "friction": friction}, render_mode="rgb_array"), friction
-
-
-def _captioned(scene: Image.Image, lines: Sequence[str]) -> Image.Image:
-    """The scene with lines of text on a dark strip below it; even width and height, as video codecs ask for."""
-    size = max(11, scene.height // 20)
-    font = ImageFont.load_default(size=size)
-    strip = int(1.35 * size * len(lines)) + size // 2
-    height = scene.height + strip
-    whole = Image.new("RGB", (scene.width + scene.width % 2, height + height % 2), "#202020")
-    whole.paste(scene, (0, 0))
-    ImageDraw.Draw(whole).multiline_text((size // 2, scene.height + size // 4), "\n".join(lines), "white", font)
-    return whole
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def build(config: dict[str, Any]) -> Job:
             if "of" in config["method"]:
                 raise UsageError("method=compared is for streams: give one method, or several as method=a,b -m")
             return AgentJob(config)
+        if config.get("logger", {}).get("video"):
+            raise UsageError(f"logger.video=true films agents: there is nothing to film in experiment.kind={kind}")
         if kind == "stream":
             from tools.stream import StreamJob
 

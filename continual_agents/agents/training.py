@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,19 @@ from continual_agents.runs import Run
 from .collector import EnvironmentCollector
 from .errors import NotFiniteError
 from .ppo import PPO
+
+
+class Film(Protocol):
+    """Pictures of the policy at play.
+
+    Attributes:
+        frames_per_second: how fast they follow each other.
+    """
+
+    frames_per_second: int
+
+    def __call__(self, step: int, friction: float) -> np.ndarray:
+        """The policy after `step` steps on ground of `friction`: `[time, height, width, 3]` uint8."""
 
 
 def train(
@@ -28,6 +41,7 @@ def train(
     probe_every: int = 10,
     probe_batch: int = 2048,
     description: str = "",
+    film: Film | None = None,
 ) -> None:
     """Train until `steps` environment steps, continuing the run's last checkpoint if it has one.
 
@@ -43,6 +57,7 @@ def train(
         probe_every: updates between two looks; the first update always has one.
         probe_batch: most observations it looks with.
         description: label of the progress bar.
+        film: shows the policy at the end of every task.
 
     Raises:
         ValueError: `probe_every` or `probe_batch` below 1.
@@ -51,7 +66,7 @@ def train(
     for name, value in (("probe.every", probe_every), ("probe.batch", probe_batch)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1")
-    loop = Loop(run, collector, ppo, probe, probe_every, probe_batch)
+    loop = Loop(run, collector, ppo, probe, probe_every, probe_batch, film=film, steps=steps)
     loop.resume()
     with run.progress(total=steps, initial=collector.frames, unit="frames", description=description) as bar:
         while collector.frames < steps and not run.stop_requested:
@@ -81,9 +96,13 @@ class Loop:
         probe: Callable[[Tensor], dict[str, float]] | None,
         probe_every: int,
         probe_batch: int,
+        *,
+        film: Film | None = None,
+        steps: float = math.inf,
     ):
         self.run, self.collector, self.ppo = run, collector, ppo
         self.probe, self.probe_every, self.probe_batch = probe, probe_every, probe_batch
+        self.film, self.steps = film, steps
         self.updates = 0
         self.probed: list[str] = []  # names the probe gives, so that rows without a look have the columns
         self.recent: deque[float] = deque(maxlen=20)
@@ -117,6 +136,7 @@ class Loop:
     def step(self) -> dict[str, float]:
         """Collect, update, look and write one row."""
         collector, ppo = self.collector, self.ppo
+        before = self._ground()
         clock = [time.perf_counter()]
         batch = collector.collect()
         clock.append(time.perf_counter())
@@ -124,6 +144,8 @@ class Loop:
         clock.append(time.perf_counter())
         looks = self.updates % self.probe_every == 0
         self.updates += 1
+        if self.film is not None:
+            self._show(self.film, *before)
         metrics |= _surgery(ppo)
         if self.probe is not None:
             metrics |= self._look(batch["observation"]) if looks else dict.fromkeys(self.probed, math.nan)
@@ -146,6 +168,16 @@ class Loop:
             for name, values in getattr(operation, "histograms", dict)().items():
                 self.run.loggers.histogram(f"surgery/{name}", values, self.collector.frames)
         return seen
+
+    def _ground(self) -> tuple[float, float]:
+        """Task and friction of the first environment."""
+        return float(self.collector.world("task")[0]), float(self.collector.world("friction")[0])
+
+    def _show(self, film: Film, task: float, friction: float) -> None:
+        """Film the policy if the task has just ended, or the run does."""
+        frames = self.collector.frames
+        if self._ground()[0] != task or frames >= self.steps:
+            self.run.loggers.video("video/policy", film(frames, friction), frames, film.frames_per_second)
 
     def _timing(self, clock: list[float]) -> dict[str, float]:
         """Seconds of this update by where they went; writing is the previous row's, saving included."""

@@ -81,7 +81,8 @@ def test_wandb_gets_the_curves_of_tensorboard_and_a_resumed_run_goes_on_in_the_s
     assert row["comparison/figure/_type"] == "image-file"
     assert "plasticity/dead_units" not in row  # nan leaves no point
     (video,) = tmp_path.glob("wandb/offline-run-*/files/media/videos/**/*.gif")
-    assert Image.open(video).n_frames == 4
+    with Image.open(video) as played:
+        assert played.n_frames == 4
     (page,) = tmp_path.glob("wandb/offline-run-*/files/media/html/**/*.html")
     assert page.read_text() == "<pre>| a &lt; b |</pre>"
     assert second["summary"]["final/return/mean"] == pytest.approx(points[-1][1])

@@ -60,7 +60,7 @@ def test_gif_of_one_run(runs, tmp_path):
 def test_same_seed_same_life_and_the_ground_is_the_one_asked_for(runs):
     lives = []
     for friction in (None, None, 0.02):
-        player = record.Player(runs[0], seed=3, friction=friction, sample=True)
+        player = record.player_of(runs[0], seed=3, friction=friction, sample=True)
         assert player.environment.friction == pytest.approx(0.3 if friction is None else friction)
         for _ in range(200):
             player.step()
@@ -72,13 +72,13 @@ def test_same_seed_same_life_and_the_ground_is_the_one_asked_for(runs):
 
 def test_policy_is_that_of_the_checkpoint(runs, tmp_path):
     folder = make_run(tmp_path / "other", "method=ppo", "seed=5")
-    one, other = record.Player(runs[0]), record.Player(folder)
+    one, other = record.player_of(runs[0]), record.player_of(folder)
     content = Checkpoints(folder / "checkpoints").load()
     expected = content["state"]["run"]["ppo"]["actor"]
     for name, value in other.policy.state_dict().items():
         assert np.array_equal(value, expected[name])
     assert not np.array_equal(one.policy.state_dict()["body.0.weight"], expected["body.0.weight"])
-    named = record.Player(runs[0], checkpoint=next((folder / "checkpoints").glob("*.pt")))
+    named = record.player_of(runs[0], checkpoint=next((folder / "checkpoints").glob("*.pt")))
     assert np.array_equal(named.policy.state_dict()["body.0.weight"], expected["body.0.weight"])
     for player in (one, other, named):
         player.environment.close()
@@ -87,7 +87,7 @@ def test_policy_is_that_of_the_checkpoint(runs, tmp_path):
 def test_sampled_actions_differ_from_the_mean_and_repeat_with_the_seed(runs):
     ends = []
     for sample in (False, True, True):
-        player = record.Player(runs[0], sample=sample)
+        player = record.player_of(runs[0], sample=sample)
         for _ in range(5):
             player.step()
         ends.append(np.asarray(player.observation))
@@ -105,7 +105,7 @@ def test_refusals_say_what_is_missing(runs, tmp_path, capsys):
     with pytest.raises(record.RecordError, match=r"\.mp4 or \.gif"):
         record.record(runs, tmp_path / "a.avi")
     with pytest.raises(CheckpointError):
-        record.Player(runs[0], checkpoint=tmp_path / "config.yaml")
+        record.player_of(runs[0], checkpoint=tmp_path / "config.yaml")
     (tmp_path / "config.yaml").write_text("experiment: {kind: agent}\n")
     with pytest.raises(SystemExit):
         record.main([str(tmp_path)])

@@ -20,7 +20,7 @@ class Budget:
     Args:
         width: units in the layer.
         rate: fraction of the eligible units replaced per step, in [0, 1].
-        maturity: steps; a unit is eligible when its age is greater.
+        maturity: steps, at least 1; a unit is eligible when its age is greater.
         count_all: add `rate * width` instead, as public code does for conv nets.
 
     Raises:
@@ -30,8 +30,11 @@ class Budget:
     def __init__(self, width: int, rate: float, maturity: int, *, count_all: bool = False) -> None:
         if not 0 <= rate <= 1:
             raise ValueError(f"rate={rate}: a fraction of the eligible units per step lies in [0, 1]")
-        if maturity < 0:
-            raise ValueError(f"maturity={maturity}: a number of steps is at least 0")
+        if maturity != int(maturity) or maturity < 1:
+            raise ValueError(
+                f"maturity={maturity}: a whole number of steps, at least 1, or newborns are replaced before they have "
+                "learned anything (published: 100 to 10,000)"
+            )
         self.width, self.rate, self.maturity, self.count_all = width, rate, maturity, count_all
         self.carried = 0.0
         self.eligible = 0

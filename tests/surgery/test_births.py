@@ -88,10 +88,12 @@ def test_data_scaled_newborns_look_like_their_neighbours(kind: str) -> None:
         dims = [0, *range(2, pre.ndim)]
         net[0].bias -= pre.mean(dims)
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
-    cbp = surgery.ContinualBackprop(surgery.find(net, x), optimizer, rate=0.25, maturity=0, birth="data_scaled")
-    net(x).sum().backward()
-    optimizer.step()
-    gone = cbp.step()["0"]
+    cbp = surgery.ContinualBackprop(surgery.find(net, x), optimizer, rate=0.25, maturity=1, birth="data_scaled")
+    for _ in range(2):
+        net(x).sum().backward()
+        optimizer.step()
+        gone = cbp.step()
+    gone = gone["0"]
     pre = net[0](x[:32]).detach().transpose(0, 1).flatten(1)
     stays = [i for i in range(40) if i not in gone.tolist()]
     torch.testing.assert_close(pre[gone].std(1), pre[stays].std(1).median().expand(10), rtol=1e-3, atol=1e-5)

@@ -89,8 +89,9 @@ def test_quirk_no_transfer_leaves_the_readers_bias() -> None:
     for transfer in (True, False):
         net = net_with_dead([])
         optimizer = torch.optim.SGD(net.parameters(), 0.0)
-        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.25, maturity=0, transfer=transfer)
+        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.25, maturity=1, transfer=transfer)
         bias = net[2].bias.detach().clone()
+        assert not step(net, optimizer, cbp, torch.rand(8, 3))
         assert step(net, optimizer, cbp, torch.rand(8, 3))
         assert torch.equal(bias, net[2].bias) is not transfer
 
@@ -99,7 +100,8 @@ def test_quirk_keep_optimizer_state() -> None:
     for keep in (True, False):
         net = net_with_dead([])
         optimizer = surgery.Adam(net.parameters(), 1e-3)
-        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.25, maturity=0, keep_optimizer_state=keep)
+        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.25, maturity=1, keep_optimizer_state=keep)
+        step(net, optimizer, cbp, torch.rand(8, 3))
         gone = step(net, optimizer, cbp, torch.rand(8, 3))["0"]
         state = optimizer.state[net[0].weight]
         assert state["exp_avg"][gone].any().item() is keep

@@ -271,10 +271,10 @@ def test_a_companion_that_sees_nothing_says_so() -> None:
 
 def test_output_layers_never_change_by_surgery_but_for_their_columns() -> None:
     net = mlp()
-    optimizer, cbp = companion(net, torch.optim.SGD(net.parameters(), 0.0), rate=0.5, maturity=0, transfer=False)
+    optimizer, cbp = companion(net, torch.optim.SGD(net.parameters(), 0.0), rate=0.5, maturity=1, transfer=False)
     before = values(net)
-    log = train(net, optimizer, cbp, 1)
-    columns = log[0]["2"]
+    log = train(net, optimizer, cbp, 2)
+    columns = log[1]["2"]
     weight, bias = list(net.parameters())[-2:]
     stays = [i for i in range(12) if i not in columns]
     assert torch.equal(weight[:, stays], before[-2][:, stays])

@@ -1,14 +1,13 @@
 """A method of keeping plasticity: what it asks of the network, of the optimizer, and what it does after each step.
 
 `configs/method/*.yaml` are instances of `Method`; reinforcement learning agents and supervised streams read the same
-files. A stack of runs reads the numbers itself (each may be a list, one per run); an ordinary network calls
+files. A stack of runs reads the numbers itself; an ordinary network calls
 `make_optimizer` and `make_operations`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -17,6 +16,8 @@ import torch
 from torch import nn
 
 from continual_agents import surgery
+from continual_agents.settings import check_settings, written
+from continual_agents.settings import nearest as nearest
 
 
 class AfterStep(Protocol):
@@ -47,7 +48,8 @@ class Method:
         operations: name -> settings of each operation after the step, in order; names are the keys of `OPERATIONS`.
 
     Raises:
-        ValueError: an unknown optimizer or operation, or a value out of range, naming it and the nearest known one.
+        ValueError: an unknown optimizer, operation or setting, with the nearest known one; a value of another type, or
+            of the optimizer's out of range. Ranges of an operation's values are checked where it is made.
 
     Example:
         >>> method = Method(name="cbp", optimizer={"kind": "adam", "step_size": 1e-4},
@@ -62,12 +64,17 @@ class Method:
     operations: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kind = self.optimizer.get("kind", "adam")
-        if kind not in OPTIMIZERS:
-            raise ValueError(f"method {self.name}: optimizer.kind={kind!r} is unknown{nearest(kind, OPTIMIZERS)}")
-        for name in self.operations:
-            if name not in OPERATIONS:
-                raise ValueError(f"method {self.name}: operation {name!r} is unknown{nearest(name, OPERATIONS)}")
+        for part in ("network", "optimizer", "operations"):
+            if not isinstance(getattr(self, part), Mapping):
+                given = written(getattr(self, part))
+                raise ValueError(f"method {self.name}: {part}={given}: settings by name are needed")
+        _check_optimizer(f"method {self.name}: optimizer", self.optimizer)
+        for name, settings in self.operations.items():
+            if name not in SCHEMAS:
+                raise ValueError(f"method {self.name}: operation {name!r} is unknown{nearest(name, SCHEMAS)}")
+            # birth: null is a stream's own: new units are drawn as the network began
+            typed = {k: v for k, v in settings.items() if (k, v) != ("birth", None)}
+            check_settings(f"method {self.name}: {name}", typed, SCHEMAS[name], given=("generator",))
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of this method over `parameters`.
@@ -96,10 +103,18 @@ class Method:
             modules: the networks whose hidden units are kept alive; output layers are never touched.
             optimizer: the one that trains them.
             generator: source of every random draw the operations make.
+
+        Raises:
+            ValueError: a value that an operation refuses, naming the method and the operation.
         """
-        return [
-            OPERATIONS[name](modules, optimizer, generator, **settings) for name, settings in self.operations.items()
-        ]
+        made = []
+        for name, settings in self.operations.items():
+            try:
+                made.append(OPERATIONS[name](modules, optimizer, generator, **settings))
+            except (ValueError, TypeError) as error:
+                named = name == self.name or str(error).startswith(f"{name}.")
+                raise ValueError(f"method {self.name}: {error if named else f'{name}: {error}'}") from error
+        return made
 
 
 class Perturb:
@@ -225,8 +240,42 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, str]
 """Optimizer kinds: constructor, and what each setting of ours is called there."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`: did you mean 'x'?` or the list of what there is; the end of an error message."""
-    names = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else f": one of {', '.join(names)}"
+def _reset_settings(*, layers: str = "head", keep_momentum: bool = False) -> None:
+    """What `reset` takes, in streams."""
+
+
+SCHEMAS: dict[str, Callable[..., Any]] = {
+    "continual_backprop": surgery.ContinualBackprop,
+    "generate_and_test": surgery.ContinualBackprop,
+    "redo": surgery.ReDo,
+    "perturb": Perturb,
+    "l2_init": PullToInit,
+    "reset": _reset_settings,
+}
+"""What each operation's settings are called and of which type: the keyword arguments of these."""
+
+
+def _optimizer_settings(
+    *,
+    kind: str = "adam",
+    step_size: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> None:
+    """What the optimizers take; each reads what it has a use for."""
+
+
+def _check_optimizer(where: str, settings: Mapping[str, Any]) -> None:
+    check_settings(where, settings, _optimizer_settings)
+    kind = settings.get("kind", "adam")
+    if kind not in OPTIMIZERS:
+        raise ValueError(f"{where}.kind={kind} is unknown{nearest(kind, OPTIMIZERS)}")
+    for name in ("step_size", "eps", "momentum", "weight_decay"):
+        if not settings.get(name, 0.0) >= 0:
+            raise ValueError(f"{where}.{name}={settings[name]}: must not be negative")
+    if not settings.get("momentum", 0.0) < 1:
+        raise ValueError(f"{where}.momentum={settings['momentum']}: must be below 1, or old gradients never fade")
+    if not all(0 <= beta < 1 for beta in settings.get("betas", ())):
+        raise ValueError(f"{where}.betas={written(settings['betas'])}: each lies in [0, 1)")

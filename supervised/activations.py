@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from continual_agents.settings import nearest
+
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
@@ -110,5 +112,5 @@ def activation_of(name: str) -> Activation:
         ValueError: unknown, listing the known ones.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation={name!r} is unknown: one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"network.activation={name} is unknown{nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]

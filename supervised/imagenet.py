@@ -46,13 +46,9 @@ class ClassPairs:
         device: torch.device | str = "cpu",
     ):
         classes, have, *shape = images.pixels.shape
-        if min(train_images, test_images, epochs, batch) < 1 or train_images + test_images > have:
-            raise ValueError(
-                f"{images.name}: train_images={train_images} and test_images={test_images} of each class, epochs="
-                f"{epochs}: each at least 1, and there are {have} images of each class"
-            )
-        if 2 * train_images % batch:
-            raise ValueError(f"batch={batch} does not divide the {2 * train_images} training images of a task")
+        self.check(
+            images.name, classes, have, train_images=train_images, test_images=test_images, epochs=epochs, batch=batch
+        )
         self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
         self.train_images, self.test_images = train_images, test_images
         self.shape: tuple[int, ...] = tuple(shape)
@@ -64,6 +60,34 @@ class ClassPairs:
         self.position = 0
         self._pairs = self._draw_pairs(0)
         self._order = self._draw_order(0)
+
+    @staticmethod
+    def check(
+        name: str, classes: int, have: int, *, train_images: int = 600, test_images: int = 100, epochs: int = 250,
+        batch: int = 100, **_: Any,
+    ) -> None:  # fmt: skip
+        """What the constructor refuses, before any image is made or read.
+
+        Args:
+            name: of the data.
+            classes: how many there are.
+            have: images of each.
+            train_images, test_images, epochs, batch: as in the constructor.
+
+        Raises:
+            ValueError: a number out of range.
+        """
+        if classes < 2:
+            raise ValueError(f"stream.classes={classes}: a task tells two classes apart, at least 2 are needed")
+        counts = {"train_images": train_images, "test_images": test_images, "epochs": epochs, "batch": batch}
+        for key, count in counts.items():
+            if count < 1:
+                raise ValueError(f"stream.{key}={count}: at least 1")
+        if train_images + test_images > have:
+            needed = f"stream.train_images={train_images} and test_images={test_images}"
+            raise ValueError(f"{needed}: {name} has {have} images of each class")
+        if 2 * train_images % batch:
+            raise ValueError(f"stream.batch={batch} does not divide the {2 * train_images} training images of a task")
 
     @property
     def task(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from continual_agents.methods import nearest
+from continual_agents.settings import check_settings
 
 from .class_images import ClassImages
 from .data import Textures, load_digits, load_imagenet, load_mnist
@@ -39,7 +40,7 @@ def load_images(data: str, root: str | None, source: Literal["files", "openml"] 
         images, labels = load_digits()
         return flat_images("digits", images, labels)
     if data != "mnist":
-        raise ValueError(f"stream.data={data!r}: digits or mnist{nearest(data, ('digits', 'mnist'))}")
+        raise ValueError(f"stream.data={data} is unknown{nearest(data, ('digits', 'mnist'))}")
     if root is None:
         raise ValueError(
             "MNIST needs experiment.stream.root=FOLDER with its four IDX files (plain or .gz), or also "
@@ -63,6 +64,7 @@ def _permuted(
 def _textures(
     seeds: Sequence[int], *, classes: int = 100, side: int = 32, data_seed: int = 0, **settings: Any
 ) -> Stream:
+    ClassPairs.check("textures", classes, _images(settings), **settings)
     return ClassPairs(seeds, _made_textures(classes, _images(settings), side, data_seed), **settings)
 
 
@@ -71,6 +73,7 @@ def _imagenet(seeds: Sequence[int], *, root: str | None = None, classes: int = 1
         raise ValueError(
             "ImageNet needs experiment.stream.root=FOLDER, made by python -m tools.prepare_data imagenet SRC FOLDER"
         )
+    ClassPairs.check("imagenet", classes, _images(settings), **settings)
     return ClassPairs(seeds, _loaded_imagenet(root, classes, _images(settings)), **settings)
 
 
@@ -97,6 +100,21 @@ STREAMS: dict[str, Callable[..., Stream]] = {
 }
 """Streams by `kind`: constructor(seeds, device=, **settings)."""
 
+SCHEMAS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "regression": (SlowlyChangingRegression,),
+    "permuted": (_permuted, PermutedImages),
+    "imagenet": (_imagenet, ClassPairs),
+    "textures": (_textures, ClassPairs),
+}
+"""Whose keyword arguments the settings of each kind are."""
+
+
+def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same stream with as little made data as shows its shape: what can be checked without waiting for it."""
+    classes = settings.get("classes")
+    few = settings.get("kind") == "textures" and isinstance(classes, int) and classes > 2
+    return {**settings, "classes": 2} if few else dict(settings)
+
 
 def make_stream(settings: Mapping[str, Any], seeds: Sequence[int], *, device: torch.device | str = "cpu") -> Stream:
     """The stream that a configuration asks for.
@@ -107,16 +125,14 @@ def make_stream(settings: Mapping[str, Any], seeds: Sequence[int], *, device: to
         device: where its examples are made.
 
     Raises:
-        ValueError: an unknown kind, or a setting that it does not take.
+        ValueError: an unknown kind or setting, or a value of another type or out of range.
     """
     chosen = dict(settings)
     kind = chosen.pop("kind")
     if kind not in STREAMS:
-        raise ValueError(f"stream.kind={kind!r} is unknown{nearest(kind, STREAMS)}")
-    try:
-        return STREAMS[kind](seeds, device=device, **chosen)
-    except TypeError as error:
-        raise ValueError(f"stream: {error}; {kind} takes no such setting") from error
+        raise ValueError(f"stream.kind={kind} is unknown{nearest(kind, STREAMS)}")
+    check_settings("stream", chosen, *SCHEMAS[kind], given=("device",), to=f"kind={kind}")
+    return STREAMS[kind](seeds, device=device, **chosen)
 
 
 def make_learner(
@@ -125,7 +141,7 @@ def make_learner(
     """The learner of one stack of plans.
 
     Raises:
-        ValueError: `fast` for a network or method that cannot be compiled.
+        ValueError: a value that the network or the method refuses, or `fast` where nothing can be compiled.
     """
     network = make_network(plans[0].network, stream.shape, stream.outputs)
     methods, seeds = [plan.method for plan in plans], [plan.seed for plan in plans]
@@ -133,4 +149,7 @@ def make_learner(
         if fast:
             raise ValueError("experiment.fast=true is for fully connected networks: set it to false")
         return LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
-    return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)
+    try:
+        return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)
+    except ValueError as error:
+        raise ValueError(f"method {methods[0].name}: {error}") from error

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from continual_agents.settings import check_settings, nearest, written
+
 from .activations import activation_of
 from .draws import Draw, torch_draws
 from .normalisation import NORMS, OnlineNorm
@@ -43,12 +45,12 @@ class Mlp:
 
     def __post_init__(self) -> None:
         if min((self.inputs, self.outputs, *self.hidden)) < 1:
-            raise ValueError(f"widths {(self.inputs, *self.hidden, self.outputs)}: each is at least 1")
+            raise ValueError(f"network.hidden={written(self.hidden)}: every layer needs at least one unit")
         activation_of(self.activation)
         if self.norm is not None and self.norm not in NORMS:
-            raise ValueError(f"norm={self.norm!r} is unknown: one of {', '.join(NORMS)}, or null")
+            raise ValueError(f"network.norm={self.norm} is unknown{nearest(self.norm, [*NORMS, 'null'])}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: a probability below 1, at least 0")
+            raise ValueError(f"network.dropout={self.dropout}: a probability in [0, 1)")
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -125,9 +127,15 @@ class ConvNet:
 
     def __post_init__(self) -> None:
         if activation_of(self.activation).outputs != 1:
-            raise ValueError(f"activation={self.activation!r} is for fully connected networks: choose relu")
+            raise ValueError(f"network.activation={self.activation} is for fully connected networks: choose relu")
+        for name in ("channels", "kernels", "hidden"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"network.{name}={written(getattr(self, name))}: each is at least 1")
         if self.features < 1:
-            raise ValueError(f"size={self.size}: images are too small for three convolutions with pooling")
+            raise ValueError(
+                f"network.kernels={written(self.kernels)}: too large for images of {self.size} x {self.size} pixels, "
+                "each convolution is followed by 2x2 pooling"
+            )
 
     @property
     def features(self) -> int:
@@ -176,19 +184,19 @@ def make_network(settings: Mapping[str, Any], shape: tuple[int, ...], outputs: i
         outputs: width of the output.
 
     Raises:
-        ValueError: an unknown kind or setting, or a convolution over inputs that are no images.
+        ValueError: an unknown kind or setting, a value of another type or out of range, or a convolution over inputs
+            that are no images.
     """
     chosen: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
     kind = chosen.pop("kind", "mlp")
     if kind not in ("mlp", "conv"):
-        raise ValueError(f"network.kind={kind!r}: mlp or conv")
-    try:
-        if kind == "mlp":
-            return Mlp(inputs=math.prod(shape), outputs=outputs, **chosen)
-        if len(shape) != 3:
-            raise ValueError(f"network.kind=conv needs images, this stream gives inputs of shape {shape}: use kind=mlp")
-        return ConvNet(size=shape[-1], inputs=shape[0], outputs=outputs, **chosen)
-    except TypeError as error:
-        raise ValueError(f"network: {error}; a {kind} network takes no such setting") from error
+        raise ValueError(f"network.kind={kind} is unknown{nearest(kind, ('mlp', 'conv'))}")
+    given = ("inputs", "outputs", "size")
+    check_settings("network", chosen, Mlp if kind == "mlp" else ConvNet, given=given, to=f"kind={kind}")
+    if kind == "mlp":
+        return Mlp(inputs=math.prod(shape), outputs=outputs, **chosen)
+    if len(shape) != 3:
+        raise ValueError(f"network.kind=conv needs images, this stream gives inputs of shape {shape}: use kind=mlp")
+    return ConvNet(size=shape[-1], inputs=shape[0], outputs=outputs, **chosen)

@@ -45,7 +45,7 @@ class PermutedImages:
         self.images, self.device = images.to(device), torch.device(device)
         self.task_steps = len(images.labels) if change_every is None else change_every
         if self.task_steps < 1:
-            raise ValueError(f"change_every={change_every}: at least one example per task")
+            raise ValueError(f"stream.change_every={change_every}: at least one example per task")
         self.shape: tuple[int, ...] = (images.pixels.shape[1],)
         self.outputs = images.classes
         self.position = 0

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from continual_agents.methods import Method, nearest
+from continual_agents.settings import written
 
 PER_RUN = {
     "optimizer": ("step_size", "momentum", "weight_decay"),
@@ -75,7 +76,7 @@ def make_plans(experiment: Mapping[str, Any], methods: Mapping[str, Method], *, 
         raise ValueError(f"experiment.seeds={len(seeds)} and {len(methods)} methods make no run: give at least 1 each")
     sweep = dict(experiment.get("sweep") or {})
     for key in sweep:
-        _check_swept(key, methods)
+        _check_swept(key, sweep[key], methods)
     plans: list[Plan] = []
     for method in methods.values():
         for values in itertools.product(*sweep.values()):
@@ -119,11 +120,13 @@ def _applies(key: str, method: Method) -> bool:
     return not (head == "network" and rest[0] in method.network)
 
 
-def _check_swept(key: str, methods: Mapping[str, Method]) -> None:
+def _check_swept(key: str, values: Any, methods: Mapping[str, Method]) -> None:
     heads = ("optimizer", "operations", "network", "stream")
     head, *rest = key.split(".")
     if head not in heads or not rest:
         raise ValueError(f"experiment.sweep: {key!r} does not start with one of {', '.join(heads)} and a dot")
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError(f"experiment.sweep: {key} needs a list of values, got {written(values)}")
     if head == "operations":
         known = {name for method in methods.values() for name in method.operations}
         if rest[0] not in known:

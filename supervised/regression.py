@@ -60,11 +60,12 @@ class SlowlyChangingRegression:
         published_thresholds: bool = False,
         device: torch.device | str = "cpu",
     ):
-        if min(change_every, slow_bits, random_bits, units) < 1 or random_bits > 12:
-            raise ValueError(
-                f"change_every={change_every}, slow_bits={slow_bits}, random_bits={random_bits}, units={units}: "
-                "each is at least 1, and random_bits at most 12"
-            )
+        counts = {"change_every": change_every, "slow_bits": slow_bits, "random_bits": random_bits, "units": units}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"stream.{name}={count}: at least 1")
+        if random_bits > 12:
+            raise ValueError(f"stream.random_bits={random_bits}: at most 12, all their patterns are tabulated")
         self.seeds, self.runs = list(seeds), len(seeds)
         self.task_steps, self.slow_bits, self.random_bits = change_every, slow_bits, random_bits
         self.redraw_all, self.device = redraw_all, torch.device(device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from continual_agents.runs import Run
+from continual_agents.settings import check_types, nearest
 
 from .activations import activation_of
 from .data.digits import CLASSES, SIDE, load_digits
@@ -19,6 +20,22 @@ from .networks import Mlp
 
 STARTS = ("warm", "cold", "warm_shrink_and_perturb")
 """How the second phase may begin."""
+
+TYPES: dict[str, Any] = {
+    "starts": Sequence[str],
+    "seeds": int,
+    "batch": int,
+    "row_epochs": int,
+    **dict.fromkeys(("data", "epochs", "network", "optimizer", "switch"), Mapping[str, Any]),
+}
+GROUPS: dict[str, dict[str, Any]] = {
+    "data": {"test_images": int, "train_images": int, "first": float},
+    "epochs": {"first": int, "second": int},
+    "network": {"hidden": Sequence[int], "activation": str},
+    "optimizer": {"kind": str, "step_size": float, "momentum": float},
+    "switch": {"shrink": float, "noise": float},
+}
+"""What the experiment's settings hold."""
 
 
 class Split(NamedTuple):
@@ -71,6 +88,9 @@ class WarmStart:
     """
 
     def __init__(self, experiment: Mapping[str, Any], *, seed: int, device: torch.device | str = "cpu"):
+        check_types("experiment", experiment, TYPES)
+        for group, kinds in GROUPS.items():
+            check_types(f"experiment.{group}", experiment[group], kinds)
         self.experiment, self.device = experiment, torch.device(device)
         self.seeds = list(range(seed, seed + experiment["seeds"]))
         data = load_digits()
@@ -98,19 +118,30 @@ class WarmStart:
         experiment = self.experiment
         data, optimizer = experiment["data"], experiment["optimizer"]
         if unknown := [start for start in experiment["starts"] if start not in STARTS]:
-            raise ValueError(f"experiment.starts: no start {unknown[0]}; there are {', '.join(STARTS)}")
-        if experiment["seeds"] < 1 or experiment["batch"] < 1 or not experiment["starts"]:
-            raise ValueError("experiment.seeds, batch and the number of starts are at least 1")
-        if data["test_images"] < 1 or data["test_images"] + data["train_images"] > images:
-            raise ValueError(f"experiment.data: test_images and train_images together are at most {images}")
+            raise ValueError(f"experiment.starts: {unknown[0]} is unknown{nearest(unknown[0], STARTS)}")
+        if not experiment["starts"]:
+            raise ValueError(f"experiment.starts=[]: give at least one of {', '.join(STARTS)}")
+        counts = {key: experiment[key] for key in ("seeds", "batch", "row_epochs")}
+        counts |= {f"data.{key}": data[key] for key in ("test_images", "train_images")}
+        counts |= {f"epochs.{key}": experiment["epochs"][key] for key in ("first", "second")}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"experiment.{name}={count}: at least 1")
+        if data["test_images"] + data["train_images"] > images:
+            given = f"experiment.data.test_images={data['test_images']} and train_images={data['train_images']}"
+            raise ValueError(f"{given}: there are {images} images in all")
         if not 1 <= int(data["first"] * data["train_images"]) <= data["train_images"]:
             raise ValueError(f"experiment.data.first={data['first']}: a fraction that leaves an image, at most 1")
-        if min(*experiment["epochs"].values(), experiment["row_epochs"]) < 1:
-            raise ValueError("experiment.epochs (of each phase) and row_epochs are at least 1")
         if optimizer["kind"] != "sgd":
             raise ValueError(f"experiment.optimizer.kind={optimizer['kind']}: warm start knows sgd only")
         if optimizer["step_size"] <= 0:
             raise ValueError(f"experiment.optimizer.step_size={optimizer['step_size']}: must be positive")
+        if not 0 <= optimizer["momentum"] < 1:
+            raise ValueError(f"experiment.optimizer.momentum={optimizer['momentum']}: lies in [0, 1)")
+        if not 0 <= experiment["switch"]["shrink"] <= 1:
+            raise ValueError(f"experiment.switch.shrink={experiment['switch']['shrink']}: a factor in [0, 1]")
+        if not experiment["switch"]["noise"] >= 0:
+            raise ValueError(f"experiment.switch.noise={experiment['switch']['noise']}: must not be negative")
 
     def step_epoch(self) -> None:
         """Train for one epoch; the switch comes before the first epoch of the second phase."""

@@ -15,7 +15,7 @@ def net() -> nn.Sequential:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": {"kind": "adamm"}}, "optimizer.kind='adamm' is unknown: did you mean 'adam'?"),
+        ({"optimizer": {"kind": "adamm"}}, "optimizer.kind=adamm is unknown: did you mean 'adam'?"),
         ({"operations": {"continual_backprob": {}}}, "did you mean 'continual_backprop'"),
     ],
 )

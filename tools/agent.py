@@ -10,11 +10,27 @@ import torch
 
 from continual_agents.agents import PPO, EnvironmentCollector, make_actor_critic, make_environment, train
 from continual_agents.agents.collector import Environment
-from continual_agents.methods import Method
+from continual_agents.agents.networks import mlp
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
+from continual_agents.settings import check_settings, check_types, written
 from tools.figures.folders import method_label
 from tools.film import Film
+from tools.method import method_from
+
+TYPES: dict[str, dict[str, Any]] = {
+    "": {"name": str, "steps": int},
+    "environment": {
+        "id": str,
+        "count": int,
+        "clip_actions": bool,
+        "friction": float | Mapping[str, Any] | None,
+        "time_limit": int | None,
+        "merge_fixed_links": bool | None,
+    },
+    "probe": {"every": int, "batch": int},
+}
+"""What the experiment's own keys hold; those of its other groups are checked against what takes them."""
 
 
 def environment_from(settings: Mapping[str, Any], render_mode: str | None = None) -> Environment:
@@ -28,21 +44,54 @@ def environment_from(settings: Mapping[str, Any], render_mode: str | None = None
     import envs  # registers the slippery walkers
 
     name, count = settings["id"], settings["count"]
+    if count < 1:
+        raise ValueError(f"experiment.environment.count={count}: at least one environment is needed")
     walkers = {f"Slippery{robot.title}-v0": robot.name for robot in envs.ROBOTS.values()}
     if name not in walkers:
         try:
-            return make_environment(name, count)
+            made = make_environment(name, count)
         except gymnasium.error.Error as error:
             raise ValueError(f"experiment.environment.id={name}: {error}") from error
+        for key in ("friction", "time_limit", "merge_fixed_links"):
+            if settings[key] is not None:
+                made.close()
+                given = f"experiment.environment.{key}={written(settings[key])}"
+                raise ValueError(f"{given}: only the slippery walkers have it, give null for {name}")
+        return made
     friction = settings["friction"]
-    walker = {
-        "friction": friction if isinstance(friction, int | float) else envs.FrictionSchedule(**(friction or {})),
-        "time_limit": settings["time_limit"],
-        "merge_fixed_links": settings["merge_fixed_links"],
-    }
-    if count > 1:
-        return envs.SlipperyVectorEnv(walkers[name], count, **walker)
-    return envs.SlipperyAnt(robot=walkers[name], render_mode=render_mode, **walker)
+    if isinstance(friction, Mapping):
+        check_settings("experiment.environment.friction", friction, envs.FrictionSchedule)
+    try:
+        walker = {
+            "friction": friction if isinstance(friction, int | float) else envs.FrictionSchedule(**(friction or {})),
+            "time_limit": settings["time_limit"],
+            "merge_fixed_links": bool(settings["merge_fixed_links"]),
+        }
+        if count > 1:
+            return envs.SlipperyVectorEnv(walkers[name], count, **walker)
+        return envs.SlipperyAnt(robot=walkers[name], render_mode=render_mode, **walker)
+    except ValueError as error:
+        raise ValueError(f"experiment.environment: {error}") from error
+
+
+def check_experiment(experiment: Mapping[str, Any]) -> None:
+    """Types and ranges of what no constructor takes.
+
+    Raises:
+        ValueError: a value of another type or out of range.
+    """
+    for group, kinds in TYPES.items():
+        settings = experiment[group] if group else experiment
+        where = f"experiment.{group}" if group else "experiment"
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"{where}={written(settings)}: settings by name are needed, as {where}.NAME=VALUE")
+        check_types(where, settings, kinds)
+    check_settings("experiment.agent", experiment["agent"], PPO, given=("generator",))
+    check_settings("experiment.network", experiment["network"], mlp, given=("generator",))
+    counts = {"steps": experiment["steps"], **{f"probe.{key}": experiment["probe"][key] for key in ("every", "batch")}}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"experiment.{name}={count}: at least 1")
 
 
 class AgentJob:
@@ -60,20 +109,35 @@ class AgentJob:
 
     def __init__(self, config: Mapping[str, Any]):
         experiment, seed = config["experiment"], config["seed"]
+        check_experiment(experiment)
+        if config["device"] != "cpu":
+            raise ValueError(
+                f"device={config['device']}: agents run on the CPU, where networks of this size are faster"
+            )
         self.experiment = experiment
-        self.method = Method(**config["method"])
+        self.method = method_from(config["method"])
+        check_settings(f"method {self.method.name}: network", self.method.network, mlp, given=("generator",))
         self.steps: int = experiment["steps"]
-        if self.steps < 1:
-            raise ValueError(f"experiment.steps={self.steps}: at least one environment step")
         # children of one seed: networks, minibatches and surgery draw from streams of their own
         generators = [torch.Generator().manual_seed(seed * 1_000 + offset) for offset in range(1, 4)]
         self.environment = environment_from(experiment["environment"])
-        space = self.environment
+        try:
+            self._build(generators, seed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, generators: list[torch.Generator], seed: int) -> None:
+        """Networks, optimizer, operations, learner, collector and probe."""
+        experiment, space = self.experiment, self.environment
+        network = {**experiment["network"], **self.method.network}
+        if not network["hidden"]:
+            raise ValueError("network.hidden=[]: an agent needs a hidden layer, it is its units that are looked after")
         networks = make_actor_critic(
             getattr(space, "single_observation_space", space.observation_space),
             getattr(space, "single_action_space", space.action_space),
             generator=generators[0],
-            **{**experiment["network"], **self.method.network},
+            **network,
         )
         optimizer = self.method.make_optimizer(networks.parameters())
         operations = self.method.make_operations(networks.bodies, optimizer, generators[2])

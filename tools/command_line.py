@@ -14,8 +14,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from continual_agents.settings import written
+
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GROUPS = ("experiment", "scale", "method", "logger")
+FLAGS = ("-m", "--multirun")
+HYDRA = ("hydra.launcher.n_jobs", "hydra.sweep.dir")
+"""What of Hydra itself may be set: the rest names classes to build or files to log to."""
 
 
 class UsageError(Exception):
@@ -42,11 +47,11 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
                 )
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("train", [f"{item.key_or_group}={choices(item)[0]}" for item in groups])
+            config = compose("train", [single(item)[0] for item in groups])
             known = _dotted(OmegaConf.to_container(config, resolve=False))
             for override in parsed:
                 _check_key(override, known)
-            return compose("train", [_first_choice(override) for override in parsed])
+            return compose("train", [single(override)[0] for override in parsed])
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_one_line(error)) from error
 
@@ -55,22 +60,34 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     """Hydra's own reading of the words.
 
     Raises:
-        UsageError: a word that is not key=value.
+        UsageError: a word that is not key=value, or that adds or removes a key.
     """
     for word in words:
-        if "=" not in word and not word.startswith("~"):
+        if word.startswith("-"):
+            raise UsageError(f"{word}: no such flag; there are {', '.join(FLAGS)} and --help")
+        if word.startswith("~"):
+            raise UsageError(f"{word}: no key can be left out; write key=value, null where nothing is wanted")
+        if "=" not in word:
             raise UsageError(f"{word!r} is not an override: write key=value, or --help for what there is")
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise UsageError(_one_line(error)) from error
+        if word.startswith("+"):
+            raise UsageError(f"{word}: no key can be added, nobody would read it; leave out the +, or see --help")
+        try:
+            OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise UsageError(f"{word}: Hydra cannot read this value; put quotes around it") from error
+    return OverridesParser.create().parse_overrides(list(words))
 
 
 def choices(override: Override) -> list[str]:
-    """The values that an override runs over; one unless it is a sweep."""
+    """The values that an override runs over, as words; one unless it is a sweep."""
     if override.is_sweep_override():
-        return [str(value) for value in override.sweep_string_iterator()]
-    return [str(override.value())]
+        return list(override.sweep_string_iterator())
+    return [str(override.input_line).split("=", 1)[1]]
+
+
+def single(override: Override) -> list[str]:
+    """The override once for each of its values, as `key=value` words."""
+    return [f"{override.key_or_group}={choice}" for choice in choices(override)]
 
 
 def group_options(group: str) -> list[str]:
@@ -89,21 +106,23 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def _check_key(override: Override, known: list[str]) -> None:
     key = override.key_or_group
-    if override.is_add() or override.is_force_add() or key in GROUPS or key in known or key.startswith("hydra"):
+    if key in GROUPS or key in known or key in HYDRA:
         return
-    # the last part is what people mistype or misplace; compare with whole keys and with last parts
-    by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}  # the first of equal ones
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    last = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_last), n=1, cutoff=0.6)
-    nearest = close[0] if close else by_last[last[0]] if last else None
-    raise UsageError(f"{key}: no such key" + (f"; did you mean {nearest}?" if nearest else "; see --help"))
+    if key.startswith("hydra"):
+        raise UsageError(f"{key}: of Hydra's own settings only {', '.join(HYDRA)} can be set")
+    raise UsageError(f"{key}: no such key{_nearest_key(key, known)}")
 
 
-def _first_choice(override: Override) -> str:
-    if not override.is_sweep_override():
-        return str(override.input_line)
-    prefix = "+" if override.is_add() else "++" if override.is_force_add() else ""
-    return f"{prefix}{override.key_or_group}={choices(override)[0]}"
+def _nearest_key(key: str, known: list[str]) -> str:
+    # the last part is what people mistype or misplace; compare with its neighbours, whole keys and last parts in turn
+    parent, _, name = key.rpartition(".")
+    siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == parent}
+    by_last = {one.rpartition(".")[2]: one for one in reversed(known)}  # the first of equal ones
+    wholes = {one: one for one in known if not key.startswith(f"{one}.")}
+    for part, table, cutoff in ((name, siblings, 0.6), (key, wholes, 0.75), (name, by_last, 0.6)):
+        if close := difflib.get_close_matches(part, list(table), n=1, cutoff=cutoff):
+            return f"; did you mean {table[close[0]]}?"
+    return f"; {parent} has {', '.join(siblings)}" if parent and siblings else "; see --help"
 
 
 def _dotted(value: Any, prefix: str = "") -> list[str]:
@@ -126,7 +145,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values, every interpolation resolved, without Hydra's own part.
 
     Raises:
-        UsageError: `experiment.methods` names no method, or a value that nothing resolves.
+        UsageError: `experiment.methods` names no method, a value that nothing resolves, or one that names code to run.
     """
     with open_dict(config):
         config.pop("hydra", None)
@@ -135,10 +154,33 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UsageError(_one_line(error)) from error
     assert isinstance(container, dict)
-    compared, names = container["method"].get("of"), container["experiment"].get("methods")
-    if compared and names:  # the others were only offered
-        for name in names:
-            if name not in compared:
-                raise UsageError(f"experiment.methods: no method {name}{suggest(str(name), compared)}")
-        container["method"]["of"] = {name: compared[name] for name in names}
+    refuse_targets(container)
+    chosen, names = container["method"], container["experiment"].get("methods")
+    if "of" in chosen and names is not None:  # the others were only offered
+        chosen["of"] = {name: chosen["of"][name] for name in _compared(names, list(chosen["of"]))}
     return {str(key): value for key, value in container.items()}
+
+
+def _compared(names: Any, offered: list[str]) -> list[str]:
+    if not isinstance(names, list) or not names:
+        raise UsageError(f"experiment.methods={written(names)}: a list of at least one method, as [backprop,l2]")
+    for name in names:
+        if name not in offered:
+            raise UsageError(f"experiment.methods: no method {name}{suggest(str(name), offered)}")
+    return names
+
+
+def refuse_targets(value: Any, place: str = "") -> None:
+    """Hydra's `_target_` asks to import and call what it names; nothing here is built so.
+
+    Raises:
+        UsageError: there is one, with its place.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == "_target_":
+                raise UsageError(f"{place}_target_={item}: a configuration here cannot name code to run; remove it")
+            refuse_targets(item, f"{place}{key}.")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            refuse_targets(item, f"{place}{number}.")

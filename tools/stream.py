@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import torch
 
 from continual_agents.methods import Method
 from continual_agents.runs import Run
+from continual_agents.settings import check_types, written
 from supervised import Plan, make_learner, make_plans, make_stream, stacks, train
+from supervised.make import sample
+from tools.method import method_from
+
+TYPES = {
+    "name": str,
+    "seeds": int,
+    "steps": int | None,
+    "tasks": int | None,
+    "row_steps": int | None,
+    "fast": bool,
+    "sweep": Mapping[str, Any] | None,
+    "stream": Mapping[str, Any],
+    "network": Mapping[str, Any],
+    "probe": Mapping[str, Any],
+}
+"""What the experiment's own keys hold; those of its groups are checked against what takes them."""
 
 
 def methods_of(config: Mapping[str, Any]) -> dict[str, Method]:
     """The methods that a configuration compares: those of `experiment.methods`, or the one that `method=` chose."""
     settings = config["method"]
     chosen = settings["of"] if "of" in settings else {settings["name"]: settings}
-    return {name: Method(**one) for name, one in chosen.items()}
+    return {name: method_from(one) for name, one in chosen.items()}
 
 
 class StreamJob:
@@ -34,19 +49,40 @@ class StreamJob:
 
     def __init__(self, config: Mapping[str, Any]):
         self.experiment, self.device = config["experiment"], config["device"]
-        if self.device != "cpu" and not torch.cuda.is_available():
-            raise ValueError(f"device={self.device}: this machine has no such device, use device=cpu")
+        self._check_experiment()
         self.plans = make_plans(self.experiment, methods_of(config), seed=config["seed"])
-        task_steps = [self._check(self.plans[numbers[0]]) for numbers in stacks(self.plans)]
+        task_steps = [self._check([self.plans[number] for number in numbers]) for numbers in stacks(self.plans)]
         steps, tasks = self.experiment["steps"], self.experiment["tasks"]
-        if (steps is None) == (tasks is None) or (steps or tasks) < 1:
-            raise ValueError(f"experiment.steps={steps}, tasks={tasks}: give one of them, at least 1, the other null")
         self.steps: int = steps if steps is not None else tasks * max(task_steps)
 
-    def _check(self, plan: Plan) -> int:
-        """Build one run of a stack; the length of its tasks."""
-        stream = make_stream(plan.stream, [plan.seed])
-        make_learner([plan], stream, fast=self.experiment["fast"])
+    def _check_experiment(self) -> None:
+        """Types and ranges of what no constructor takes."""
+        experiment = self.experiment
+        check_types("experiment", experiment, TYPES)
+        check_types("experiment.probe", experiment["probe"], {"every": int, "examples": int})
+        steps, tasks, row_steps, probe = (experiment[key] for key in ("steps", "tasks", "row_steps", "probe"))
+        if (steps is None) == (tasks is None):
+            given = f"experiment.steps={written(steps)} experiment.tasks={written(tasks)}"
+            raise ValueError(f"{given}: give one of them, the other null")
+        for name, count, least in (
+            ("steps", steps, 1),
+            ("tasks", tasks, 1),
+            ("row_steps", row_steps, 1),
+            ("seeds", experiment["seeds"], 1),
+            ("probe.every", probe["every"], 1),
+            ("probe.examples", probe["examples"], 0),
+        ):
+            if count is not None and count < least:
+                raise ValueError(f"experiment.{name}={count}: at least {least}")
+
+    def _check(self, plans: Sequence[Plan]) -> int:
+        """Build a run of each setting of a stack, one after the other; the length of their tasks."""
+        stream = make_stream(sample(plans[0].stream), [plans[0].seed])
+        checked: list[Method] = []
+        for plan in plans:
+            if plan.method not in checked:
+                make_learner([plan], stream, fast=self.experiment["fast"])
+                checked.append(plan.method)
         return stream.task_steps
 
     def run(self, run: Run) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from continual_agents.runs import CheckpointError, LoggerError, Run, RunError, check_logger
-from tools.command_line import UsageError, choices, compose_config, parse_overrides, plain_config
+from continual_agents.settings import check_types
+from tools.command_line import FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
+from tools.device import check_device
 
 MAY_CHANGE = ("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger")
 """What a continued run may give differently: nothing that changes its numbers, except how long it is."""
+
+TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
+"""What belongs to every run; each kind of experiment knows the rest."""
 
 
 class Job(Protocol):
@@ -43,8 +49,9 @@ def build(config: dict[str, Any]) -> Job:
     Raises:
         UsageError: a value that cannot be run, or a package that is missing.
     """
-    kind = config["experiment"]["kind"]
     try:
+        _check_common(config)
+        kind = config["experiment"]["kind"]
         if kind == "agent":
             from tools.agent import AgentJob
 
@@ -64,10 +71,30 @@ def build(config: dict[str, Any]) -> Job:
         raise UsageError(f"experiment.kind={kind}: agent, stream or warm_start")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{error.name} is not installed: pip install --constraint constraints.txt -e '.[rl]'"
+            f"the package {error.name} is missing: pip install --constraint constraints.txt -e '.[rl]'"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(str(error.args[0] if error.args else error)) from error
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise UsageError(" ".join(str(error.args[0] if error.args else error).split())) from error
+
+
+def _check_common(config: Mapping[str, Any]) -> None:
+    """Ranges of what belongs to every run.
+
+    Raises:
+        ValueError: a value of another type or out of range, or a device that is not there.
+    """
+    if not isinstance(config["experiment"], Mapping) or not isinstance(config["method"], Mapping):
+        raise ValueError("experiment and method are chosen by name, and their keys set as experiment.KEY=VALUE")
+    check_types("", config, TYPES)
+    if not 0 <= config["seed"] < 2**32:
+        raise ValueError(f"seed={config['seed']}: a whole number from 0 to {2**32 - 1} is needed")
+    if config["threads"] < 1:
+        raise ValueError(f"threads={config['threads']}: at least 1")
+    if config["save_seconds"] < 0:
+        raise ValueError(f"save_seconds={config['save_seconds']}: must not be negative")
+    if not config["folder"]:
+        raise ValueError("folder is empty: give the folder that the run is written to, as folder=runs/mine")
+    check_device(config["device"])
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -100,10 +127,23 @@ def train(composed: DictConfig) -> None:
 
 
 def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
-    """The configuration of every job that these command-line words start; several under `-m`."""
-    overrides = [word for word in words if not word.startswith("-")]
-    swept = [[f"{item.key_or_group}={value}" for value in choices(item)] for item in parse_overrides(overrides)]
-    return [plain_config(compose_config(list(combination))) for combination in itertools.product(*swept)]
+    """The configuration of every job that these command-line words start; several under `-m`.
+
+    Raises:
+        UsageError: what cannot be read or composed, several values without -m, or two jobs in one folder.
+    """
+    parsed = parse_overrides([word for word in words if word not in FLAGS])
+    several = [item.input_line for item in parsed if item.is_sweep_override()]
+    if several and not any(word in FLAGS for word in words):
+        raise UsageError(f"{several[0]} are several values: add -m to run one process for each")
+    combinations = itertools.product(*(single(item) for item in parsed))
+    configs = [plain_config(compose_config(list(combination))) for combination in combinations]
+    if "of" not in configs[0]["method"] and any(item.key_or_group == "experiment.methods" for item in parsed):
+        raise UsageError("experiment.methods is read by method=compared only: leave one of the two out")
+    folders = [str(config["folder"]) for config in configs]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UsageError(f"two of the {len(folders)} runs would write to {twice[0]}: put what differs into folder=")
+    return configs
 
 
 def main(words: Sequence[str]) -> None:
@@ -111,14 +151,15 @@ def main(words: Sequence[str]) -> None:
     if any(word in ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
         train()
         return
+    warnings.formatwarning = _one_line  # type: ignore[assignment]
     # Hydra would print its own version of an error and exit; the few that a user can mend are told in one line below
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         configs = jobs(words)
         for config in configs:
             check_logger(config["logger"])
-            Run.check(config["folder"], config, may_change=MAY_CHANGE)
             build(config).close()
+            Run.check(config["folder"], config, may_change=MAY_CHANGE)
         train()
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -127,6 +168,11 @@ def main(words: Sequence[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs])
+
+
+def _one_line(message: Warning | str, *_: Any) -> str:
+    """A warning as the command shows it."""
+    return f"warning: {message}\n"
 
 
 def draw(folders: Sequence[Path]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from continual_agents.runs import Run
 from supervised.warm_start import WarmStart, train_warm_start
 
@@ -28,8 +26,6 @@ class WarmStartJob:
         device, method = config["device"], config["method"]["name"]
         if method != "backprop":
             raise ValueError(f"method={method}: warm start compares experiment.starts, all with method=backprop")
-        if device != "cpu" and not torch.cuda.is_available():
-            raise ValueError(f"device={device}: this machine has no such device, use device=cpu")
         self.work = WarmStart(config["experiment"], seed=config["seed"], device=device)
         self.steps = self.work.epochs
 

@@ -14,6 +14,8 @@ from torch import nn
 from torch.distributions import Categorical, Distribution
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
+from continual_agents.settings import nearest
+
 from .layers import CReLU, Dropout
 from .policies import CategoricalPolicy, GaussianPolicy, Policy
 
@@ -56,9 +58,9 @@ def mlp(
         ValueError: an unknown activation or norm, a width below 1, a dropout outside [0, 1).
     """
     if activation not in ACTIVATIONS:
-        raise ValueError(f"network.activation={activation!r} is unknown: one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"network.activation={activation} is unknown{nearest(activation, ACTIVATIONS)}")
     if norm is not None and norm not in NORMS:
-        raise ValueError(f"network.norm={norm!r} is unknown: null or one of {', '.join(NORMS)}")
+        raise ValueError(f"network.norm={norm} is unknown{nearest(norm, [*NORMS, 'null'])}")
     if not 0 <= dropout < 1:
         raise ValueError(f"network.dropout={dropout}: a probability in [0, 1)")
     if any(width < 1 for width in hidden):

@@ -72,12 +72,12 @@ def test_conv_learners_replace_units_and_continue_exactly() -> None:
     ("settings", "shape", "message"),
     [
         ({"kind": "conv"}, (64,), "conv needs images"),
-        ({"kind": "conv"}, (3, 8, 8), "too small"),
-        ({"kind": "cnn"}, (3, 32, 32), "mlp or conv"),
-        ({"hidden": [3], "widht": 2}, (4,), "takes no such setting"),
-        ({"hidden": [0]}, (4,), "each is at least 1"),
-        ({"activation": "rely"}, (4,), "activation='rely' is unknown"),
-        ({"norm": "batch"}, (4,), "norm='batch' is unknown"),
+        ({"kind": "conv"}, (3, 8, 8), "too large for images of 8 x 8 pixels"),
+        ({"kind": "cnn"}, (3, 32, 32), "network.kind=cnn is unknown: one of mlp, conv"),
+        ({"hidden": [3], "widht": 2}, (4,), "network.widht is unknown to kind=mlp"),
+        ({"hidden": [0]}, (4,), "network.hidden=.0.: every layer needs at least one unit"),
+        ({"activation": "rely"}, (4,), "network.activation=rely is unknown: did you mean 'relu'"),
+        ({"norm": "batch"}, (4,), "network.norm=batch is unknown"),
         ({"dropout": 1.0}, (4,), "dropout=1.0"),
     ],
 )

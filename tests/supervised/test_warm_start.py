@@ -125,8 +125,11 @@ def test_a_killed_run_continues_to_the_same_table(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"starts": ["hot"]}, "no start hot"),
-        ({"data": {"test_images": 1000, "train_images": 900, "first": 0.5}}, "at most 1797"),
+        ({"starts": ["hot"]}, "experiment.starts: hot is unknown"),
+        (
+            {"data": {"test_images": 1000, "train_images": 900, "first": 0.5}},
+            "train_images=900: there are 1797 images in all",
+        ),
         ({"data": {"test_images": 10, "train_images": 10, "first": 0.01}}, "first=0.01"),
         ({"epochs": {"first": 0, "second": 1}}, "experiment.epochs"),
         ({"optimizer": {"kind": "adam", "step_size": 0.1, "momentum": 0.0}}, "kind=adam"),

@@ -1,0 +1,22 @@
+"""A method from its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from continual_agents.methods import Method, nearest
+
+
+def method_from(settings: Mapping[str, Any]) -> Method:
+    """The method of a configuration.
+
+    Raises:
+        ValueError: a key that methods have not, or a value that `Method` refuses.
+    """
+    known = [field.name for field in dataclasses.fields(Method)]
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"method.{key} is unknown{nearest(key, known)}")
+    return Method(**settings)

@@ -123,6 +123,7 @@ class AgentJob:
         self.environment = environment_from(experiment["environment"])
         try:
             self._build(generators, seed)
+            self.film = self._film(experiment["environment"]) if config.get("logger", {}).get("video") else None
         except BaseException:
             self.close()
             raise
@@ -151,7 +152,6 @@ class AgentJob:
             clip_actions=experiment["environment"]["clip_actions"],
         )
         self.probe = Probe(networks.bodies)
-        self.film = self._film(experiment["environment"]) if config.get("logger", {}).get("video") else None
 
     def run(self, run: Run) -> None:
         """Train, continuing the run if it was begun."""

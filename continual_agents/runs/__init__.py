@@ -3,6 +3,7 @@
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import read_checkpoint as read_checkpoint
+from .configuration import read_configuration as read_configuration
 from .logger import LoggerError as LoggerError
 from .logger import check_logger as check_logger
 from .random_state import generator_state as generator_state

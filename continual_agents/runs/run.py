@@ -13,15 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import yaml
 from tqdm import tqdm
 
 from .checkpoint import Checkpoints, write_atomically
+from .configuration import configuration_text, read_configuration
 from .environment import describe
 from .interrupt import StopSignal
 from .logger import Loggers, open_loggers, run_statistics
 from .table import Table
 from .tensorboard import flatten
+
+
+SHOWN = 6
+"""Most differing settings that a message lists."""
 
 
 class RunError(RuntimeError):
@@ -105,7 +109,7 @@ class Run:
         lock = _locked(folder)
         try:
             _check_config(folder, config, may_change)
-            write_atomically(folder / "config.yaml", lambda file: file.write(_yaml(config).encode()))
+            write_atomically(folder / "config.yaml", lambda file: file.write(configuration_text(config).encode()))
             run = cls(
                 folder, config, lock, save_seconds=save_seconds, keep=keep, bar_position=bar_position,
                 logger=logger or {},
@@ -121,9 +125,12 @@ class Run:
         """Whether `open` would accept the folder; touches nothing.
 
         Raises:
-            RunError: another process uses it, or it belongs to another configuration.
+            RunError: another process uses it, it belongs to another configuration, or it cannot be made.
         """
         folder = Path(folder)
+        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise RunError(f"{folder} cannot be made, {there} is a file: give another folder=...")
         if (folder / ".lock").exists():
             _locked(folder).close()
         _check_config(folder, config, may_change)
@@ -258,10 +265,6 @@ class Run:
         write_atomically(path, lambda file: file.write(json.dumps(sessions, indent=2).encode()))
 
 
-def _yaml(config: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-
-
 def _locked(folder: Path) -> IO[str]:
     """The folder's lock file, locked until it is closed or the process ends."""
     lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
@@ -277,16 +280,20 @@ def _check_config(folder: Path, config: Mapping[str, Any], may_change: Sequence[
     path = folder / "config.yaml"
     if not path.exists():
         return
-    old, new = dict(flatten(yaml.safe_load(path.read_text()))), dict(flatten(config))
+    try:
+        old, new = dict(flatten(read_configuration(path))), dict(flatten(config))
+    except ValueError as error:
+        raise RunError(f"{error}; give another folder=...") from error
     different = [
-        f"  {key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
+        f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
         for key in sorted(old.keys() | new.keys())
         if not _is_one_of(key, may_change) and old.get(key, "(absent)") != new.get(key, "(absent)")
     ]
     if different:
+        more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise RunError(
-            f"{folder} holds a run of another configuration:\n" + "\n".join(different) + "\n"
-            "Continue it with its own settings, or give another folder=..."
+            f"{folder} holds a run of another configuration ({'; '.join(different[:SHOWN])}{more}): continue it with "
+            "its own settings, or give another folder=..."
         )
 
 

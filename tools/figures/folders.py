@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+
+from continual_agents.runs import read_configuration
 
 IGNORED = (
     "seed",
@@ -23,6 +24,9 @@ IGNORED = (
     "method.name",
 )
 """Configuration keys (or their prefixes) that do not make a different setting of the same method."""
+
+COLUMNS = {"metrics": ("step",), "episodes": ("step", "return", "friction", "task"), "runs": ("run",)}
+"""Columns that figures cannot do without."""
 
 METHOD_NAMES = {
     "ppo": "PPO",
@@ -108,13 +112,19 @@ def read_folder(path: Path) -> RunFolder:
     """Read one run folder; a half-written last line of a running or killed run is left out.
 
     Raises:
-        FolderError: the tables are empty or lack the column `step`.
+        FolderError: a file that cannot be read, or tables that are empty or lack a column.
     """
-    config = yaml.safe_load((path / "config.yaml").read_text()) or {}
-    metrics = _read_table(path / "metrics.csv")
-    if metrics is None or "step" not in metrics.columns:
-        raise FolderError(f"{path}/metrics.csv holds no rows with a column 'step': nothing was logged yet")
-    return RunFolder(path, config, metrics, _read_table(path / "episodes.csv"), _read_table(path / "runs.csv"))
+    try:
+        config = read_configuration(path / "config.yaml")
+    except ValueError as error:
+        raise FolderError(str(error)) from error
+    metrics = _read_table(path / "metrics.csv", COLUMNS["metrics"])
+    if metrics is None:
+        raise FolderError(f"{path}/metrics.csv holds no whole row: nothing was logged yet")
+    episodes, runs = (_read_table(path / f"{name}.csv", COLUMNS[name]) for name in ("episodes", "runs"))
+    if "run" not in metrics.columns and episodes is None:
+        raise FolderError(f"{path}/episodes.csv holds no whole row: no episode has ended yet")
+    return RunFolder(path, config, metrics, episodes, runs)
 
 
 def read_folders(paths: Iterable[Path | str]) -> list[RunFolder]:
@@ -126,7 +136,8 @@ def read_folders(paths: Iterable[Path | str]) -> list[RunFolder]:
         except FolderError as error:
             problems.append(str(error))
     if not runs:
-        raise FolderError("\n".join(problems))
+        more = f" (and {len(problems) - 1} more folders like it)" if len(problems) > 1 else ""
+        raise FolderError(problems[0] + more)
     return runs
 
 
@@ -189,11 +200,28 @@ def _name(entry: Any, default: str) -> str:
     return str(entry) if entry else default
 
 
-def _read_table(path: Path) -> pd.DataFrame | None:
-    if not path.exists() or path.stat().st_size == 0:
+def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
+    """The whole rows of a table; None where there are none.
+
+    Raises:
+        FolderError: no CSV, or without one of `columns`.
+    """
+    if not path.exists():
         return None
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]  # a process killed while writing leaves half a line
-    if whole.count("\n") < 2:
-        return None
-    return pd.read_csv(io.StringIO(whole))
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a process killed while writing leaves half a line
+        if whole.count("\n") < 2:
+            return None
+        table = pd.read_csv(io.StringIO(whole))
+    except OSError as error:
+        raise FolderError(f"{path} cannot be read ({error.strerror}): check the path and its rights") from error
+    except (ValueError, pd.errors.ParserError) as error:  # UnicodeDecodeError is a ValueError
+        raise FolderError(f"{path} is no table: it was changed or damaged") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise FolderError(f"{path} has no column {missing[0]!r}: it is not the table of a run")
+    text_in = [name for name in ("step", "run") if name in table.columns and table[name].dtype.kind not in "if"]
+    if text_in:
+        raise FolderError(f"{path} has text in its column {text_in[0]!r}: it was changed or damaged")
+    return table

@@ -8,6 +8,7 @@ import pkgutil
 import sys
 
 from tools import benchmarks
+from tools.parser import Parser
 
 
 def names() -> list[str]:
@@ -19,7 +20,7 @@ def names() -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one benchmark; what follows its name goes to it."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__)
+    parser = Parser(prog="python -m tools.benchmark", description=__doc__)
     parser.add_argument("name", choices=names(), help="what to measure")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of that benchmark (try --help)")
     chosen = parser.parse_args(arguments)

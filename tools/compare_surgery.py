@@ -20,6 +20,7 @@ from torch import Tensor
 from continual_agents import surgery
 from continual_agents.methods import Method
 from continual_agents.surgery.generator import birth_of
+from continual_agents.surgery.selection import Budget
 from supervised.draws import Draw, torch_draws
 from supervised.learner import StackedLearner
 from supervised.make import make_stream
@@ -27,6 +28,7 @@ from supervised.networks import Mlp
 from supervised.stacked_surgery import Surgeon
 from supervised.streams import Stream
 from tools.figures.estimates import estimate_one
+from tools.parser import Parser
 
 REFERENCE = ("contribution", "default")
 RECENT = 64
@@ -92,7 +94,7 @@ class Midwife(Surgeon):
 
 def main(arguments: list[str] | None = None) -> None:
     """Train everything, write the table of runs, print the comparison."""
-    parser = argparse.ArgumentParser(prog="python -m tools.compare_surgery", description=__doc__)
+    parser = Parser(prog="python -m tools.compare_surgery", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="runs of each setting (default 20)")
     parser.add_argument("--tasks", type=int, default=20, help="permutations (default 20)")
     parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.01, 0.02], help="of SGD (default .01 .02)")
@@ -105,6 +107,13 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.seeds < 2 or chosen.tasks < 2:
         parser.error(f"--seeds={chosen.seeds} --tasks={chosen.tasks}: at least 2 of each")
+    try:
+        for size in chosen.step_sizes:
+            Method(name="SGD", optimizer={"kind": "sgd", "step_size": size})
+        Budget(1, chosen.rate, chosen.maturity)
+        chosen.csv.parent.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     results: dict[tuple[str, str], np.ndarray] = {}
     for utility, births in settings(chosen.grid).items():
         accuracy = train(utility, births, chosen)
@@ -158,7 +167,6 @@ def _one_task(learner: StackedLearner, stream: Stream, midwife: Midwife | None) 
 
 def write(path: Path, results: dict[tuple[str, str], np.ndarray], chosen: argparse.Namespace) -> None:
     """One row per run and task."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["utility", "birth", "step_size", "seed", "task", "online_accuracy"])

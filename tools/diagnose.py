@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from continual_agents import plasticity
 from tools.figures.table import markdown
+from tools.parser import Parser
 
 COLUMNS = {
     "dead_units": "dead",
@@ -128,7 +129,7 @@ def diagnose(model: nn.Module, batch: Tensor) -> list[dict[str, str]]:
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.diagnose", description=__doc__, formatter_class=formatter)
+    parser = Parser(prog="python -m tools.diagnose", description=__doc__, formatter_class=formatter)
     parser.add_argument(
         "factory", metavar="MODEL_FACTORY", help="module:name or file.py:name of what makes the network"
     )

@@ -7,7 +7,6 @@ files are called figure.png, figure_sweep.png, or by the experiment's name where
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from tools.figures.folders import FolderError, RunFolder, by_experiment, read_fo
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import agent_rows, make_table, readable, stream_rows
 from tools.figures.tidy import tidy
+from tools.parser import Parser
 
 
 def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
@@ -48,7 +48,7 @@ def summary_table(folders: Iterable[Path | str]) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tools.plot", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m tools.plot", description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
     parser.add_argument("--output", type=Path, help="where the files go (default: the folder above all the runs)")
     given = parser.parse_args(arguments)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from supervised.data import DataError, find_source, prepare
 from supervised.data.prepare import CLASSES, IMAGES, KINDS, Progress
+from tools.parser import Parser
 
 EXAMPLES = """\
 what SRC may be (seen by what lies in it, or said by --format):
@@ -63,7 +64,7 @@ def _progress(total: int) -> Progress:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     data = parser.add_subparsers(required=True, metavar="DATA")

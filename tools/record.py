@@ -6,20 +6,20 @@ the format: .mp4 or .gif.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import imageio.v2 as imageio
-import yaml
 from tqdm import tqdm
 
-from continual_agents.runs import CheckpointError, Checkpoints, read_checkpoint
+from continual_agents.runs import CheckpointError, Checkpoints, read_checkpoint, read_configuration
 from tools.agent import AgentJob, environment_from
+from tools.command_line import UsageError, refuse_targets
 from tools.figures.folders import method_label, read_folder
 from tools.film import Player, pictures
+from tools.parser import Parser
 
 
 class RecordError(ValueError):
@@ -41,11 +41,7 @@ def player_of(
     Raises:
         RecordError: not such a run, or it has no checkpoint.
     """
-    if not (folder / "config.yaml").exists():
-        raise RecordError(f"{folder} is not a run folder: it has no config.yaml")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    if config.get("experiment", {}).get("kind") != "agent":
-        raise RecordError(f"{folder} is not a reinforcement learning run: there is nothing to watch")
+    config = _configuration(folder)
     content = _checkpoint(folder, checkpoint)
     policy = _policy(config, content["state"]["run"]["ppo"])
     environment, friction = _environment(folder, config["experiment"]["environment"], friction)
@@ -68,6 +64,8 @@ def record(
     Raises:
         RecordError: a folder that cannot be played, or an output of another kind.
     """
+    if not seconds > 0:
+        raise RecordError(f"--seconds={seconds:g}: must be positive")
     if output.suffix not in (".mp4", ".gif"):
         raise RecordError(f"{output}: the name must end in .mp4 or .gif")
     players = [player_of(folders[0], **player)]
@@ -93,7 +91,7 @@ def record(
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tools.record", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m tools.record", description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_FOLDER", help="run folders, shown side by side")
     parser.add_argument("--friction", type=float, help="friction of the ground (default: the run's last one)")
     parser.add_argument("--checkpoint", type=Path, help="a file in RUN_FOLDER/checkpoints (default: the newest)")
@@ -109,6 +107,24 @@ def main(arguments: list[str] | None = None) -> None:
         print(record(given.runs, given.output or given.runs[0] / "video.mp4", seconds=given.seconds, **player))
     except (RecordError, CheckpointError, ValueError) as error:
         parser.error(str(error))
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """The configuration of a reinforcement learning run; it may come from anywhere, so it names no code to run."""
+    if not (folder / "config.yaml").exists():
+        raise RecordError(f"{folder} is not a run folder: it has no config.yaml")
+    config = read_configuration(folder / "config.yaml")
+    experiment = config.get("experiment")
+    if not isinstance(experiment, dict) or experiment.get("kind") != "agent":
+        raise RecordError(f"{folder} is not a reinforcement learning run: there is nothing to watch")
+    try:
+        refuse_targets(config)
+        name = str(dict(experiment.get("environment") or {}).get("id"))
+        if ":" in name:  # gymnasium imports what stands before the colon
+            raise UsageError(f"experiment.environment.id={name} names a module to import: register it and give its id")
+    except UsageError as error:
+        raise RecordError(f"{folder}/config.yaml: {error}") from error
+    return config
 
 
 def _checkpoint(folder: Path, path: Path | None) -> dict[str, Any]:

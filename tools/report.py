@@ -6,7 +6,6 @@ per method about its plasticity. The page loads nothing from anywhere.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import os
@@ -26,6 +25,7 @@ from tools.figures.sentences import sentence
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import agent_rows, interval, make_table, number, readable_columns, stream_rows
 from tools.figures.tidy import tidy
+from tools.parser import Parser
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
@@ -63,7 +63,7 @@ def write_report(folders: Iterable[Path | str], output: Path | str) -> Path:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tools.report", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m tools.report", description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder above all the runs)")
     given = parser.parse_args(arguments)

@@ -73,7 +73,7 @@ def test_conv_learners_replace_units_and_continue_exactly() -> None:
     [
         ({"kind": "conv"}, (64,), "conv needs images"),
         ({"kind": "conv"}, (3, 8, 8), "too large for images of 8 x 8 pixels"),
-        ({"kind": "cnn"}, (3, 32, 32), "network.kind=cnn is unknown: one of mlp, conv"),
+        ({"kind": "cnn"}, (3, 32, 32), "network.kind=cnn is unknown: did you mean 'conv'"),
         ({"hidden": [3], "widht": 2}, (4,), "network.widht is unknown to kind=mlp"),
         ({"hidden": [0]}, (4,), "network.hidden=.0.: every layer needs at least one unit"),
         ({"activation": "rely"}, (4,), "network.activation=rely is unknown: did you mean 'relu'"),

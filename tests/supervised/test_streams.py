@@ -165,7 +165,7 @@ def test_pairs_show_every_class_once_before_any_again_and_test_on_unseen_images(
     ("settings", "message"),
     [
         ({"kind": "regresion"}, "stream.kind=regresion is unknown: did you mean 'regression'"),
-        ({"kind": "regression", "bits": 3}, "stream.bits is unknown to kind=regression: did you mean 'slow_bits'"),
+        ({"kind": "regression", "bits": 3}, "stream.bits is unknown to kind=regression: did you mean 'units'"),
         ({"kind": "regression", "change_every": 0}, "change_every=0"),
         ({"kind": "permuted", "data": "mnst"}, "did you mean 'mnist'"),
         ({"kind": "permuted", "data": "mnist"}, "experiment.stream.root=FOLDER"),

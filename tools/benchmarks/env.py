@@ -7,7 +7,6 @@ ratios are medians over the rounds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 import warnings
@@ -20,6 +19,7 @@ from gymnasium.utils import seeding
 from continual_agents.runs.environment import describe
 from envs import SlipperyAnt, SlipperyVectorEnv
 from envs.walker import Walker
+from tools.parser import Parser
 
 FRICTION = 1.2
 MEMBERS = 8
@@ -29,7 +29,7 @@ Turn = Callable[[], float]
 
 def main(arguments: list[str]) -> None:
     """Run the comparison and print it as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark env", description=__doc__)
+    parser = Parser(prog="python -m tools.benchmark env", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant (default 10)")
     parser.add_argument("--steps", type=int, default=500, help="steps of each environment per turn (default 500)")
     chosen = parser.parse_args(arguments)

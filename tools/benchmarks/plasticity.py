@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import statistics
@@ -16,11 +15,12 @@ from continual_agents import plasticity
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
 from tools.figures.table import markdown
+from tools.parser import Parser
 
 
 def main(arguments: list[str]) -> None:
     """Print one table of looks, one of their share in continual PPO at its published sizes."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark plasticity", description=__doc__)
+    parser = Parser(prog="python -m tools.benchmark plasticity", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, best and median are reported (default: 5)")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

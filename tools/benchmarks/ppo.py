@@ -7,7 +7,6 @@ numbers are the process's CPU time, which other jobs on the machine disturb leas
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import statistics
@@ -31,6 +30,7 @@ from continual_agents.methods import Method
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
 from continual_agents.runs.environment import describe
+from tools.parser import Parser
 
 FRAMES = 2048
 PLAIN = Method(name="ppo", optimizer={"kind": "adam", "step_size": 1e-4})
@@ -49,7 +49,7 @@ Turn = Callable[[], Any]
 
 def main(arguments: list[str]) -> None:
     """Run the comparisons and print them as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark ppo", description=__doc__)
+    parser = Parser(prog="python -m tools.benchmark ppo", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant (default 10)")
     parser.add_argument("--part", choices=["loop", "update", "policy"], help="one of the three tables only")
     given = parser.parse_args(arguments)

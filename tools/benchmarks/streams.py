@@ -5,7 +5,6 @@ The ordinary loop is an `nn.Module` with `torch.optim` (and the surgery companio
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -23,6 +22,7 @@ from supervised.make import make_stream
 from supervised.networks import ConvNet, Mlp, make_network
 from supervised.permuted import PermutedImages
 from supervised.streams import Stream
+from tools.parser import Parser
 
 SURGERY = {"rate": 1e-4, "maturity": 100, "decay": 0.99, "utility": "adaptable_contribution"}
 
@@ -163,7 +163,7 @@ def memory_floor(network: Mlp) -> float:
 
 def main(arguments: list[str]) -> None:
     """The command `python -m tools.benchmark streams`."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark streams", description=__doc__)
+    parser = Parser(prog="python -m tools.benchmark streams", description=__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), help="which (all)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the best counts (5)")
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled stacks out")

@@ -7,7 +7,6 @@ ratios are medians over the rounds.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
 import statistics
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from continual_agents import surgery
 from continual_agents.runs.environment import describe
+from tools.parser import Parser
 
 RATE, MATURITY = 1e-4, 10
 Step = Callable[[], object]
@@ -75,7 +75,7 @@ CASES = (
 
 def main(arguments: list[str]) -> None:
     """Run the comparison and print it as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark surgery", description=__doc__)
+    parser = Parser(prog="python -m tools.benchmark surgery", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant (default 15)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads to try (default 1 2)")
     parser.add_argument("--only", default="", help="only the sizes whose name contains this")

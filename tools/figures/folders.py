@@ -122,8 +122,6 @@ def read_folder(path: Path) -> RunFolder:
     if metrics is None:
         raise FolderError(f"{path}/metrics.csv holds no whole row: nothing was logged yet")
     episodes, runs = (_read_table(path / f"{name}.csv", COLUMNS[name]) for name in ("episodes", "runs"))
-    if "run" not in metrics.columns and episodes is None:
-        raise FolderError(f"{path}/episodes.csv holds no whole row: no episode has ended yet")
     return RunFolder(path, config, metrics, episodes, runs)
 
 

@@ -12,17 +12,15 @@ from torch import Tensor
 from continual_agents.methods import Method
 
 from .draws import Draw, torch_draws
+from .native import Native, lanes_of, obstacle
 from .networks import Mlp
 from .operations import OPERATIONS, Operation, Reset
 from .optimizers import OPTIMIZERS
 from .stacked import StackedMlp
-from .stepping import Captured, Compiled, one_by_one
+from .stepping import Captured, one_by_one
 
 BLOCK = 8192
 """Dropout draws of a run at once, at least one step's."""
-
-TINY = 512
-"""Layers of at most this many weights are compiled with products written out."""
 
 
 class StackedLearner:
@@ -35,11 +33,14 @@ class StackedLearner:
         loss: "cross_entropy" or "squared_error".
         batch: examples per gradient step.
         device, dtype: of everything.
-        fast: compile the steps (CPU) or capture them in a CUDA graph; results then agree to float rounding only.
+        fast: take the steps in native code (CPU) or a CUDA graph where there is some for this network and method, else
+            as ever; numbers then agree to float rounding only.
+
+    Attributes:
+        code: how the steps are taken: "native", "graph", or "torch".
 
     Raises:
-        ValueError: methods that do not fit into one stack, settings out of range, or `fast` with a method that draws
-            numbers at every step (dropout, noise, random utility).
+        ValueError: methods that do not fit into one stack, settings out of range, or no C compiler for `fast`.
     """
 
     def __init__(
@@ -61,10 +62,9 @@ class StackedLearner:
             raise ValueError(f"loss={loss!r}: one of {', '.join(LOSSES)}")
         ((kind, names),) = kinds
         self.network, self.methods, self.seeds, self.loss, self.batch = network, methods, list(seeds), loss, batch
-        cpu = torch.device(device).type == "cpu"
-        self.stack = StackedMlp(
-            network, seeds, batch=batch, device=device, dtype=dtype, fused=fast and cpu and _tiny(network, batch)
-        )
+        native = fast and torch.device(device).type == "cpu"
+        rows = native and lanes_of(network) == 1
+        self.stack = StackedMlp(network, seeds, batch=batch, device=device, dtype=dtype, rows=rows)
         self.optimizer = OPTIMIZERS[kind](self.stack, [method.optimizer for method in methods])
         self.operations: dict[str, Operation] = {}
         self.reset: Reset | None = None
@@ -79,14 +79,14 @@ class StackedLearner:
         if any(name in self.operations for name in ("continual_backprop", "generate_and_test", "redo")):
             self.optimizer.per_unit = True
         self.steps = 0
-        self._fast: Compiled | Captured | None = None
-        if fast:
-            self._refuse_draws()
-            self._fast = (
-                Compiled(self.step, self.stack.forget, runs_last=self.stack.fused)
-                if cpu
-                else Captured(self.step, self.state_dict, self.load_state_dict)
-            )
+        self._fast: Native | Captured | None = None
+        self.code = "torch"
+        if native and obstacle(network, batch, self.operations) is None:
+            self.code = "native"
+            self._fast = Native(self.stack, self.optimizer, list(self.operations.values()), loss=loss)
+        elif fast and not native and not self._draws():
+            self.code = "graph"
+            self._fast = Captured(self.step, self.state_dict, self.load_state_dict)
         self._masks: list[Tensor] | None = None
 
     @property
@@ -130,15 +130,11 @@ class StackedLearner:
         else:
             self._fast(x, targets, outputs, self.steps)
 
-    def _refuse_draws(self) -> None:
-        """What draws numbers at every step depends on the step's number and cannot be compiled once for all."""
+    def _draws(self) -> bool:
+        """Whether the method draws numbers at every step, which no graph can repeat."""
         surgery = self.operations.get("continual_backprop")
         random = surgery is not None and "noise" in surgery.utility.needs  # type: ignore[attr-defined]
-        if self.network.dropout or "perturb" in self.operations or random:
-            raise ValueError(
-                "experiment.fast=true does not go with dropout, perturb or utility=random, which draw numbers at every "
-                "step: set experiment.fast=false"
-            )
+        return bool(self.network.dropout) or "perturb" in self.operations or random
 
     def step(self, x: Tensor, target: Tensor, output: Tensor, number: int) -> None:
         """One gradient step of every run.
@@ -212,11 +208,6 @@ class StackedLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, operation in self.operations.items():
             operation.load_state_dict(state["operations"][name])
-
-
-def _tiny(network: Mlp, batch: int) -> bool:
-    """Whether a compiler does best with products written out and the runs dim last."""
-    return batch == 1 and max(inputs * outputs for inputs, outputs in network.shapes) <= TINY
 
 
 class CrossEntropy:

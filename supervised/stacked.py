@@ -21,6 +21,9 @@ from .normalisation import NORMS, StackedNorm
 PAD = 4
 """Widths are multiples of this many entries (16 bytes of float32)."""
 
+ROW = 8
+"""The same for native code: rows of a layer are whole vectors."""
+
 SMALL = 400
 """Below this many products per run PyTorch multiplies with its own loop, not BLAS, and needs no padding."""
 
@@ -36,14 +39,12 @@ class StackedLayer:
     """
 
     def __init__(
-        self, runs: int, inputs: int, outputs: int, *, pad: bool, fused: bool, device: torch.device, dtype: torch.dtype
+        self, runs: int, inputs: int, outputs: int, *, pad: int, rows: bool, device: torch.device, dtype: torch.dtype
     ):
-        self.inputs, self.outputs, self.fused = inputs, outputs, fused
-        padded = -(-outputs // PAD) * PAD if pad else outputs
+        self.inputs, self.outputs = inputs, outputs
+        padded = -(-outputs // pad) * pad
         self.extra = padded - outputs
-        if fused:
-            self.full = runs_last(runs, inputs + 1, padded, device=device, dtype=dtype)
-        elif not pad and outputs < inputs:
+        if pad == 1 and outputs < inputs and not rows:
             # PyTorch's own loops are fastest along the longer dim
             self.full = torch.zeros(runs, padded, inputs + 1, device=device, dtype=dtype).transpose(1, 2)
         else:
@@ -57,15 +58,11 @@ class StackedLayer:
 
     def __call__(self, h: Tensor) -> Tensor:
         """`[runs, batch, inputs]` to `[runs, batch, outputs]`."""
-        if self.fused:
-            return (h.transpose(1, 2) * self.wide_weight).sum(1, keepdim=True) + self.wide_bias
         z = torch.baddbmm(self.wide_bias, h, self.wide_weight)
         return z[..., : self.outputs] if self.extra else z
 
     def back(self, delta: Tensor) -> Tensor:
         """Gradient of the layer's input from that of its padded output."""
-        if self.fused:
-            return (delta * self.wide_weight).sum(2)[:, None]
         across = self.wide_weight.transpose(1, 2)
         return delta * across if across.shape[1] == 1 else torch.bmm(delta, across)
 
@@ -83,8 +80,7 @@ class StackedMlp:
         batch: examples per gradient step.
         device: where everything lives.
         dtype: float32, or float64 in tests.
-        fused: write matrix products as elementwise products and sums over tensors that have the runs dim last in
-            memory: slow as it stands, fastest when compiled into one loop (small networks at batch 1).
+        rows: lay every layer out in rows of whole vectors, as native code reads wide ones.
 
     Attributes:
         layers: the linear layers.
@@ -101,11 +97,9 @@ class StackedMlp:
         batch: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        fused: bool = False,
+        rows: bool = False,
     ):
-        if fused and batch != 1:
-            raise ValueError(f"batch={batch}: a fused stack takes one example per step")
-        self.network, self.seeds, self.batch, self.fused = network, list(seeds), batch, fused
+        self.network, self.seeds, self.batch = network, list(seeds), batch
         self.device, self.dtype = torch.device(device), dtype
         self.activation = activation_of(network.activation)
         runs = len(self.seeds)
@@ -114,8 +108,8 @@ class StackedMlp:
                 runs,
                 inputs,
                 outputs,
-                pad=not fused and batch * inputs * outputs >= SMALL,
-                fused=fused,
+                pad=ROW if rows else PAD if batch * inputs * outputs >= SMALL else 1,
+                rows=rows,
                 device=self.device,
                 dtype=dtype,
             )
@@ -207,10 +201,6 @@ class StackedMlp:
             deltas.insert(0, self.layers[number].widen(d))
         return deltas, affines
 
-    def forget(self) -> None:
-        """Drop what the last passes left behind."""
-        self.inputs, self.sensitivities, self._before, self._norm_caches, self._masks = [], [], [], [], None
-
     def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """An evaluation pass: no dropout, nothing moves.
 
@@ -243,8 +233,3 @@ class StackedMlp:
         for norm, part in zip([n for n in self.norms if n is not None], state["norms"], strict=True):
             for name, tensor in norm.state().items():
                 tensor.copy_(part[name])
-
-
-def runs_last(runs: int, *shape: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-    """Zeros `[runs, *shape]` that lie in memory with the runs dim last: neighbours are the same entry of other runs."""
-    return torch.zeros(*shape, runs, device=device, dtype=dtype).movedim(-1, 0)

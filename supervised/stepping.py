@@ -1,4 +1,4 @@
-"""Ways to take many steps of a stack: one after the other, compiled into one loop, or captured in a CUDA graph.
+"""Ways to take many steps of a stack: one after the other, or captured in a CUDA graph (native code: `native.py`).
 
 Replacements stay outside: their steps are known beforehand, and what lies between them is the same code every time.
 """
@@ -15,7 +15,7 @@ Step = Callable[[Tensor, Tensor, Tensor, int], None]
 """`(x [runs, batch, inputs], target, output, number)`: one gradient step of every run."""
 
 UNROLLED = 10
-"""Steps in one compiled or captured piece; what is left over runs as it is."""
+"""Steps in one captured piece; what is left over runs as it is."""
 
 
 def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
@@ -29,53 +29,6 @@ def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: i
     parts = zip(x.unbind(), targets.unbind(), outputs.unbind(), strict=True)
     for number, (inputs, target, output) in enumerate(parts, first):
         step(inputs, target, output, number)
-
-
-MATERIALISED: dict[str, Any] = {"realize_reads_threshold": 2, "realize_opcount_threshold": 8}
-"""Inductor's options for a fused stack: store each step's weights, instead of computing them again from those of some
-steps before wherever they are read (a third less time)."""
-
-
-class Compiled:
-    """`UNROLLED` steps at a time as one compiled graph; numbers agree with the others to float rounding.
-
-    A recompilation beyond dynamo's limit would fall back to eager code many times slower: here it is an error.
-
-    Args:
-        step: traced once, so it must not depend on its number.
-        forget: called within the trace after the last step, to drop the activations that `step` left behind.
-        runs_last: inputs are laid out in memory with the runs dim last, as a fused stack wants them.
-    """
-
-    def __init__(self, step: Step, forget: Callable[[], None], *, runs_last: bool):
-        self.step, self.runs_last = step, runs_last
-
-        def piece(x: Tensor, targets: Tensor, outputs: Tensor) -> None:
-            for place in range(UNROLLED):
-                step(x[place], targets[place], outputs[place], 0)
-            forget()
-
-        self.piece = torch.compile(piece, fullgraph=True, dynamic=False, options=MATERIALISED if runs_last else None)
-
-    def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
-        """As `one_by_one`, without the step."""
-        import torch._dynamo
-
-        wholes = len(x) // UNROLLED * UNROLLED
-        if wholes:
-            x_laid, targets_laid = self._lay(x[:wholes]), self._lay(targets[:wholes])
-            outputs_laid = self._lay(outputs[:wholes])
-            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-                for start in range(0, wholes, UNROLLED):
-                    here = slice(start, start + UNROLLED)
-                    self.piece(x_laid[here], targets_laid[here], outputs_laid[here])
-            if self.runs_last:
-                outputs[:wholes] = outputs_laid
-        one_by_one(self.step, x[wholes:], targets[wholes:], outputs[wholes:], first + wholes)
-
-    def _lay(self, values: Tensor) -> Tensor:
-        """`[steps, runs, ...]` with runs last in memory, if that is wanted."""
-        return values.movedim(1, -1).contiguous().movedim(-1, 1) if self.runs_last else values
 
 
 class Captured:

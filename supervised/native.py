@@ -1,0 +1,233 @@
+"""The steps of a stack as native code: `native.c` compiled for one shape and one kind of method, with the machine's cc.
+
+A run is trained alone while its weights stay in the cache (wide networks: one run at a time, vectors along the outputs;
+narrow ones: 16 runs side by side in a vector), for as many steps as the stream gives at once. Replacements stay
+outside, as everywhere: when they are due is known beforehand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from continual_agents.surgery.utility import UTILITIES
+
+from .networks import Mlp
+from .optimizers import StackedAdam, StackedOptimizer, StackedSgd
+from .stacked import StackedMlp
+from .stacked_surgery import StackedContinualBackprop, StackedReDo
+
+LANES = 16
+"""Runs side by side where the outputs of a layer would not fill a vector."""
+
+NARROW = 16
+"""Widest layer of a network whose runs are laid side by side."""
+
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+
+ACTIVATIONS = {
+    "relu": ("((z) > 0 ? (z) : 0)", "((h) > 0 ? (d) : 0)"),
+    "tanh": ("tanh_(z)", "((d) * (1 - (h) * (h)))"),
+    "sigmoid": ("sigmoid_(z)", "((d) * (h) * (1 - (h)))"),
+    "leaky_relu": ("((z) > 0 ? (z) : (REAL)0.01 * (z))", "((z) > 0 ? (d) : (REAL)0.01 * (d))"),
+    "elu": ("((z) > 0 ? (z) : expm1_((z) > 0 ? 0 : (z)))", "((z) > 0 ? (d) : (d) * ((h) + 1))"),
+    "swish": ("((z) * sigmoid_(z))", "((d) * (sigmoid_(z) + (h) * (1 - sigmoid_(z))))"),
+    "selu": (
+        "(SELU_SCALE * ((z) > 0 ? (z) : SELU_ALPHA * expm1_((z) > 0 ? 0 : (z))))",
+        "((z) > 0 ? SELU_SCALE * (d) : (d) * ((h) + SELU_SCALE * SELU_ALPHA))",
+    ),
+    "linear": ("(z)", "(d)"),
+}
+"""Activation and derivative in C, by the names of `activations.py`."""
+
+SCORES = {
+    "contribution": "activity * out",
+    "mean_corrected_contribution": "deviation * out",
+    "adaptable_contribution": "deviation * out / incoming",
+    "weight": "out",
+    "adaptation": "1 / incoming",
+    "gradient": "sensitivity",
+}
+"""Utilities in C, by the names of `continual_agents.surgery.UTILITIES`."""
+
+
+class CompilerError(ValueError):
+    """There is no C compiler, or it refuses."""
+
+
+def obstacle(network: Mlp, batch: int, operations: Mapping[str, Any]) -> str | None:
+    """Why the steps of such a stack cannot be native; None if they can.
+
+    Args:
+        network: its shape.
+        batch: examples per step.
+        operations: its operations by name.
+    """
+    if batch != 1:
+        return f"batches of {batch}"
+    if network.norm:
+        return f"norm={network.norm}"
+    if network.dropout:
+        return "dropout"
+    if network.activation not in ACTIVATIONS:
+        return f"activation={network.activation}"
+    if len(operations) > 1:
+        return " with ".join(operations)
+    for name, operation in operations.items():
+        if not isinstance(operation, StackedContinualBackprop | StackedReDo):
+            return name
+        if isinstance(operation, StackedContinualBackprop) and _utility(operation) not in SCORES:
+            return "a utility that draws or is a function"
+    return None
+
+
+class Native:
+    """All steps of a chunk in one call, for every run of a stack; numbers agree with `one_by_one`'s to float rounding.
+
+    A run gets the same bits whatever runs are trained beside it.
+
+    Args:
+        stack, optimizer: as `StackedLearner` has them; changed in place. Where layers are wide, their rows must lie
+            in memory one after the other (`StackedMlp(..., rows=True)`).
+        operations: at most one, of a kind that `obstacle` lets pass.
+        loss: "cross_entropy" or "squared_error".
+
+    Raises:
+        CompilerError: no C compiler, or one that refuses.
+    """
+
+    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, operations: Sequence[Any], *, loss: str):
+        self.stack, self.optimizer, self.loss = stack, optimizer, loss
+        self.operation = operations[0] if operations else None
+        self.lanes = lanes_of(stack.network)
+        self._job = self._job_type(len(stack.layers), stack.dtype)
+        self._learn = _compiled("\n".join(self._macros()))
+
+    def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
+        """As `one_by_one`, without the step."""
+        kept = [x.contiguous(), targets.contiguous()]  # alive until the call is over
+        job = self._job(steps=len(x), runs=self.stack.runs, first=0, last=self.stack.runs)
+        job.x, job.targets, job.outputs = kept[0].data_ptr(), kept[1].data_ptr(), outputs.data_ptr()
+        for number, layer in enumerate(self.stack.layers):
+            job.weights[number] = layer.full.data_ptr()
+            job.strides[number][:] = layer.full.stride()
+        self._point_at_optimizer(job)
+        self._point_at_operation(job)
+        if self._learn(ctypes.byref(job)):
+            raise MemoryError(f"no memory for one run of {self.stack.network.shapes}")
+
+    def _point_at_optimizer(self, job: Any) -> None:
+        optimizer = self.optimizer
+        job.descent, job.weight_decay = optimizer.descent.data_ptr(), optimizer.weight_decay.data_ptr()
+        if isinstance(optimizer, StackedSgd):
+            job.shrink, job.momentum = optimizer.shrink.data_ptr(), optimizer.momentum.data_ptr()
+            for number, buffer in enumerate(optimizer.buffers):
+                job.first_moments[number] = buffer.data_ptr()
+        elif isinstance(optimizer, StackedAdam):
+            job.shrink = optimizer.descent.data_ptr()  # not read
+            job.beta1, job.beta2, job.eps = (*optimizer.betas, optimizer.eps)
+            for number in range(len(self.stack.layers)):
+                job.first_moments[number] = optimizer.first[number].data_ptr()
+                job.second_moments[number] = optimizer.second[number].data_ptr()
+                for which in (0, 1):
+                    job.rows[number][which] = optimizer.rows[number][which].data_ptr()
+                    job.columns[number][which] = optimizer.columns[number][which].data_ptr()
+
+    def _point_at_operation(self, job: Any) -> None:
+        operation = self.operation
+        if isinstance(operation, StackedContinualBackprop):
+            job.decay = operation.decay
+            for number in range(len(operation.worth)):
+                job.worth[number] = operation.worth[number].data_ptr()
+                job.mean[number] = operation.means[number].data_ptr()
+                job.seen[number] = operation.weights[number].data_ptr()
+        elif isinstance(operation, StackedReDo):
+            for number, activity in enumerate(operation.activity):
+                job.worth[number] = activity.data_ptr()
+
+    @staticmethod
+    def _job_type(depth: int, dtype: torch.dtype) -> Any:
+        """`Job` of native.c."""
+        whole, address = ctypes.c_int64, ctypes.c_void_p
+        real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
+        fields = [(name, whole) for name in ("steps", "runs", "first", "last")]
+        fields += [(name, address) for name in ("x", "targets", "outputs")]
+        fields += [(name, address * depth) for name in ("weights", "first_moments", "second_moments")]
+        fields += [("strides", whole * 3 * depth)]
+        fields += [(name, address * 2 * depth) for name in ("rows", "columns")]
+        fields += [(name, address * depth) for name in ("worth", "mean", "seen")]
+        fields += [(name, address) for name in ("descent", "shrink", "weight_decay", "momentum")]
+        fields += [(name, real) for name in ("decay", "beta1", "beta2", "eps")]
+        return type("Job", (ctypes.Structure,), {"_fields_": fields})
+
+    def _macros(self) -> list[str]:
+        """The shape and the method, as native.c wants them."""
+        network, optimizer, operation = self.stack.network, self.optimizer, self.operation
+        pitches = [layer.outputs if self.lanes > 1 else layer.outputs + layer.extra for layer in self.stack.layers]
+        layers = [f"F({k}, {i}, {o}, {p})" for k, ((i, o), p) in enumerate(zip(network.shapes, pitches, strict=True))]
+        activation, derivative = ACTIVATIONS[network.activation]
+        adam = isinstance(optimizer, StackedAdam)
+        utility = _utility(operation) if isinstance(operation, StackedContinualBackprop) else None
+        needs = UTILITIES[utility].needs if utility is not None else ()
+        values = {
+            "REAL": "float" if self.stack.dtype == torch.float32 else "double",
+            "LANES": self.lanes,
+            "DEPTH": len(layers),
+            "LAYERS(F)": " ".join(layers),
+            "LAYERS_BACK(F)": " ".join(reversed(layers)),
+            "LAST_PITCH": pitches[-1],
+            "WIDEST": max(network.inputs, *pitches, *network.hidden, network.outputs),
+            "INPUTS": network.inputs,
+            "OUTPUTS": network.outputs,
+            "CROSS_ENTROPY": int(self.loss == "cross_entropy"),
+            "SELU_SCALE": "((REAL)1.0507009873554805)",
+            "SELU_ALPHA": "((REAL)1.6732632423543772)",
+            "ACT(z)": activation,
+            "DACT(d, z, h)": derivative,
+            "SILENT": int(network.activation == "relu"),
+            "DECAYS": int(optimizer.decays),
+            "MOMENTUM": int(isinstance(optimizer, StackedSgd) and bool(optimizer.buffers)),
+            "ADAM": int(adam),
+            "PER_UNIT": int(adam and optimizer.per_unit),
+            "FOLLOWS": 0 if operation is None else 1 if utility is not None else 2,
+            "SCORE": SCORES[utility] if utility is not None else 0,
+            "NEEDS_SUMS": int("out" in needs or "incoming" in needs),
+        }
+        return [f"#define {name} {value}" for name, value in values.items()]
+
+
+def lanes_of(network: Mlp) -> int:
+    """How many runs of such networks are laid side by side."""
+    return LANES if max((*network.hidden, network.outputs)) <= NARROW else 1
+
+
+def _utility(operation: StackedContinualBackprop) -> str | None:
+    return next((name for name, utility in UTILITIES.items() if utility is operation.utility), None)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(macros: str) -> Any:
+    """`learn` of native.c with these macros; kept for the process, so that nothing stale is ever loaded."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise CompilerError("experiment.fast=true needs a C compiler (apt-get install gcc), or set experiment.fast=false")
+    source = f"{macros}\n{Path(__file__).with_name('native.c').read_text()}"
+    with tempfile.TemporaryDirectory(prefix="continual-agents-") as folder:
+        library = Path(folder) / "native.so"
+        command = [compiler, *FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm"]
+        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+        if done.returncode:
+            line = next(iter(done.stderr.strip().splitlines()), f"exit {done.returncode}")
+            raise CompilerError(f"{compiler} does not compile supervised/native.c: {line}; set experiment.fast=false")
+        learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
+    learn.restype = ctypes.c_int
+    return learn

@@ -63,7 +63,7 @@ class StackedLearner:
         ((kind, names),) = kinds
         self.network, self.methods, self.seeds, self.loss, self.batch = network, methods, list(seeds), loss, batch
         native = fast and torch.device(device).type == "cpu"
-        rows = native and lanes_of(network) == 1
+        rows = native and lanes_of(network, dtype) == 1
         self.stack = StackedMlp(network, seeds, batch=batch, device=device, dtype=dtype, rows=rows)
         self.optimizer = OPTIMIZERS[kind](self.stack, [method.optimizer for method in methods])
         self.operations: dict[str, Operation] = {}

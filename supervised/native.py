@@ -26,8 +26,8 @@ from .optimizers import StackedAdam, StackedOptimizer, StackedSgd
 from .stacked import StackedMlp
 from .stacked_surgery import StackedContinualBackprop, StackedReDo
 
-LANES = 16
-"""Runs side by side where the outputs of a layer would not fill a vector."""
+VECTOR = 64
+"""Bytes of a vector."""
 
 NARROW = 16
 """Widest layer of a network whose runs are laid side by side."""
@@ -35,15 +35,15 @@ NARROW = 16
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 ACTIVATIONS = {
-    "relu": ("((z) > 0 ? (z) : 0)", "((h) > 0 ? (d) : 0)"),
+    "relu": ("PICK((z) > 0, z, 0)", "PICK((h) > 0, d, 0)"),
     "tanh": ("tanh_(z)", "((d) * (1 - (h) * (h)))"),
     "sigmoid": ("sigmoid_(z)", "((d) * (h) * (1 - (h)))"),
-    "leaky_relu": ("((z) > 0 ? (z) : (REAL)0.01 * (z))", "((z) > 0 ? (d) : (REAL)0.01 * (d))"),
-    "elu": ("((z) > 0 ? (z) : expm1_((z) > 0 ? 0 : (z)))", "((z) > 0 ? (d) : (d) * ((h) + 1))"),
+    "leaky_relu": ("PICK((z) > 0, z, (REAL)0.01 * (z))", "PICK((z) > 0, d, (REAL)0.01 * (d))"),
+    "elu": ("PICK((z) > 0, z, expm1_(z))", "PICK((z) > 0, d, (d) * ((h) + 1))"),
     "swish": ("((z) * sigmoid_(z))", "((d) * (sigmoid_(z) + (h) * (1 - sigmoid_(z))))"),
     "selu": (
-        "(SELU_SCALE * ((z) > 0 ? (z) : SELU_ALPHA * expm1_((z) > 0 ? 0 : (z))))",
-        "((z) > 0 ? SELU_SCALE * (d) : (d) * ((h) + SELU_SCALE * SELU_ALPHA))",
+        "(SELU_SCALE * PICK((z) > 0, z, SELU_ALPHA * expm1_(z)))",
+        "PICK((z) > 0, SELU_SCALE * (d), (d) * ((h) + SELU_SCALE * SELU_ALPHA))",
     ),
     "linear": ("(z)", "(d)"),
 }
@@ -108,7 +108,7 @@ class Native:
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, operations: Sequence[Any], *, loss: str):
         self.stack, self.optimizer, self.loss = stack, optimizer, loss
         self.operation = operations[0] if operations else None
-        self.lanes = lanes_of(stack.network)
+        self.lanes = lanes_of(stack.network, stack.dtype)
         self._job = self._job_type(len(stack.layers), stack.dtype)
         self._learn = _compiled("\n".join(self._macros()))
 
@@ -199,15 +199,15 @@ class Native:
             "ADAM": int(adam),
             "PER_UNIT": int(adam and optimizer.per_unit),
             "FOLLOWS": 0 if operation is None else 1 if utility is not None else 2,
-            "SCORE": SCORES[utility] if utility is not None else 0,
-            "NEEDS_SUMS": int("out" in needs or "incoming" in needs),
+            "SCORE": SCORES[utility] if utility is not None else "all(0)",
+            "SUMS": int("out" in needs or "incoming" in needs),
         }
         return [f"#define {name} {value}" for name, value in values.items()]
 
 
-def lanes_of(network: Mlp) -> int:
-    """How many runs of such networks are laid side by side."""
-    return LANES if max((*network.hidden, network.outputs)) <= NARROW else 1
+def lanes_of(network: Mlp, dtype: torch.dtype) -> int:
+    """How many runs of such networks are laid side by side: a vector of them, or 1."""
+    return VECTOR // dtype.itemsize if max((*network.hidden, network.outputs)) <= NARROW else 1
 
 
 def _utility(operation: StackedContinualBackprop) -> str | None:
@@ -226,7 +226,8 @@ def _compiled(macros: str) -> Any:
         command = [compiler, *FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm"]
         done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
         if done.returncode:
-            line = next(iter(done.stderr.strip().splitlines()), f"exit {done.returncode}")
+            lines = done.stderr.strip().splitlines()
+            line = next((line for line in lines if "error" in line), f"exit {done.returncode}")
             raise CompilerError(f"{compiler} does not compile supervised/native.c: {line}; set experiment.fast=false")
         learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
     learn.restype = ctypes.c_int

@@ -21,7 +21,7 @@ from .normalisation import NORMS, StackedNorm
 PAD = 4
 """Widths are multiples of this many entries (16 bytes of float32)."""
 
-ROW = 8
+ROW = 16
 """The same for native code: rows of a layer are whole vectors."""
 
 SMALL = 400

@@ -89,9 +89,10 @@ class SlowlyChangingRegression:
         if offset == 0 and self.position:
             self._change()
         steps = min(most, self.task_steps - offset, chunk_steps(self.runs * self.shape[0] * 4))
-        rows = self._rows[offset : offset + steps]
+        rows = self._rows[offset : offset + steps].view(-1)
         self.position += steps
-        return self._inputs[rows].unsqueeze(2), self._targets[rows].view(steps, self.runs, 1, 1)
+        inputs, targets = self._inputs.index_select(0, rows), self._targets.index_select(0, rows)
+        return inputs.view(steps, self.runs, 1, -1), targets.view(steps, self.runs, 1, 1)
 
     def evaluation(self, examples: int) -> Tensor:
         """Uniformly random bits, the same at every call: `[runs, examples, width]`."""

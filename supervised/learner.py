@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from continual_agents.methods import Method
 
 from .draws import Draw, torch_draws
-from .native import Native, lanes_of, obstacle
+from .native import CompilerError, Native, lanes_of, obstacle
 from .networks import Mlp
 from .operations import OPERATIONS, Operation, Reset
 from .optimizers import OPTIMIZERS
@@ -40,7 +41,7 @@ class StackedLearner:
         code: how the steps are taken: "native", "graph", or "torch".
 
     Raises:
-        ValueError: methods that do not fit into one stack, settings out of range, or no C compiler for `fast`.
+        ValueError: methods that do not fit into one stack, or settings out of range.
     """
 
     def __init__(
@@ -79,14 +80,8 @@ class StackedLearner:
         if any(name in self.operations for name in ("continual_backprop", "generate_and_test", "redo")):
             self.optimizer.per_unit = True
         self.steps = 0
-        self._fast: Native | Captured | None = None
-        self.code = "torch"
-        if native and obstacle(network, batch, self.operations) is None:
-            self.code = "native"
-            self._fast = Native(self.stack, self.optimizer, list(self.operations.values()), loss=loss)
-        elif fast and not native and not self._draws():
-            self.code = "graph"
-            self._fast = Captured(self.step, self.state_dict, self.load_state_dict)
+        self._fast = self._native(loss) if native else self._captured() if fast else None
+        self.code = "torch" if self._fast is None else "native" if native else "graph"
         self._masks: list[Tensor] | None = None
 
     @property
@@ -130,11 +125,23 @@ class StackedLearner:
         else:
             self._fast(x, targets, outputs, self.steps)
 
-    def _draws(self) -> bool:
-        """Whether the method draws numbers at every step, which no graph can repeat."""
+    def _native(self, loss: str) -> Native | None:
+        """Native code for the steps; None where there is none."""
+        if obstacle(self.network, self.batch, self.operations) is not None:
+            return None
+        try:
+            return Native(self.stack, self.optimizer, list(self.operations.values()), loss=loss)
+        except CompilerError as error:
+            warnings.warn(f"{error}: steps are taken in torch, several times slower", stacklevel=3)
+            return None
+
+    def _captured(self) -> Captured | None:
+        """A CUDA graph of the steps; None for methods that draw numbers at every step, which no graph can repeat."""
         surgery = self.operations.get("continual_backprop")
         random = surgery is not None and "noise" in surgery.utility.needs  # type: ignore[attr-defined]
-        return bool(self.network.dropout) or "perturb" in self.operations or random
+        if self.network.dropout or "perturb" in self.operations or random:
+            return None
+        return Captured(self.step, self.state_dict, self.load_state_dict)
 
     def step(self, x: Tensor, target: Tensor, output: Tensor, number: int) -> None:
         """One gradient step of every run.

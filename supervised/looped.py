@@ -38,9 +38,14 @@ class LoopedLearner:
         loss: "cross_entropy" or "squared_error".
         device: of everything.
 
+    Attributes:
+        code: how the steps are taken: "torch".
+
     Raises:
         ValueError: a part to reset that does not exist.
     """
+
+    code = "torch"
 
     def __init__(
         self,

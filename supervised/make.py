@@ -138,16 +138,14 @@ def make_stream(settings: Mapping[str, Any], seeds: Sequence[int], *, device: to
 def make_learner(
     plans: Sequence[Plan], stream: Stream, *, device: torch.device | str = "cpu", fast: bool = False
 ) -> StackedLearner | LoopedLearner:
-    """The learner of one stack of plans.
+    """The learner of one stack of plans; `fast` as in `StackedLearner` (a conv net is a loop over modules either way).
 
     Raises:
-        ValueError: a value that the network or the method refuses, or `fast` where nothing can be compiled.
+        ValueError: settings out of range, or plans that do not fit into one stack.
     """
     network = make_network(plans[0].network, stream.shape, stream.outputs)
     methods, seeds = [plan.method for plan in plans], [plan.seed for plan in plans]
     if isinstance(network, ConvNet):
-        if fast:
-            raise ValueError("experiment.fast=true is for fully connected networks: set it to false")
         return LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
     try:
         return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ VECTOR = 64
 NARROW = 16
 """Widest layer of a network whose runs are laid side by side."""
 
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+FLAGS = ("-O2", "-fpeel-loops", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 ACTIVATIONS = {
     "relu": ("PICK((z) > 0, z, 0)", "PICK((h) > 0, d, 0)"),
@@ -60,7 +61,7 @@ SCORES = {
 """Utilities in C, by the names of `continual_agents.surgery.UTILITIES`."""
 
 
-class CompilerError(ValueError):
+class CompilerError(RuntimeError):
     """There is no C compiler, or it refuses."""
 
 
@@ -111,6 +112,7 @@ class Native:
         self.lanes = lanes_of(stack.network, stack.dtype)
         self._job = self._job_type(len(stack.layers), stack.dtype)
         self._learn = _compiled("\n".join(self._macros()))
+        self._pool = ThreadPoolExecutor(torch.get_num_threads())  # ctypes lets go of the interpreter's lock
 
     def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
         """As `one_by_one`, without the step."""
@@ -122,8 +124,22 @@ class Native:
             job.strides[number][:] = layer.full.stride()
         self._point_at_optimizer(job)
         self._point_at_operation(job)
-        if self._learn(ctypes.byref(job)):
+        shares = self._shares(job)
+        each = map if len(shares) == 1 else self._pool.map
+        if any(each(self._learn, map(ctypes.byref, shares))):
             raise MemoryError(f"no memory for one run of {self.stack.network.shapes}")
+
+    def _shares(self, job: Any) -> list[Any]:
+        """The job as one for each of torch's threads; whole blocks of runs each."""
+        blocks = -(-self.stack.runs // self.lanes)
+        threads = min(torch.get_num_threads(), blocks)
+        shares = []
+        for number in range(threads):
+            share = self._job.from_buffer_copy(job)
+            share.first = blocks * number // threads * self.lanes
+            share.last = min(blocks * (number + 1) // threads * self.lanes, self.stack.runs)
+            shares.append(share)
+        return shares
 
     def _point_at_optimizer(self, job: Any) -> None:
         optimizer = self.optimizer
@@ -159,7 +175,7 @@ class Native:
         """`Job` of native.c."""
         whole, address = ctypes.c_int64, ctypes.c_void_p
         real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
-        fields = [(name, whole) for name in ("steps", "runs", "first", "last")]
+        fields: list[tuple[str, Any]] = [(name, whole) for name in ("steps", "runs", "first", "last")]
         fields += [(name, address) for name in ("x", "targets", "outputs")]
         fields += [(name, address * depth) for name in ("weights", "first_moments", "second_moments")]
         fields += [("strides", whole * 3 * depth)]
@@ -219,7 +235,7 @@ def _compiled(macros: str) -> Any:
     """`learn` of native.c with these macros; kept for the process, so that nothing stale is ever loaded."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise CompilerError("experiment.fast=true needs a C compiler (apt-get install gcc), or set experiment.fast=false")
+        raise CompilerError("no C compiler (apt-get install gcc, or set experiment.fast=false)")
     source = f"{macros}\n{Path(__file__).with_name('native.c').read_text()}"
     with tempfile.TemporaryDirectory(prefix="continual-agents-") as folder:
         library = Path(folder) / "native.so"
@@ -228,7 +244,9 @@ def _compiled(macros: str) -> Any:
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             line = next((line for line in lines if "error" in line), f"exit {done.returncode}")
-            raise CompilerError(f"{compiler} does not compile supervised/native.c: {line}; set experiment.fast=false")
+            raise CompilerError(
+                f"{compiler} does not compile supervised/native.c ({line}; or set experiment.fast=false)"
+            )
         learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
     learn.restype = ctypes.c_int
     return learn

@@ -90,7 +90,7 @@ def train(
         examples: in the evaluation batch that the diagnostics look at; 0 for no diagnostics.
         examine_every: rows between two looks.
         device: where the stacks live.
-        fast: compile or capture the steps; numbers then agree with the ordinary ones to float rounding only.
+        fast: native code or a CUDA graph where there is some; numbers then agree to float rounding only.
 
     Returns:
         True if the run is finished, False if it was asked to stop and can be continued.
@@ -108,7 +108,7 @@ def train(
         for group, stored in zip(groups, run.state["groups"], strict=True):
             group.load_state_dict(stored)
     else:
-        _write_runs(run, plans)
+        _write_runs(run, plans, {n: group.learner.code for group in groups for n in group.numbers})
     if run.finished and run.step >= total:
         return True
     labels = [plan.label for plan in plans]
@@ -153,12 +153,13 @@ def _means(row: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {key: float(np.nanmean(values)) for key, values in row.items() if not np.isnan(values).all()}
 
 
-def _write_runs(run: Run, plans: Sequence[Plan]) -> None:
+def _write_runs(run: Run, plans: Sequence[Plan], codes: Mapping[int, str]) -> None:
     keys = list(dict.fromkeys(key for plan in plans for key in plan.settings))
     columns: dict[str, list[Any]] = {
         "run": list(range(len(plans))),
         "seed": [plan.seed for plan in plans],
         "method": [plan.method.name for plan in plans],
+        "code": [codes[number] for number in range(len(plans))],  # what took the steps: native, graph or torch
     }
     for key in keys:
         columns[key] = [_word(plan.settings.get(key, "nan")) for plan in plans]

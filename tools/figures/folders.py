@@ -22,6 +22,7 @@ IGNORED = (
     "logger",
     "experiment.steps",
     "method.name",
+    "code",  # runs.csv: what took the steps
 )
 """Configuration keys (or their prefixes) that do not make a different setting of the same method."""
 

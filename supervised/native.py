@@ -25,7 +25,8 @@ from continual_agents.surgery.utility import UTILITIES
 from .networks import Mlp
 from .optimizers import StackedAdam, StackedOptimizer, StackedSgd
 from .stacked import StackedMlp
-from .stacked_surgery import StackedContinualBackprop, StackedReDo
+from .stacked_continual_backprop import StackedContinualBackprop
+from .stacked_redo import StackedReDo
 
 VECTOR = 64
 """Bytes of a vector."""

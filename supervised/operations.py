@@ -12,7 +12,9 @@ from torch import Tensor
 from .draws import Draw, torch_draws
 from .optimizers import StackedOptimizer
 from .stacked import StackedMlp
-from .stacked_surgery import StackedContinualBackprop, StackedGenerateAndTest, StackedReDo, common, only
+from .stacked_continual_backprop import StackedContinualBackprop, StackedGenerateAndTest
+from .stacked_redo import StackedReDo
+from .stacked_surgery import common, only
 
 BLOCK = 8192
 """Random numbers that a run draws at once, at least one step's."""

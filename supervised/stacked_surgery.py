@@ -1,14 +1,12 @@
-"""Surgery on a stack: continual backpropagation, generate-and-test and ReDo, with rates and thresholds per run.
+"""Surgery on a stack: renewing units of many runs at once.
 
-What a unit is worth, how many go and which is `continual_agents.surgery`'s; here are the running means of a stack and
-the replacement itself, which touches the rows and columns of the units that go and nothing else. When and how many
-follows from width, rate, maturity and step alone, so the host looks ahead and no step asks the device.
+The replacement touches the rows and columns of the units that go and nothing else. What a unit is worth, how many go
+and which is `continual_agents.surgery`'s; `stacked_continual_backprop.py` and `stacked_redo.py` ask it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,19 +14,13 @@ import torch
 from torch import Tensor
 
 from continual_agents.methods import nearest
-from continual_agents.surgery.selection import Budget, least_useful
-from continual_agents.surgery.utility import Signals, dormancy, finite, utility_of
 
-from .draws import Draw, numpy_draws, torch_draws
+from .draws import Draw, torch_draws
 from .optimizers import StackedOptimizer
 from .stacked import StackedMlp
-from .states import array_of
 
 SURGEON = ("birth", "keep_optimizer_state")
 """Settings of every kind of surgery."""
-
-BLOCK = 64
-"""Steps for which the random utility is drawn at once."""
 
 
 class Surgeon:
@@ -93,286 +85,6 @@ class Surgeon:
             if self.stack.norms[layer] is not None:
                 number = len(self.stack.layers) + layer
                 self.optimizer.forget(number, rows, units=units)
-
-
-class StackedContinualBackprop:
-    """Continual backpropagation on every run of a stack (Dohare et al. 2024; formulas in `continual_agents.surgery`).
-
-    Args:
-        stack, optimizer: as trained.
-        settings: per run: `rate` (fraction of eligible units per step) and `maturity` (steps); `decay`, `utility`,
-            `transfer` and `count_all` are common to the stack.
-
-    Raises:
-        ValueError: a setting out of range or unknown, or settings that runs of one stack cannot differ in.
-    """
-
-    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
-        only(settings, "continual_backprop", "rate", "maturity", "decay", "utility", "transfer", "count_all", *SURGEON)
-        self.stack = stack
-        self.surgeon = Surgeon(stack, optimizer, settings)
-        self.decay = float(common(settings, "decay", 0.99))
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay={self.decay}: the decay of a running mean lies in [0, 1)")
-        self.utility = utility_of(common(settings, "utility", "contribution"))
-        self.transfer = bool(common(settings, "transfer", True))
-        count_all = bool(common(settings, "count_all", False))
-        widths = stack.network.hidden
-        shapes = [(stack.runs, width) for width in widths]
-        kind: dict[str, Any] = {"device": stack.device, "dtype": stack.dtype}
-        # utility, mean output, and the sum of the weights so far (1 - decay^age), which corrects both
-        self.worth, self.means, self.weights = ([torch.zeros(shape, **kind) for shape in shapes] for _ in range(3))
-        self.births = [torch.zeros(shape, dtype=torch.int64, device=stack.device) for shape in shapes]
-        groups: dict[tuple[float, int], list[int]] = {}
-        for run, one in enumerate(settings):
-            groups.setdefault((float(one.get("rate", 1e-4)), int(one.get("maturity", 10_000))), []).append(run)
-        self.plans = [
-            _Plan(layer, runs, Budget(width, rate, maturity, count_all=count_all))
-            for (rate, maturity), runs in groups.items()
-            for layer, width in enumerate(widths)
-        ]
-        self.replaced = np.zeros((stack.runs, len(widths)), dtype=np.int64)
-        self.steps = 0
-        self._noise: list[Tensor] = []
-
-    @property
-    def next_step(self) -> float:
-        """The next step after which units are replaced; inf if never."""
-        return min(plan.step for plan in self.plans)
-
-    def follow(self, number: int) -> None:
-        """Move running means and utilities towards this step's (number `number` from 0)."""
-        for layer, (worth, mean, weight) in enumerate(zip(self.worth, self.means, self.weights, strict=True)):
-            signals = self._signals(layer, mean, weight, number)
-            worth.lerp_(finite(self.utility.score(signals)), 1 - self.decay)
-
-    def _signals(self, layer: int, mean: Tensor, weight: Tensor, number: int) -> Signals:
-        needs = self.utility.needs
-        h = self.stack.inputs[layer + 1]
-        single = h.shape[1] == 1
-        mean.lerp_(h[:, 0] if single else h.mean(1), 1 - self.decay)
-        weight.mul_(self.decay).add_(1 - self.decay)
-        signals = Signals()
-        if "activity" in needs:
-            signals.activity = h[:, 0].abs() if single else h.abs().mean(1)
-        if "deviation" in needs:
-            centre = mean / weight
-            signals.deviation = (h[:, 0] - centre).abs_() if single else (h - centre[:, None]).abs_().mean(1)
-        if "sensitivity" in needs:
-            signals.sensitivity = (h * self.stack.sensitivities[layer]).abs().mean(1)
-        if "out" in needs:
-            signals.out = self.stack.layers[layer + 1].weight.abs().sum(2)
-        if "incoming" in needs:
-            signals.incoming = self.stack.layers[layer].weight.abs().sum(1)
-        if "noise" in needs:
-            signals.noise = self._uniform(layer, number)
-        return signals
-
-    def _uniform(self, layer: int, number: int) -> Tensor:
-        block, place = divmod(number, BLOCK)
-        if place == 0 or len(self._noise) <= layer:
-            self._noise = [
-                torch.from_numpy(
-                    np.stack(
-                        [numpy_draws(seed, Draw.UTILITY, k, block).random((BLOCK, width)) for seed in self.stack.seeds]
-                    )
-                ).to(self.stack.device, self.stack.dtype)
-                for k, width in enumerate(self.stack.network.hidden)
-            ]
-        return self._noise[layer][:, place]
-
-    def act(self) -> None:
-        """Replace what is due at this step."""
-        due = [plan for plan in self.plans if plan.step == self.steps]
-        self.surgeon.replace([self._job(plan) for plan in due])
-        for plan in due:
-            plan.done()
-
-    def _job(self, plan: _Plan) -> tuple[int, Sequence[int], Tensor, Tensor | None]:
-        layer, runs = plan.layer, torch.tensor(plan.runs, device=self.stack.device)
-        rows = runs[:, None]
-        age = self.steps - self.births[layer][runs]
-        units = least_useful(self.worth[layer][runs], age, plan.count, maturity=plan.budget.maturity, decay=self.decay)
-        means = self.means[layer][rows, units] / self.weights[layer][rows, units] if self.transfer else None
-        for tensor in (self.worth[layer], self.means[layer], self.weights[layer]):
-            tensor[rows, units] = 0.0
-        self.births[layer][rows, units] = self.steps
-        self.replaced[plan.runs, layer] += plan.count
-        return layer, plan.runs, units, means
-
-    def restart(self, runs: Sequence[int]) -> None:
-        """All units of these runs were drawn anew.
-
-        Raises:
-            ValueError: always; a network that is drawn anew at every task has no use for surgery.
-        """
-        raise ValueError("continual_backprop together with reset.layers=all makes no sense: choose one of them")
-
-    def report(self) -> dict[str, np.ndarray]:
-        """Units replaced so far per layer, and their mean age, each `[runs]`."""
-        numbers: dict[str, np.ndarray] = {"replaced": self.replaced.sum(1).astype(float)}
-        for layer in range(self.replaced.shape[1]):
-            numbers[f"replaced/hidden_{layer}"] = self.replaced[:, layer].astype(float)
-            age = (self.steps - self.births[layer]).double().mean(1)
-            numbers[f"age_mean/hidden_{layer}"] = age.cpu().numpy()
-        return numbers
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        lists = {name: [t.clone() for t in getattr(self, name)] for name in ("worth", "means", "weights", "births")}
-        return {
-            **lists,
-            "plans": [plan.state_dict() for plan in self.plans],
-            "replaced": self.replaced.copy(),
-            "born": self.surgeon.born.copy(),
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        for name in ("worth", "means", "weights", "births"):
-            for tensor, stored in zip(getattr(self, name), state[name], strict=True):
-                tensor.copy_(stored)
-        for plan, stored in zip(self.plans, state["plans"], strict=True):
-            plan.load_state_dict(stored)
-        self.replaced = array_of(state["replaced"])
-        self.surgeon.born = array_of(state["born"])
-        self.steps = int(state["steps"])
-        self._noise = []
-
-
-class _Plan:
-    """When, and how many units of one layer, runs of equal rate and maturity replace next."""
-
-    def __init__(self, layer: int, runs: list[int], budget: Budget):
-        self.layer, self.runs, self.budget = layer, runs, budget
-        self.step: float = 0
-        self.count = 0
-        self._look_ahead()
-
-    def _look_ahead(self) -> None:
-        if not self.budget.rate:
-            self.step, self.count = math.inf, 0
-            return
-        step, self.count = int(self.step), 0
-        while not self.count:
-            step += 1
-            self.count = self.budget.spend(step)
-        self.step = step
-
-    def done(self) -> None:
-        """The replacement was made."""
-        self.budget.born(int(self.step), self.count)
-        self._look_ahead()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers."""
-        return {"step": self.step, "count": self.count, "budget": self.budget.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.step, self.count = state["step"], int(state["count"])
-        self.budget.load_state_dict(state["budget"])
-
-
-class StackedReDo:
-    """ReDo on every run of a stack (Sokar et al. 2023): every `period` steps, units at or under `threshold` go.
-
-    A batch of one says nothing about a ReLU unit, so the score is of mean |h| over all examples of the last period.
-
-    Args:
-        stack, optimizer: as trained.
-        settings: per run: `threshold`, fraction of the layer's mean; `period`, steps, is common to the stack.
-
-    Raises:
-        ValueError: a setting out of range.
-    """
-
-    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
-        only(settings, "redo", "threshold", "period", *SURGEON)
-        self.stack = stack
-        self.surgeon = Surgeon(stack, optimizer, settings)
-        self.period = int(common(settings, "period", 1000))
-        thresholds = [float(one.get("threshold", 0.1)) for one in settings]
-        if self.period < 1 or not all(0 <= threshold < 1 for threshold in thresholds):
-            raise ValueError(f"redo.period={self.period}, threshold={thresholds}: at least 1, and in [0, 1)")
-        self.thresholds = torch.tensor(thresholds, device=stack.device, dtype=stack.dtype)[:, None]
-        self.activity = [
-            torch.zeros(stack.runs, width, device=stack.device, dtype=stack.dtype) for width in stack.network.hidden
-        ]
-        self.replaced = np.zeros((stack.runs, len(self.activity)), dtype=np.int64)
-        self.steps = 0
-
-    @property
-    def next_step(self) -> float:
-        """The next step after which units may be replaced."""
-        return self.steps + self.period - self.steps % self.period
-
-    def follow(self, number: int) -> None:
-        """Add up |h|."""
-        for total, h in zip(self.activity, self.stack.inputs[1:], strict=True):
-            total.add_(h[:, 0].abs() if h.shape[1] == 1 else h.abs().mean(1))
-
-    def act(self) -> None:
-        """Replace what is dormant; only here does the host wait for the device."""
-        jobs = [
-            (layer, [run], units[None], None)
-            for layer, total in enumerate(self.activity)
-            for run, units in self._dormant(total)
-        ]
-        self.surgeon.replace(jobs)
-        for layer, (run,), units, _ in jobs:
-            self.replaced[run, layer] += units.shape[1]
-        for total in self.activity:
-            total.zero_()
-
-    def _dormant(self, total: Tensor) -> Iterator[tuple[int, Tensor]]:
-        mask = dormancy(total) <= self.thresholds
-        for run in mask.any(1).nonzero()[:, 0].tolist():
-            yield run, mask[run].nonzero()[:, 0]
-
-    def restart(self, runs: Sequence[int]) -> None:
-        """All units of these runs were drawn anew."""
-        for total in self.activity:
-            total[list(runs)] = 0.0
-
-    def report(self) -> dict[str, np.ndarray]:
-        """Units replaced so far, `[runs]`."""
-        layers = {f"replaced/hidden_{k}": self.replaced[:, k].astype(float) for k in range(self.replaced.shape[1])}
-        return {"replaced": self.replaced.sum(1).astype(float), **layers}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        return {
-            "activity": [total.clone() for total in self.activity],
-            "replaced": self.replaced.copy(),
-            "born": self.surgeon.born.copy(),
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        for total, stored in zip(self.activity, state["activity"], strict=True):
-            total.copy_(stored)
-        self.replaced, self.surgeon.born = array_of(state["replaced"]), array_of(state["born"])
-        self.steps = int(state["steps"])
-
-
-class StackedGenerateAndTest(StackedContinualBackprop):
-    """Generate-and-test (Mahmood and Sutton 2012): one hidden layer, worth is the weight a unit is read with.
-
-    Raises:
-        ValueError: a network with another number of hidden layers.
-    """
-
-    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
-        if len(stack.network.hidden) != 1:
-            raise ValueError(
-                f"generate_and_test is for one hidden layer, this network has {len(stack.network.hidden)}: "
-                "use continual_backprop"
-            )
-        only(settings, "generate_and_test", "rate", "maturity", "decay", *SURGEON)
-        super().__init__(stack, optimizer, [{**one, "utility": "weight", "transfer": False} for one in settings])
 
 
 def only(settings: Sequence[Mapping[str, Any]], operation: str, *known: str) -> None:

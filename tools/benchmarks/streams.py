@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from continual_agents.methods import Method
 from supervised.images import Images
@@ -39,7 +40,6 @@ class Case:
         steps: of the stack per round.
         plain_steps: of the ordinary loop per round.
         step_size: small enough to stay finite.
-        fast: whether the compiled stack is measured too.
     """
 
     name: str
@@ -49,13 +49,12 @@ class Case:
     steps: int
     plain_steps: int
     step_size: float = 0.003
-    fast: bool = False
 
 
 def mnist_sized(seeds: range) -> Stream:
-    """Noise of MNIST's shape, for speed only."""
+    """Noise of MNIST's shape, for speed only; 81% of the pixels are 0, as in MNIST."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(2000, 784, generator=generator)
+    pixels = torch.rand(2000, 784, generator=generator) * (torch.rand(2000, 784, generator=generator) < 0.19)
     return PermutedImages(seeds, Images("noise", pixels, torch.randint(0, 10, (2000,), generator=generator), 10))
 
 
@@ -68,8 +67,7 @@ def image_pairs(seeds: range) -> Stream:
 CASES = {
     case.name: case
     for case in (
-        Case("regression", lambda seeds: make_stream({"kind": "regression"}, seeds), {"hidden": [5]}, 100, 2000, 400,
-             fast=True),
+        Case("regression", lambda seeds: make_stream({"kind": "regression"}, seeds), {"hidden": [5]}, 100, 2000, 400),
         Case("digits", lambda seeds: make_stream({"kind": "permuted", "data": "digits"}, seeds), {"hidden": [32, 32]},
              200, 400, 400),
         Case("784-100x3", mnist_sized, {"hidden": [100, 100, 100]}, 10, 300, 200),
@@ -79,18 +77,19 @@ CASES = {
 }  # fmt: skip
 
 
-def stack_rounds(case: Case, operations: dict[str, Any], *, fast: bool) -> Iterator[float]:
+def stack_rounds(case: Case, operations: dict[str, Any], *, runs: int, fast: bool) -> Iterator[float]:
     """Run-steps per CPU-second of a stack, round after round."""
-    stream = case.stream(range(case.runs))
+    stream = case.stream(range(runs))
     learner = _learner(case, stream, operations, fast=fast)
     learner.learn(*stream.next(12))
+    steps = case.steps * case.runs // runs if fast else case.steps
     while True:
         done, started = 0, time.process_time()
-        while done < case.steps:
-            x, y = stream.next(case.steps - done)
+        while done < steps:
+            x, y = stream.next(steps - done)
             learner.learn(x, y)
             done += len(x)
-        yield done * case.runs / (time.process_time() - started)
+        yield done * runs / (time.process_time() - started)
 
 
 def _learner(case: Case, stream: Stream, operations: dict[str, Any], *, fast: bool) -> StackedLearner | LoopedLearner:
@@ -128,14 +127,15 @@ def plain_rounds(case: Case, operations: dict[str, Any]) -> Iterator[float]:
         yield done / (time.process_time() - started)
 
 
-def compare(case: Case, *, rounds: int, fast: bool) -> list[tuple[str, float]]:
+def compare(case: Case, *, rounds: int) -> list[tuple[str, float]]:
     """Best of interleaved rounds for every way of running the case."""
     ways: dict[str, Iterator[float]] = {}
+    codes = (("torch", False),) if case.network.get("kind") == "conv" else (("torch", False), ("native", True))
     for label, operations in (("backprop", {}), ("continual backprop", {"continual_backprop": SURGERY})):
         ways[f"{label}, plain loop"] = plain_rounds(case, operations)
-        ways[f"{label}, stack of {case.runs}"] = stack_rounds(case, operations, fast=False)
-        if fast and case.fast:
-            ways[f"{label}, stack of {case.runs} compiled"] = stack_rounds(case, operations, fast=True)
+        for code, fast in codes:
+            for runs in (1, case.runs):
+                ways[f"{label}, {code}, {runs} runs"] = stack_rounds(case, operations, runs=runs, fast=fast)
     best = dict.fromkeys(ways, 0.0)
     for _ in range(rounds):
         for name, way in ways.items():
@@ -155,10 +155,28 @@ def copy_bandwidth() -> float:
 
 
 def memory_floor(network: Mlp) -> float:
-    """Bytes that a step of batch 1 cannot avoid: weights read and written once by the update, read once forward and
-    once backward (not in the first layer)."""
-    weights = [inputs * outputs for inputs, outputs in network.shapes]
-    return 4.0 * (3 * sum(weights) + sum(weights[1:]))
+    """Bytes that a step of batch 1 moves if it touches every weight: read forward, read backward and written."""
+    return 4.0 * 3 * sum(inputs * outputs for inputs, outputs in network.shapes)
+
+
+def product_rate() -> float:
+    """Floating-point operations per CPU-second of a large matrix product."""
+    a, b, best = torch.rand(1024, 1024), torch.rand(1024, 1024), float("inf")
+    for _ in range(5):
+        started = time.process_time()
+        torch.mm(a, b)
+        best = min(best, time.process_time() - started)
+    return 2 * 1024**3 / best
+
+
+def step_operations(case: Case) -> float:
+    """Floating-point operations of one gradient step, forward and backward, as torch counts them."""
+    stream = case.stream(range(1))
+    module = make_network(case.network, stream.shape, stream.outputs).module(0)
+    x, y = stream.next(1)
+    with FlopCounterMode(display=False) as counter:
+        functional.cross_entropy(module(x[0, 0]), y[0, 0]).backward()
+    return float(counter.get_total_flops())
 
 
 def main(arguments: list[str]) -> None:
@@ -166,21 +184,24 @@ def main(arguments: list[str]) -> None:
     parser = Parser(prog="python -m tools.benchmark streams", description=__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), help="which (all)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the best counts (5)")
-    parser.add_argument("--no-compile", action="store_true", help="leave the compiled stacks out")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print("| case | run-steps/s | over the plain loop |\n|---|---|---|", flush=True)
+    print("| case | run-steps/s | over the plain loop | over one run |\n|---|---|---|---|", flush=True)
     for name in chosen.cases:
         case = CASES[name]
-        results = compare(case, rounds=chosen.rounds, fast=not chosen.no_compile)
-        plain = {label.split(",")[0]: value for label, value in results if label.endswith("plain loop")}
-        for label, value in results:
-            print(f"| {name}: {label} | {value:,.0f} | {value / plain[label.split(',')[0]]:.1f} |", flush=True)
+        results = dict(compare(case, rounds=chosen.rounds))
+        for label, value in results.items():
+            method, *code = label.split(", ")
+            alone = results.get(f"{method}, {code[0]}, 1 runs", value)
+            ratio = f"{value / results[f'{method}, plain loop']:,.1f}"
+            print(f"| {name}: {label} | {value:,.0f} | {ratio} | {value / alone:.1f} |", flush=True)
         if name == "784-2000x3":
             floor = memory_floor(Mlp(inputs=784, outputs=10, hidden=(2000, 2000, 2000)))
-            stack = next(value for label, value in results if label.startswith("backprop, stack"))
-            share = stack * floor / copy_bandwidth()
-            print(f"| {name}: memory traffic of the stack as a share of a large copy's | {share:.0%} | |", flush=True)
+            share = results[f"backprop, native, {case.runs} runs"] * floor / copy_bandwidth()
+            print(f"| {name}: traffic, were every weight touched, over a large copy's | {share:.0%} | | |", flush=True)
+        if name == "conv 32x32":
+            share = results[f"backprop, torch, {case.runs} runs"] * step_operations(case) / product_rate()
+            print(f"| {name}: arithmetic over a large matrix product's | {share:.0%} | | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,16 +21,14 @@ class StackedOptimizer:
 
     def __init__(self, stack: StackedMlp, settings: Sequence[Mapping[str, Any]]):
         self.stack = stack
-        self.step_size = self._per_run(settings, "step_size")
-        self.weight_decay = self._per_run(settings, "weight_decay", 0.0)
+        self.step_size = self._tensor(per_run(settings, "step_size"))
+        decays = per_run(settings, "weight_decay", 0.0)
+        self.weight_decay = self._tensor(decays)
         self.descent = -self.step_size
         self.per_unit = False  # whether surgery lets units be of different ages
-        self.decays = bool((self.weight_decay != 0).any())
+        self.decays = any(decays)
 
-    def _per_run(self, settings: Sequence[Mapping[str, Any]], name: str, default: float | None = None) -> Tensor:
-        values = [float(one.get(name, default)) for one in settings]  # type: ignore[arg-type]
-        if min(values) < 0 or any(value != value for value in values):
-            raise ValueError(f"optimizer.{name}={min(values)}: at least 0")
+    def _tensor(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).to(self.stack.device, self.stack.dtype).view(-1, 1, 1)
 
     def step(self, deltas: Sequence[Tensor], affines: Sequence[Tensor]) -> None:
@@ -79,6 +77,18 @@ class StackedOptimizer:
                 moment.copy_(value)
 
 
+def per_run(settings: Sequence[Mapping[str, Any]], name: str, default: float | None = None) -> list[float]:
+    """Each run's value of a setting, on the host.
+
+    Raises:
+        ValueError: one is negative or no number.
+    """
+    values = [float(one.get(name, default)) for one in settings]  # type: ignore[arg-type]
+    if min(values) < 0 or any(value != value for value in values):
+        raise ValueError(f"optimizer.{name}={min(values)}: at least 0")
+    return values
+
+
 def add_outer_(target: StackedLayer | Tensor, h: Tensor, delta: Tensor) -> None:
     """Add `h^T @ delta` to the weight rows and the sum of `delta` to the bias row of `target`, in place.
 
@@ -107,12 +117,12 @@ class StackedSgd(StackedOptimizer):
 
     def __init__(self, stack: StackedMlp, settings: Sequence[Mapping[str, Any]]):
         super().__init__(stack, settings)
-        self.momentum = self._per_run(settings, "momentum", 0.0)
-        if bool((self.momentum >= 1).any()):
-            raise ValueError(f"optimizer.momentum={float(self.momentum.max())}: below 1")
+        momentum = per_run(settings, "momentum", 0.0)
+        if max(momentum) >= 1:
+            raise ValueError(f"optimizer.momentum={max(momentum)}: below 1")
+        self.momentum = self._tensor(momentum)
         self.shrink = 1 - self.step_size * self.weight_decay
-        moving = bool((self.momentum != 0).any())
-        self.buffers = [torch.zeros_like(tensor) for tensor in stack.tensors] if moving else []
+        self.buffers = [torch.zeros_like(tensor) for tensor in stack.tensors] if any(momentum) else []
 
     def step(self, deltas: Sequence[Tensor], affines: Sequence[Tensor]) -> None:
         """As the base."""

@@ -113,27 +113,30 @@ def train(
         return True
     labels = [plan.label for plan in plans]
     rows = int(run.state["rows"]) if run.state is not None else 0
-    initial = sum(group.stream.position * len(group.numbers) for group in groups)
     row: dict[str, np.ndarray] = {}
-    with run.progress(total=total * len(plans), initial=initial, unit="run-steps") as bar:
+    with run.progress(total=total * len(plans), initial=_done(groups), unit="run-steps") as bar:
         while rows * row_steps < total:
             until = min((rows + 1) * row_steps, total)
-            started, before = time.perf_counter(), sum(g.stream.position * len(g.numbers) for g in groups)
+            started, before = time.perf_counter(), _done(groups)
             for group in groups:
                 while group.stream.position < until:
                     bar.update(group.advance(until) * len(group.numbers))
                     if run.stop_requested or run.save_due():
-                        run.save(group.stream.position, _state(rows, groups))
+                        run.save(_done(groups) // len(plans), _state(rows, groups))
                     if run.stop_requested:
                         return False
-            done = sum(g.stream.position * len(g.numbers) for g in groups) - before
-            rate = done / (time.perf_counter() - started)
+            rate = (_done(groups) - before) / (time.perf_counter() - started)
             look = rows % examine_every == 0 or until == total
             row = _together(groups, len(plans), examples if look else 0)
             run.log_runs(until, row, groups=labels, timing={"time/run_steps_per_second": rate})
             rows += 1
     run.finish(total, _state(rows, groups), _means(row))
     return True
+
+
+def _done(groups: Sequence[Group]) -> int:
+    """Gradient steps of all runs together: where the figure stands, as its stacks advance in turn."""
+    return sum(group.stream.position * len(group.numbers) for group in groups)
 
 
 def _state(rows: int, groups: Sequence[Group]) -> dict[str, Any]:

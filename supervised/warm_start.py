@@ -263,9 +263,9 @@ def train_warm_start(work: WarmStart, run: Run) -> bool:
                 row = work.row()
                 run.log_runs(work.epoch, row, groups=starts)
             bar.update(1)
-            if run.stop_requested or run.save_due():
+            if work.epoch < work.epochs and (run.stop_requested or run.save_due()):
                 run.save(work.epoch, work.state_dict())
-            if run.stop_requested:
-                return False
+                if run.stop_requested:
+                    return False
     run.finish(work.epochs, work.state_dict(), {key: float(values.mean()) for key, values in row.items()})
     return True

@@ -15,7 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from continual_agents.runs import CheckpointError, LoggerError, Run, RunError, check_logger
+from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.settings import check_types
 from tools.command_line import FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
 from tools.device import check_device
@@ -97,12 +97,26 @@ def _check_common(config: Mapping[str, Any]) -> None:
     check_device(config["device"])
 
 
+FAULTS = (FloatingPointError, Fault)
+"""What ends a run in flight: it diverged, the disk is full, the environment failed. It names the last good checkpoint."""
+
+
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def train(composed: DictConfig) -> None:
     """One job in its own process or in this one."""
     job_settings = HydraConfig.get().job
-    position = 0 if OmegaConf.is_missing(job_settings, "num") else job_settings.num  # among the jobs of -m
     config = plain_config(composed)
+    if not OmegaConf.is_missing(job_settings, "num"):
+        train_one(config, job_settings.num)
+        return
+    try:
+        train_one(config)
+    except FAULTS as error:  # here, where Hydra says nothing about it; the other jobs of -m have to go on
+        raise SystemExit(f"error: {error}") from None
+
+
+def train_one(config: dict[str, Any], position: int = 0) -> None:
+    """Build the job, open its run folder, train; its progress bar is on line `position`."""
     torch.set_num_threads(config["threads"])
     job = build(config)
     try:
@@ -164,7 +178,7 @@ def main(words: Sequence[str]) -> None:
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except FloatingPointError as error:  # the learning diverged; the message names the last good checkpoint
+    except FAULTS as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs])
@@ -186,4 +200,5 @@ def draw(folders: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
+    steady_output()
     main(sys.argv[1:])

@@ -73,11 +73,12 @@ def train(
             try:
                 metrics = loop.step()
             except NotFiniteError as error:
-                last = f"step {run.step}" if run.step else "none yet"
-                raise NotFiniteError(f"{error}. The last good checkpoint of {run.folder}: {last}") from error
+                raise NotFiniteError(
+                    f"{error}. The last good checkpoint of {run.folder}: {run.last_checkpoint}"
+                ) from error
             bar.set_postfix_str(loop.summary(metrics), refresh=False)
             bar.update(collector.frames_per_batch)
-            if run.save_due():
+            if collector.frames < steps and run.save_due():
                 loop.save()
     if collector.frames >= steps:
         run.finish(collector.frames, loop.state())

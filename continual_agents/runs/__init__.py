@@ -6,8 +6,11 @@ from .checkpoint import read_checkpoint as read_checkpoint
 from .configuration import read_configuration as read_configuration
 from .logger import LoggerError as LoggerError
 from .logger import check_logger as check_logger
+from .faults import Fault as Fault
+from .output import steady_output as steady_output
 from .random_state import generator_state as generator_state
 from .random_state import set_generator_state as set_generator_state
 from .run import Run as Run
 from .run import RunError as RunError
+from .storage import StorageError as StorageError
 from .table import Table as Table

@@ -44,14 +44,24 @@ def plain(value: Any, path: str = "state") -> Any:
     )
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that a kill at any moment leaves the old file or the new one, never half of one."""
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], Any], *, before_rename: Callable[[Path], None] | None = None
+) -> None:
+    """Write a file so that a kill at any moment leaves the old file or the new one, never half of one.
+
+    Args:
+        path: the file.
+        write: given the open temporary file beside it.
+        before_rename: given the whole temporary file, when it is on the disk.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if before_rename is not None:
+            before_rename(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -78,16 +88,33 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Store `state` durably. The digest is written last: a checkpoint without one was interrupted."""
+        """Store `state` durably; what it replaces goes when it is whole.
+
+        The digest is written before the checkpoint appears under its name. Where there is one of that name already, the
+        digests of both stand in the file until the next write: a kill in between leaves either whole.
+        """
         path = self.folder / f"step_{step:012d}.pt"
         content = {"format": FORMAT, "step": step, "state": plain(state)}
-        write_atomically(path, lambda file: torch.save(content, file))
-        digest = _sha256(path)
-        write_atomically(path.with_suffix(".sha256"), lambda file: file.write(digest.encode()))
-        for old in self.paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
-            old.with_suffix(".sha256").unlink(missing_ok=True)
+
+        def note_digest(temporary: Path) -> None:
+            digests = [_sha256(known) for known in (temporary, path) if known.exists()]
+            write_atomically(_digest_of(path), lambda file: file.write("\n".join(digests).encode()))
+
+        write_atomically(path, lambda file: torch.save(content, file), before_rename=note_digest)
+        self._clean(path)
         return path
+
+    def _clean(self, newest: Path) -> None:
+        """Remove old checkpoints, those of a later step that a damaged one made us leave, and what kills left."""
+        paths = self.paths()
+        here = paths.index(newest)
+        for path in paths[: max(0, here + 1 - self.keep)] + paths[here + 1 :]:
+            path.unlink(missing_ok=True)
+        for digest in self.folder.glob("step_*.sha256"):
+            if not digest.with_suffix(".pt").exists():
+                digest.unlink(missing_ok=True)
+        for temporary in self.folder.glob(".step_*.tmp"):  # ours are gone: the folder has one writer
+            temporary.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """Checkpoint files, oldest first."""
@@ -138,10 +165,14 @@ def read_checkpoint(path: Path, *, map_location: str = "cpu") -> dict[str, Any]:
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = path.with_suffix(".sha256").read_text().strip()
+        expected = _digest_of(path).read_text().split()
     except FileNotFoundError:
-        return "the write was interrupted (no .sha256 beside it)"
-    return None if _sha256(path) == expected else "its content does not match its .sha256"
+        return "there is no .sha256 beside it"
+    return None if _sha256(path) in expected else "its content does not match its .sha256"
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def _sha256(path: Path) -> str:

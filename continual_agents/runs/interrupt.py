@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next safe point."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop at the next safe point."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 
 class StopSignal:
-    """Context manager: the first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts at once.
+    """Context manager: the first SIGINT, SIGTERM or SIGHUP sets `requested`; a second SIGINT interrupts at once.
 
-    Outside the main thread Python allows no handlers; there it only holds the flag.
+    SIGHUP comes when the terminal goes away; under nohup it stays ignored. Outside the main thread Python allows no
+    handlers; there it only holds the flag.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,9 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

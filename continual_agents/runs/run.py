@@ -20,8 +20,9 @@ from .configuration import configuration_text, read_configuration
 from .environment import describe
 from .interrupt import StopSignal
 from .logger import Loggers, open_loggers, run_statistics
+from .storage import storage_error, told_in_one_line
 from .table import Table
-from .tensorboard import flatten
+from .tensorboard import flatten, quiet_worker
 
 
 SHOWN = 6
@@ -70,13 +71,17 @@ class Run:
         self.state: dict[str, Any] | None = checkpoint["state"]["run"] if checkpoint else None
         self.finished = bool(checkpoint and checkpoint["state"]["finished"])
         self._rows: dict[str, int] = checkpoint["state"]["rows"] if checkpoint else {}
+        # the last step that curves and tables know; a checkpoint may lie behind it, in the middle of a row
+        self._logged: int = checkpoint["state"].get("logged", self.step) if checkpoint else 0
         self._tables: dict[str, Table] = {}
         self._logger_settings = logger
         self._loggers: Loggers | None = None
         self._signal = StopSignal()
+        self._quiet = quiet_worker()
         self._last_save = time.monotonic()
         self._save_cost = 0.0
-        self._latest: dict[str, float] = {}
+        # the last known value of each metric; what a run ends with must not depend on where it was continued
+        self._latest: dict[str, float] = checkpoint["state"].get("latest", {}) if checkpoint else {}
 
     @classmethod
     def open(
@@ -96,18 +101,19 @@ class Run:
             folder: the run folder; made if missing.
             config: resolved configuration, plain values only.
             may_change: dotted keys, or groups of them, that a continued run may give differently (its length, say).
-            save_seconds: least time between periodic checkpoints, seconds.
+            save_seconds: least time between periodic checkpoints, seconds; 0: at every chance, whatever it costs.
             keep: checkpoints to keep.
             bar_position: line of the progress bar when several runs share a terminal; None draws none.
             logger: where the curves go, as `check_logger` takes it; TensorBoard alone when None.
 
         Raises:
             RunError: another process uses the folder, or it belongs to another configuration.
+            StorageError: the folder cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder)
-        try:
+        with contextlib.ExitStack() as undo, told_in_one_line(folder, "as it was"):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = undo.enter_context(_locked(folder))
             _check_config(folder, config, may_change)
             write_atomically(folder / "config.yaml", lambda file: file.write(configuration_text(config).encode()))
             run = cls(
@@ -115,9 +121,7 @@ class Run:
                 logger=logger or {},
             )  # fmt: skip
             run._record_session()
-        except BaseException:
-            lock.close()
-            raise
+            undo.pop_all()
         return run
 
     @staticmethod
@@ -126,24 +130,38 @@ class Run:
 
         Raises:
             RunError: another process uses it, it belongs to another configuration, or it cannot be made.
+            StorageError: it cannot be written.
         """
         folder = Path(folder)
         there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
         if not there.is_dir():
             raise RunError(f"{folder} cannot be made, {there} is a file: give another folder=...")
         if (folder / ".lock").exists():
-            _locked(folder).close()
+            with told_in_one_line(folder, "as it was"):
+                _locked(folder).close()
         _check_config(folder, config, may_change)
 
     def __enter__(self) -> Run:
         self._signal.__enter__()
+        self._quiet.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._signal.__exit__(kind, error, traceback)
-        self.close()
+        try:
+            self.close()
+        except OSError as problem:
+            if error is None:
+                error = problem
+            # else nothing is lost by it: what could not be written lies behind the last checkpoint
+        self._quiet.__exit__(None, None, None)
+        fault = storage_error(error, self.folder, self.last_checkpoint)
+        if fault is not None:
+            raise fault from error
+        if kind is None and error is not None:
+            raise error
 
     @property
     def stop_requested(self) -> bool:
@@ -151,11 +169,16 @@ class Run:
         return self._signal.requested
 
     @property
+    def last_checkpoint(self) -> str:
+        """The last good checkpoint in words, for messages."""
+        return f"step {self.step}" if self.step else "none yet"
+
+    @property
     def loggers(self) -> Loggers:
         """Where the curves go, opened at the first use."""
         if self._loggers is None:
             # without a checkpoint, what a killed predecessor wrote is hidden from step 0 on
-            first_step = 0 if self.state is None else self.step + 1
+            first_step = 0 if self.state is None else self._logged + 1
             self._loggers = open_loggers(self.folder, self.config, self._logger_settings, first_step=first_step)
         return self._loggers
 
@@ -182,6 +205,7 @@ class Run:
         if timing:
             self.table("timing").append({"step": step, **timing})
         self.loggers.scalars(step, {**metrics, **(timing or {})})
+        self._logged = step
 
     def log_runs(
         self,
@@ -205,12 +229,13 @@ class Run:
         if timing:
             self.table("timing").append({"step": step, **timing})
         self.loggers.scalars(step, {**run_statistics(values, groups), **(timing or {})})
+        self._logged = step
 
     @contextlib.contextmanager
     def progress(self, *, total: int, initial: int = 0, unit: str = "steps", description: str = "") -> Any:
         """A tqdm bar on standard error that starts where the run continues."""
         # a log file gets a line now and then, a terminal a living bar
-        interval = 0.2 if sys.stderr.isatty() else 30.0
+        interval = 0.2 if sys.stderr is not None and sys.stderr.isatty() else 30.0
         with tqdm(
             total=total,
             initial=initial,
@@ -220,12 +245,14 @@ class Run:
             dynamic_ncols=True,
             mininterval=interval,
             position=self._bar_position,
-            disable=self._bar_position is None,
+            disable=self._bar_position is None or sys.stderr is None,
         ) as bar:
             yield bar
 
     def save_due(self) -> bool:
         """Whether a periodic checkpoint is due: after `save_seconds`, and so rarely that saving stays under 2%."""
+        if self._save_seconds == 0:
+            return True
         return time.monotonic() - self._last_save >= max(self._save_seconds, 50 * self._save_cost)
 
     def save(self, step: int, state: Mapping[str, Any], *, finished: bool = False) -> None:
@@ -236,27 +263,32 @@ class Run:
         self.loggers.flush()
         # a table that this session has not touched yet keeps the rows it had
         rows = {**self._rows, **{name: table.rows for name, table in self._tables.items()}}
-        self._checkpoints.save(step, {"run": dict(state), "rows": rows, "finished": finished})
+        logged = {"rows": rows, "logged": self._logged, "latest": self._latest}
+        self._checkpoints.save(step, {"run": dict(state), **logged, "finished": finished})
         self.step = step
         self.finished = finished
         self._last_save = time.monotonic()
         self._save_cost = self._last_save - started
 
     def finish(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-        """Save the final state and write the final metrics, by which loggers compare runs."""
+        """Save the final state and write the final metrics, by which loggers compare runs.
+
+        A loop makes no periodic checkpoint at its very end: continued from there, the final metrics would stand twice.
+        """
         final = dict(metrics) if metrics is not None else self._latest
         self.loggers.finish(step, final)
         self.save(step, state, finished=True)
 
     def close(self) -> None:
         """Close every file and release the folder."""
-        for table in self._tables.values():
-            table.close()
-        self._tables.clear()
-        if self._loggers is not None:
-            self._loggers.close()
-            self._loggers = None
-        self._lock.close()
+        with contextlib.ExitStack() as closing:  # all of them, whatever one says
+            closing.callback(self._lock.close)
+            if self._loggers is not None:
+                closing.callback(self._loggers.close)
+                self._loggers = None
+            for table in self._tables.values():
+                closing.callback(table.close)
+            self._tables.clear()
 
     def _record_session(self) -> None:
         path = self.folder / "environment.json"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +52,26 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int = 0):
-        self._config = config
-        self._writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=30)
-        self._writer.add_custom_scalars(OVERVIEW)
-        if first_step == 0 and config:
-            self.text("config", f"```yaml\n{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}```", 0)
+        self._folder, self._config = folder, config
+        keep_order(folder)
+        self._open(first_step)
+
+    def _open(self, first_step: int) -> None:
+        self._file = SummaryWriter(str(self._folder), purge_step=first_step, flush_secs=30)
+        self._file.add_custom_scalars(OVERVIEW)
+        if first_step == 0 and self._config:
+            described = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
+            self._file.add_text("config", f"```yaml\n{described}```", 0)
+
+    @property
+    def _writer(self) -> SummaryWriter:
+        """The writer; a new one when somebody has removed the folder."""
+        if not self._folder.is_dir():
+            warnings.warn(f"{self._folder} was removed: its curves begin again here, the tables are whole", stacklevel=4)
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._open(0)
+        return self._file
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point per value."""
@@ -101,10 +120,41 @@ class TensorBoard:
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        self._file.close()
 
     def _add(self, summary: Any, step: int) -> None:
         self._writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+
+
+def keep_order(folder: Path) -> None:
+    """Make sure that TensorBoard reads a new event file after those that are there.
+
+    It reads them by name, which begins with the second they were made in: after a quick restart, or with a clock that
+    was set back, a session would hide points of the one that continues it. Then the old ones get names of the second 0.
+    """
+    files = sorted(folder.glob("events.out.tfevents.*"))
+    if not files or files[-1].name < f"events.out.tfevents.{int(time.time()):010d}":
+        return
+    for number, file in enumerate(files):
+        moved = ".0000000000." in file.name
+        rest = file.name.split(".", 5 if moved else 4)[-1]
+        file.rename(folder / f"events.out.tfevents.0000000000.{number:06d}.{rest}")
+
+
+@contextlib.contextmanager
+def quiet_worker() -> Iterator[None]:
+    """A writer's thread that cannot write prints no stack trace: its error is raised by the next call anyway."""
+    previous = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not (issubclass(arguments.exc_type, OSError) and type(arguments.thread).__name__ == "_AsyncWriterThread"):
+            previous(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,0 +1,64 @@
+"""Standard output and error that a run outlives: a closed one or a broken pipe takes nothing down."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+def steady_output() -> None:
+    """Make this process go on when nobody reads what it prints; call it before it opens files.
+
+    A closed descriptor 0, 1 or 2 (`>&-`) is opened on the null device: otherwise the next file that the process opens
+    would get its number, and whatever is printed from C would land in it. A broken pipe (`| head`) is noticed when
+    something is printed, and from then on the output goes to the null device.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        if not isinstance(stream, Steady):
+            setattr(sys, name, Steady(stream))
+
+
+class Steady:
+    """A text stream whose writing never raises: what cannot be written is lost, and so is all that follows.
+
+    Args:
+        stream: the one that is written to.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write; the number of characters given."""
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            # the descriptor, not only this object: the interpreter flushes the stream once more when it ends
+            os.dup2(nowhere, self._stream.fileno())
+        except (OSError, ValueError):
+            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        finally:
+            os.close(nowhere)

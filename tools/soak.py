@@ -1,7 +1,7 @@
 """Does a run's memory grow? `python -m tools.soak --minutes 60 experiment=slippery_ant scale=paper folder=runs/soak`.
 
 Starts `python -m tools.train` with the words given, looks at its process every few seconds for the given time, stops it
-with SIGTERM (the run saves and can be continued) and prints what grew, per hour. The samples are left in FOLDER/soak.csv.
+with SIGTERM (the run saves and can be continued) and prints what grew, per hour. The samples stay in FOLDER/soak.csv.
 """
 
 from __future__ import annotations

@@ -1,0 +1,82 @@
+"""The kill campaign: `python -m tools.chaos --kills 100`.
+
+Runs of the real command `python -m tools.train` are ended with SIGKILL at random moments, every other one while a
+checkpoint is being written, and continued by the same command until they finish. A kill has been survived when the
+run's tables are the same bytes, its final state the same bits and its TensorBoard curves the same points as those of an
+undisturbed run. Exit status 1 unless all were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tools.figures.table import markdown
+
+from .campaign import RUNS, Campaign, CampaignError
+from .process import warm_up
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Kill, compare, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100, help="how many in all (default: 100)")
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="which (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments; the clock has its say too (default: 0)")
+    parser.add_argument("--folder", type=Path, help="where the runs live and stay (default: a temporary folder)")
+    chosen = parser.parse_args(arguments)
+    if chosen.kills < 1:
+        parser.error(f"--kills {chosen.kills}: at least 1")
+    if chosen.folder is not None and chosen.folder.exists() and any(chosen.folder.iterdir()):
+        parser.error(f"--folder {chosen.folder} is not empty: give a new one")
+    warm_up()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        try:
+            campaigns = run(chosen.kills, chosen.runs, chosen.seed, chosen.folder or Path(temporary))
+        except CampaignError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+    survived = sum(one.count.survived for one in campaigns)
+    print(f"\n{table(campaigns)}\n{survived} of {chosen.kills} identical")
+    if survived != chosen.kills:
+        raise SystemExit(1)
+
+
+def run(kills: int, names: Sequence[str], seed: int, folder: Path) -> list[Campaign]:
+    """The kinds of runs in turn, until there were that many kills."""
+    draws = random.Random(seed)
+    with tqdm(total=kills, unit="kill", desc="undisturbed runs") as bar:
+        campaigns = [Campaign(name, folder, draws, bar.write) for name in names]
+        bar.set_description("kills")
+        bar.start_t = time.time()  # the time left is that of kills
+        while bar.n < kills:
+            one = campaigns[0] if bar.n == 0 else min(campaigns, key=lambda campaign: campaign.count.kills)
+            for _ in one.round(kills - bar.n):
+                bar.update(1)
+    return campaigns
+
+
+def table(campaigns: Sequence[Campaign]) -> str:
+    """A row per kind of run."""
+    rows = [
+        [
+            one.name,
+            f"{one.reference.seconds:.1f}",
+            *(str(count) for count in (one.count.runs, one.count.kills, one.count.during_writes, one.count.survived)),
+        ]
+        for one in campaigns
+    ]
+    return markdown(["run", "seconds", "runs", "kills", "during a checkpoint's write", "survived"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Kill runs again and again, let them continue, and compare them with runs that nobody disturbed."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from .compare import differences
+from .process import Forked, fresh, leftovers
+
+RUNS: dict[str, list[str]] = {
+    "slippery_ant": [
+        "experiment=slippery_ant", "method=continual_backprop", "experiment.steps=8192", "experiment.agent.batch=256", "experiment.probe.every=4",
+    ],
+    "permuted_digits": [
+        "experiment=permuted_digits", "experiment.methods=[backprop,continual_backprop_adam,dropout]",
+        "experiment.tasks=20", "experiment.row_steps=150",
+    ],
+    "slowly_changing_regression": [
+        "experiment=slowly_changing_regression", "experiment.methods=[continual_backprop,shrink_and_perturb]",
+        "experiment.steps=12000",
+    ],
+}  # fmt: skip
+"""The runs that are killed: seconds long, with a checkpoint wherever one may be made."""
+
+COMMON = ["scale=smoke", "save_seconds=0"]
+
+MOST_KILLS_PER_RUN = 6
+
+PATIENCE = 120.0
+"""Seconds after which a run that does not end counts as hung."""
+
+
+class CampaignError(RuntimeError):
+    """The campaign itself cannot go on: an undisturbed run failed."""
+
+
+@dataclasses.dataclass
+class Count:
+    """What happened to one kind of run."""
+
+    runs: int = 0
+    kills: int = 0
+    during_writes: int = 0
+    survived: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """An undisturbed run: its folder, and how long it takes without the imports."""
+
+    folder: Path
+    seconds: float
+
+
+class Campaign:
+    """One kind of run against its undisturbed twin.
+
+    Args:
+        name: key of `RUNS`.
+        folder: where the runs live; those that differ stay there.
+        draws: of the moments.
+        say: told of every difference.
+    """
+
+    def __init__(self, name: str, folder: Path, draws: random.Random, say: Callable[[str], None]):
+        self.name, self.folder, self.draws, self.say = name, folder / name, draws, say
+        self.count = Count()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.reference = self._undisturbed()
+
+    def _words(self, folder: Path) -> list[str]:
+        return [*RUNS[self.name], *COMMON, f"folder={folder}"]
+
+    def _undisturbed(self) -> Reference:
+        """A new process gives the numbers, a forked one the time; both must agree."""
+        whole, twin = self.folder / "undisturbed", self.folder / "forked"
+        if fresh(self._words(whole), self.folder / "undisturbed.log"):
+            raise CampaignError(f"the undisturbed run failed: see {self.folder / 'undisturbed.log'}")
+        started = time.monotonic()
+        process = Forked(self._words(twin), self.folder / "forked.log")
+        if not process.wait(PATIENCE) or process.status:
+            raise CampaignError(f"the forked run failed: see {self.folder / 'forked.log'}")
+        seconds = time.monotonic() - started
+        for difference in differences(whole, twin):
+            raise CampaignError(f"two undisturbed runs differ, so killed ones prove nothing: {difference}")
+        return Reference(whole, seconds)
+
+    def round(self, most: int) -> Iterator[None]:
+        """One run to its end through up to `most` kills; yields after each kill."""
+        number, self.count.runs = self.count.runs, self.count.runs + 1
+        folder, log = self.folder / f"run_{number:03d}", self.folder / f"run_{number:03d}.log"
+        kills, planned = 0, self.draws.randint(1, max(1, min(most, MOST_KILLS_PER_RUN)))
+        while True:
+            process = Forked(self._words(folder), log)
+            if kills < planned and self._strike(process, folder):
+                kills += 1
+                yield
+            elif not process.wait(PATIENCE):
+                process.kill()
+                self._differs(folder, [f"hung after {kills} kills"])
+                return
+            else:
+                break
+        found = (
+            [f"exit status {process.status}"] if process.status else list(differences(self.reference.folder, folder))
+        )
+        if found:
+            self._differs(folder, found)
+            return
+        self.count.survived += kills
+        shutil.rmtree(folder)
+        log.unlink()
+
+    def _strike(self, process: Forked, folder: Path) -> bool:
+        """Kill at a random moment, or in the first checkpoint's write after it; False if the run was faster."""
+        before = leftovers(folder)
+        writing = self.draws.random() < 0.5
+        moment = self.draws.uniform(0.0, self.reference.seconds)
+        if process.wait(moment):
+            return False
+        if writing and not process.wait_for_write(folder, self.reference.seconds, before):
+            return False
+        process.kill()
+        if process.status != -9:
+            return False  # it ended just before
+        self.count.kills += 1
+        self.count.during_writes += bool(leftovers(folder) - before)
+        return True
+
+    def _differs(self, folder: Path, found: Sequence[str]) -> None:
+        self.say(f"{folder}: {'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}")

@@ -100,7 +100,7 @@ class Checkpoints:
             digests = [_sha256(known) for known in (temporary, path) if known.exists()]
             write_atomically(_digest_of(path), lambda file: file.write("\n".join(digests).encode()))
 
-        write_atomically(path, lambda file: torch.save(content, file), before_rename=note_digest)
+        write_atomically(path, lambda file: _store(content, file), before_rename=note_digest)
         self._clean(path)
         return path
 
@@ -161,6 +161,16 @@ def read_checkpoint(path: Path, *, map_location: str = "cpu") -> dict[str, Any]:
             "continue it with the version that wrote it (environment.json names it)"
         )
     return content
+
+
+def _store(content: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # on a full disk torch trips over its own tidying up
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _damage(path: Path) -> str | None:

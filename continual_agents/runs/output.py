@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any, TextIO
@@ -34,31 +35,30 @@ class Steady:
 
     def __init__(self, stream: TextIO):
         self._stream = stream
+        self._lost = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write; the number of characters given."""
-        try:
-            self._stream.write(text)
-        except (OSError, ValueError):  # ValueError: the stream was closed
-            self._give_up()
+        if not self._lost:
+            try:
+                self._stream.write(text)
+            except (OSError, ValueError):  # ValueError: the stream was closed
+                self._give_up()
         return len(text)
 
     def flush(self) -> None:
         """Flush."""
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._give_up()
+        if not self._lost:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._give_up()
 
     def _give_up(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            # the descriptor, not only this object: the interpreter flushes the stream once more when it ends
-            os.dup2(nowhere, self._stream.fileno())
-        except (OSError, ValueError):
-            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        finally:
-            os.close(nowhere)
+        self._lost = True
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            # the descriptor too: the interpreter flushes the stream once more when it ends
+            os.dup2(nowhere.fileno(), self._stream.fileno())

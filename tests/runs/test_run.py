@@ -89,7 +89,7 @@ def test_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
     Run.open(tmp_path, CONFIG).close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_ask_the_run_to_stop(tmp_path: Path, number: signal.Signals) -> None:
     script = textwrap.dedent(f"""
         import os, time

@@ -14,7 +14,8 @@ from .process import Forked, fresh, leftovers
 
 RUNS: dict[str, list[str]] = {
     "slippery_ant": [
-        "experiment=slippery_ant", "method=continual_backprop", "experiment.steps=8192", "experiment.agent.batch=256", "experiment.probe.every=4",
+        "experiment=slippery_ant", "method=continual_backprop", "experiment.steps=8192",
+        "experiment.agent.batch=256", "experiment.probe.every=4",
     ],
     "permuted_digits": [
         "experiment=permuted_digits", "experiment.methods=[backprop,continual_backprop_adam,dropout]",

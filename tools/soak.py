@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from tools.command_line import UsageError
 from tools.figures.table import markdown
+from tools.parser import Parser
 from tools.train import jobs
 
 BLOCKS = 12
@@ -136,7 +137,7 @@ def summary(samples: pd.DataFrame) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Watch one command and print the table."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="+", metavar="key=value", help="what tools.train is given")

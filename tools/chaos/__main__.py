@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tools.figures.table import markdown
+from tools.parser import Parser
 
 from .campaign import RUNS, Campaign, CampaignError
 from .process import warm_up
@@ -26,7 +27,7 @@ from .process import warm_up
 
 def main(arguments: list[str] | None = None) -> None:
     """Kill, compare, print the table."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100, help="how many in all (default: 100)")

@@ -2,24 +2,60 @@
 
 For each experiment among the runs: one figure (PNG, and SVG beside it) of the performance with the network's dead units
 and rank below, one of the sweep where settings differ; and table.csv, table.md with first tasks against last tasks. The
-files are called figure.png, figure_sweep.png, or by the experiment's name where the runs are of several.
+files are called figure.png, figure_sweep.png, or by the experiment's name where the runs are of several. TensorBoard
+shows figures and table too, among the runs, as the run "comparison".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from continual_agents.runs import log_comparison
 from tools.figures.agent import plot_agent
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import agent_rows, make_table, readable, stream_rows
 from tools.figures.tidy import tidy
 from tools.parser import Parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What was drawn of some runs.
+
+    Attributes:
+        figures: PNG files, each experiment's main figure before its sweep.
+        table: as `summary_table` gives it.
+        step: how far the runs are.
+    """
+
+    figures: list[Path]
+    table: pd.DataFrame
+    step: int
+
+    def log(self, folder: Path, logger: Mapping[str, Any] | None = None) -> None:
+        """Show figures and table in TensorBoard (and W&B, if `logger` says so) beside the runs below `folder`."""
+        log_comparison(
+            folder,
+            self.step,
+            {path.stem: path for path in self.figures},
+            {"table": readable(self.table)},
+            logger=logger,
+        )
+
+
+def draw_runs(folders: Iterable[Path | str], output: Path | str) -> Drawn:
+    """`plot_runs`, and everything that it made."""
+    experiments = by_experiment(read_folders(folders))
+    figures, table = _draw(experiments, Path(output))
+    return Drawn(figures, table, max(int(run.metrics["step"].max()) for runs in experiments.values() for run in runs))
 
 
 def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
@@ -35,7 +71,7 @@ def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
     Raises:
         FolderError: no run to be found, naming what a run folder holds.
     """
-    return _draw(by_experiment(read_folders(folders)), Path(output))[0]
+    return draw_runs(folders, output).figures[0]
 
 
 def summary_table(folders: Iterable[Path | str]) -> pd.DataFrame:
@@ -52,19 +88,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
     parser.add_argument("--output", type=Path, help="where the files go (default: the folder above all the runs)")
     given = parser.parse_args(arguments)
-    output = given.output or Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
+    above = Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
     try:
-        experiments = by_experiment(read_folders(given.runs))
-        figures = _draw(experiments, output)
+        drawn = draw_runs(given.runs, given.output or above)
+        drawn.log(above)
     except FolderError as error:
         parser.error(str(error))
-    print(readable(_table(experiments)))
-    for path in figures:
+    print(readable(drawn.table))
+    for path in drawn.figures:
         print(path)
 
 
-def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> list[Path]:
-    """All figures and both tables; returns the PNGs, each experiment's main figure before its sweep."""
+def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[Path], pd.DataFrame]:
+    """All figures and both tables."""
     figures = []
     for name, runs in experiments.items():
         stem = "figure" if len(experiments) == 1 else re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
@@ -79,7 +115,7 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> list[Path]:
     table = _table(experiments)
     table.to_csv(output / "table.csv", index=False)
     (output / "table.md").write_text(readable(table), encoding="utf-8")
-    return figures
+    return figures, table
 
 
 def _table(experiments: dict[str, list[RunFolder]]) -> pd.DataFrame:

@@ -181,7 +181,7 @@ def main(words: Sequence[str]) -> None:
     except FAULTS as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    draw([Path(config["folder"]) for config in configs])
+    draw([Path(config["folder"]) for config in configs], configs[0]["logger"])
 
 
 def _one_line(message: Warning | str, *_: Any) -> str:
@@ -189,14 +189,15 @@ def _one_line(message: Warning | str, *_: Any) -> str:
     return f"warning: {message}\n"
 
 
-def draw(folders: Sequence[Path]) -> None:
-    """Figure and table of the runs, beside them."""
+def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
+    """Figure and table of the runs, beside them and in their loggers."""
     from tools.figures.table import readable
-    from tools.plot import plot_runs, summary_table
+    from tools.plot import draw_runs
 
     parent = Path(os.path.commonpath(folders))
-    figure = plot_runs(folders, parent)
-    print(f"\n{readable(summary_table(folders))}\nfigure:      {figure}\nTensorBoard: tensorboard --logdir {parent}")
+    drawn = draw_runs(folders, parent)
+    drawn.log(parent, logger)
+    print(f"\n{readable(drawn.table)}\nfigure:      {drawn.figures[0]}\nTensorBoard: tensorboard --logdir {parent}")
 
 
 if __name__ == "__main__":

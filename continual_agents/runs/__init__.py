@@ -4,6 +4,7 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import read_checkpoint as read_checkpoint
 from .configuration import read_configuration as read_configuration
+from .comparison import log_comparison as log_comparison
 from .logger import LoggerError as LoggerError
 from .logger import check_logger as check_logger
 from .faults import Fault as Fault

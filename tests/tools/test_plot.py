@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.tools.made_up import agent_run, stream_run
 from tools import plot
@@ -298,6 +301,26 @@ def test_command_prints_the_table_and_the_paths(ants, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| continual backprop " in printed
     assert printed.rstrip().endswith(str(tmp_path / "figure.png"))
+
+
+def test_command_shows_figure_and_table_in_tensorboard_above_the_runs(tmp_path):
+    for seed in range(2):
+        agent_run(tmp_path / f"ant/{seed}", seed=seed, steps=20_480)
+    stream_run(tmp_path / "digits", tasks=4, step_sizes=(0.001, 0.01))
+    for _ in range(2):  # the second drawing takes the place of the first
+        plot.main([str(tmp_path / "ant"), str(tmp_path / "digits"), "--output", str(tmp_path / "elsewhere")])
+    events = EventAccumulator(str(tmp_path / "comparison/tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["images"]) == {
+        f"comparison/{name}" for name in ("slippery_ant", "permuted_digits", "permuted_digits_sweep")
+    }
+    (image,) = events.Images("comparison/permuted_digits")
+    shown = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+    drawn = np.asarray(Image.open(tmp_path / "elsewhere/permuted_digits.png").convert("RGB"))
+    np.testing.assert_array_equal(shown, drawn)
+    assert image.step == 20_480  # the ant's last step; the digits end at 7,188
+    *_, text = events.Tensors("comparison/table/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == (tmp_path / "elsewhere/table.md").read_text()
 
 
 def test_nice_width():

@@ -21,7 +21,7 @@ class Logger(Protocol):
     """What every logger takes. Steps never decrease; `scalars` ends a step: everything else of it comes before."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point per value; none of them nan."""
+        """One point per value; nan, a value not known at this step, leaves none."""
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """A distribution of many values."""
@@ -46,16 +46,10 @@ class Logger(Protocol):
 
 
 class Loggers:
-    """Several loggers as one; nan is left out, since not every step knows every value."""
+    """Several loggers as one: it has each of their methods."""
 
     def __init__(self, loggers: Sequence[Logger]):
         self.all = list(loggers)
-
-    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """One point per value that is known at this step."""
-        known = {tag: float(value) for tag, value in values.items() if not math.isnan(float(value))}
-        for logger in self.all:
-            logger.scalars(step, known)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -102,6 +96,11 @@ def open_loggers(
 
         loggers.append(WeightsAndBiases(folder, config, settings))
     return Loggers(loggers)
+
+
+def known(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values that are not nan, as numbers."""
+    return {tag: float(value) for tag, value in values.items() if not math.isnan(float(value))}
 
 
 def run_statistics(metrics: Mapping[str, Any], groups: Sequence[str] | None = None) -> dict[str, float]:

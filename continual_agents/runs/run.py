@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .checkpoint import Checkpoints, write_atomically
 from .configuration import configuration_text, read_configuration
 from .environment import describe
+from .glance import Glance
 from .interrupt import StopSignal
 from .logger import Loggers, open_loggers, run_statistics
 from .storage import storage_error, told_in_one_line
@@ -73,6 +74,7 @@ class Run:
         self._rows: dict[str, int] = checkpoint["state"]["rows"] if checkpoint else {}
         # the last step that curves and tables know; a checkpoint may lie behind it, in the middle of a row
         self._logged: int = checkpoint["state"].get("logged", self.step) if checkpoint else 0
+        self._glance = Glance(checkpoint["state"].get("glance") if checkpoint else None)
         self._tables: dict[str, Table] = {}
         self._logger_settings = logger
         self._loggers: Loggers | None = None
@@ -204,7 +206,7 @@ class Run:
         self._latest.update({key: float(value) for key, value in metrics.items() if not math.isnan(float(value))})
         if timing:
             self.table("timing").append({"step": step, **timing})
-        self.loggers.scalars(step, {**metrics, **(timing or {})})
+        self.loggers.scalars(step, {**metrics, **self._glance(metrics), **(timing or {})})
         self._logged = step
 
     def log_runs(
@@ -263,7 +265,7 @@ class Run:
         self.loggers.flush()
         # a table that this session has not touched yet keeps the rows it had
         rows = {**self._rows, **{name: table.rows for name, table in self._tables.items()}}
-        logged = {"rows": rows, "logged": self._logged, "latest": self._latest}
+        logged = {"rows": rows, "logged": self._logged, "latest": self._latest, "glance": self._glance.scale}
         self._checkpoints.save(step, {"run": dict(state), **logged, "finished": finished})
         self.step = step
         self.finished = finished

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from .logger import gif
+from .logger import gif, known
 
 _STACK = r"/.*/mean$"  # a stack of runs has one curve per setting
 
@@ -27,6 +28,7 @@ def _chart(*measures: str) -> list[Any]:
 
 OVERVIEW = {
     "Plasticity at a glance": {
+        "all together, to scale": _chart("glance/.*"),
         "return": _chart("return/mean"),
         "accuracy": _chart("accuracy", "test_accuracy"),
         "squared error": _chart("squared_error"),
@@ -39,7 +41,10 @@ OVERVIEW = {
         "eligible units": _chart("surgery/eligible"),
     }
 }
-"""Custom-scalars layout; the tags are regular expressions."""
+"""Custom-scalars layout; the tags are regular expressions. A run shows the charts that it has curves for."""
+
+BOOKKEEPING = ("folder", "threads", "save_seconds", "progress", "logger")
+"""Configuration keys and groups that are no hyperparameters."""
 
 
 class TensorBoard:
@@ -58,7 +63,7 @@ class TensorBoard:
 
     def _open(self, first_step: int) -> None:
         self._file = SummaryWriter(str(self._folder), purge_step=first_step, flush_secs=30)
-        self._file.add_custom_scalars(OVERVIEW)
+        self._overview_is_written = False
         if first_step == 0 and self._config:
             described = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
             self._file.add_text("config", f"```yaml\n{described}```", 0)
@@ -74,9 +79,13 @@ class TensorBoard:
         return self._file
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point per value."""
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        """One point per value that is not nan."""
+        writer = self._writer
+        if values and not self._overview_is_written:
+            writer.add_custom_scalars(_overview(values))
+            self._overview_is_written = True
+        for tag, value in known(values).items():
+            writer.add_scalar(tag, value, step)
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """A distribution of many values."""
@@ -102,12 +111,10 @@ class TensorBoard:
 
         `SummaryWriter.add_hparams` would open a second run folder for every call; the three summaries are the same.
         """
-        pairs = dict(flatten(self._config))
-        # what runs are told apart by comes first: the tab shows columns in this order
-        first = {key: pairs[key] for key in ("method.name", "seed", "experiment.name") if key in pairs}
         settings = {
-            key: value if isinstance(value, bool | int | float) else str(value)
-            for key, value in (first | pairs).items()
+            _column(key): value if isinstance(value, bool | int | float) else str(value)
+            for key, value in flatten(self._config)
+            if key.split(".")[0] not in BOOKKEEPING
         }
         final = {f"final/{tag}": value for tag, value in metrics.items()}
         for summary in hparams(settings, final):
@@ -155,6 +162,21 @@ def quiet_worker() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = previous
+def _overview(tags: Iterable[str]) -> dict[str, Any]:
+    """The charts of `OVERVIEW` that show any of these tags."""
+
+    def shown(chart: list[Any]) -> bool:
+        return any(re.search(pattern, tag) for pattern in chart[1] for tag in tags)
+
+    return {
+        category: {name: chart for name, chart in charts.items() if shown(chart)} for category, charts in OVERVIEW.items()
+    }
+
+
+def _column(key: str) -> str:
+    """Name of a hyperparameter. The tab sorts them and shows the first few: what runs are told apart by leads."""
+    named = {"experiment.name": "experiment", "method.name": "method", "scale": "scale", "seed": "seed"}
+    return named.get(key, f"settings.{key}")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import write_atomically
-from .logger import LoggerError, gif
+from .logger import LoggerError, gif, known
 
 MODES = ("online", "offline")
 INSTALL = "logger=wandb needs the package wandb: pip install --constraint constraints.txt wandb"
@@ -75,8 +75,8 @@ class WeightsAndBiases:
             raise LoggerError(_refusal(error)) from error
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point per value; ends the step."""
-        self._run.log(dict(values), step=step, commit=True)
+        """One point per value that is not nan; ends the step."""
+        self._run.log(known(values), step=step, commit=True)
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """A distribution of many values."""

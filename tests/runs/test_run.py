@@ -56,7 +56,8 @@ def test_interrupted_run_continues_table_and_curves_exactly(tmp_path: Path) -> N
         assert run.step == 4
         drive(run, 10)
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
-    assert curve(tmp_path / "a", "return/mean") == curve(tmp_path / "b", "return/mean")
+    for tag in ("return/mean", "glance/return"):
+        assert curve(tmp_path / "a", tag) == curve(tmp_path / "b", tag)
     assert [step for step, _ in curve(tmp_path / "b", "return/mean")] == list(range(1, 11))
     with Run.open(tmp_path / "b", CONFIG) as run:
         assert run.finished

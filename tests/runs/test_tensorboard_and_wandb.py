@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from continual_agents.runs import LoggerError, Run, check_logger
+from continual_agents.runs.glance import Glance
 from continual_agents.runs.logger import Loggers, gif, open_loggers
 from tests.runs.test_run import CONFIG, curve, drive
 
@@ -151,3 +155,46 @@ def test_a_logger_that_fails_is_not_passed_over() -> None:
 
     with pytest.raises(OSError, match="full"):
         Loggers([Broken()]).flush()  # type: ignore[list-item]
+
+
+def test_glance_brings_everything_to_one_scale_by_hand() -> None:
+    glance = Glance()
+    rank, weights = "plasticity/effective_rank", "plasticity/weight_magnitude"
+    rows = [
+        {"return/mean": -5.0, rank: 20.0, weights: 0.5, "plasticity/dead_units": 0.1, "task/index": 0},
+        {"return/mean": 100.0, rank: 10.0, weights: 0.75, "plasticity/dead_units": math.nan, "task/index": 1},
+        {"return/mean": 50.0, rank: 40.0, weights: 0.25, "plasticity/dead_units": 0.3, "task/index": 2},
+    ]
+    first, second, third = (glance(row) for row in rows)
+    assert math.isnan(first["glance/return"])  # no scale yet
+    assert (second["glance/return"], third["glance/return"]) == (1.0, 0.5)
+    assert [one["glance/effective_rank"] for one in (first, second, third)] == [1.0, 0.5, 1.0]
+    assert [one["glance/weight_magnitude"] for one in (first, second, third)] == [1.0, 1.5, 0.5]
+    assert [one["glance/task"] for one in (first, second, third)] == [0.0, 1.0, 0.0]
+    assert third["glance/dead_units"] == 0.3
+    assert Glance(glance.scale)({"return/mean": 25.0})["glance/return"] == 0.25  # goes on where it was
+
+
+def test_overview_has_the_charts_of_the_runs_curves_and_the_hyperparameters_lead_with_method_and_seed(
+    tmp_path: Path,
+) -> None:
+    config = {"experiment": {"name": "walk", "kind": "agent"}, "method": {"name": "ppo"}, "seed": 3, "folder": "x"}
+    loggers = open_loggers(tmp_path, config, {})
+    loggers.scalars(1, {"return/mean": math.nan, "glance/return": math.nan, "task/index": 0.0})
+    loggers.scalars(2, {"return/mean": 5.0, "task/index": 0.0})
+    loggers.finish(2, {"return/mean": 5.0})
+    loggers.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (layout,) = events.Tensors("custom_scalars__config__")
+    message = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
+    (category,) = message.category
+    assert category.title == "Plasticity at a glance"
+    assert [chart.title for chart in category.chart] == ["all together, to scale", "return", "task"]
+    assert [(event.step, event.value) for event in events.Scalars("return/mean")] == [(2, 5.0)]
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert {key: value.string_value or value.number_value for key, value in started.items()} == {
+        "experiment": "walk", "method": "ppo", "seed": 3, "settings.experiment.kind": "agent",
+    }  # fmt: skip
+    assert sorted(started)[:3] == ["experiment", "method", "seed"]

@@ -41,6 +41,15 @@ h2{margin-top:2.5rem;border-top:1px solid #ddd;padding-top:1rem}
 """
 
 
+STATISTICS = "Means over runs with bootstrapped 95% intervals; an interval over fewer than ten runs is too narrow."
+
+AGENT_STATISTICS = (
+    "A return is that of the last quarter of a task. All tasks: interquartile mean over runs and tasks, with a "
+    "bootstrap stratified by task. The first task includes learning to walk, and slippery ground is harder than rough: "
+    "a rise from first to last says that the agent still learns; methods compare on the same grounds."
+)
+
+
 def write_report(folders: Iterable[Path | str], output: Path | str) -> Path:
     """Write the page about all runs below `folders` to `output`.
 
@@ -88,7 +97,7 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
         *_figures(runs),
         "<h3>First tasks against last tasks</h3>",
         _table(list(columns), list(zip(*columns.values(), strict=True))),
-        "<p>Means over runs with bootstrapped 95% intervals; an interval over fewer than ten runs is too narrow.</p>",
+        f"<p>{STATISTICS if stream else f'{STATISTICS} {AGENT_STATISTICS}'}</p>",
     ]
     if not stream:
         parts += ["<h3>Relearning after each change</h3>", _relearning(runs)]
@@ -139,11 +148,14 @@ def _published(published: Published) -> str:
 
 def _what_was_run(runs: list[RunFolder]) -> str:
     labels = setting_labels(runs)
+    sessions = [_session(run) for run in runs]
     rows = [
-        [label, str(run.config.get("seed", "")), str(run.path), *_session(run)]
-        for label, run in zip(labels, runs, strict=True)
+        [label, str(run.config.get("seed", "")), f"{int(run.metrics['step'].max()):,}", str(run.path), *session[2:]]
+        for label, run, session in zip(labels, runs, sessions, strict=True)
     ]
-    table = _table(["method", "seed", "folder", "versions", "machine", "code", "started"], rows)
+    table = _table(["method", "seed", "steps", "folder", "code", "started"], rows)
+    places = dict.fromkeys((machine, versions) for versions, machine, *_ in sessions)  # most often there is one
+    table += "".join(f"<p>On {escape(machine)}: {escape(versions)}.</p>" for machine, versions in places)
     configs = "".join(
         f"<details><summary>{escape(str(run.path))}</summary>"
         f"<pre>{escape(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))}</pre></details>"

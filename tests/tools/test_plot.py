@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.tools.made_up import agent_run, stream_run
@@ -37,9 +38,10 @@ def lines(axes):
 def test_agent_figure_shows_the_numbers_of_the_folders(ants):
     runs = folders.read_folders([ants])
     figure = agent.agent_figure(agent.compare(runs))
-    strip, returns, dead, rank = figure.axes
+    strip, returns, dead, weights, rank = figure.axes
     assert returns.get_title(loc="left") == "return per episode, mean and 95% interval"
     assert dead.get_title(loc="left") == "dead units (%)"
+    assert weights.get_title(loc="left") == "mean |weight|"
     assert "rank" in rank.get_title(loc="left")
     assert "friction" in strip.get_title(loc="left")
     drawn = lines(returns)["PPO"]
@@ -130,6 +132,25 @@ def test_summary_table_of_agents_by_hand(ants):
         pd.read_csv(ants / "ppo" / f"seed_{s}" / "metrics.csv")["plasticity/dead_units"].dropna() for s in range(5)
     ]
     assert row["dead_units"] == pytest.approx(np.mean([one.iloc[-1] for one in lasts]))
+
+
+def test_overall_return_is_the_interquartile_mean_with_tasks_as_strata(ants):
+    summary = plot.summary_table([ants]).set_index("setting")
+    (runs,) = folders.by_experiment(folders.read_folders([ants / "ppo"])).values()
+    scores = np.array([table.returns_at_task_ends(one) for _, one in agent.compare(runs).episodes.groupby("replicate")])
+    assert scores.shape == (5, 3)
+    assert summary.loc["PPO", "overall"] == pytest.approx(stats.trim_mean(scores.ravel(), 0.25))
+    assert summary.loc["PPO", "overall_low"] < summary.loc["PPO", "overall"] < summary.loc["PPO", "overall_high"]
+    # tasks of very different height but equal runs: drawing runs anew within a task changes nothing
+    tasks = np.tile([1.0, 100.0, 1000.0, 5.0], (6, 1))
+    assert set(table._overall(tasks).values()) == {52.5}
+
+
+def test_a_run_on_its_way_does_not_hide_what_the_others_did(tmp_path):
+    for seed, steps in enumerate((300_000, 300_000, 60_000)):
+        agent_run(tmp_path / str(seed), seed=seed, steps=steps)
+    row = plot.summary_table([tmp_path]).iloc[0]
+    assert (row["n"], row["tasks"]) == (2, 3)
 
 
 def test_a_stub_of_a_last_task_is_left_out():

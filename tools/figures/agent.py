@@ -27,6 +27,7 @@ STRONG_ICE = LinearSegmentedColormap.from_list("strong ice", ["#3d8fd1", "#f1efe
 
 PANELS = {
     "plasticity/dead_units": ("dead units (%)", 100.0),
+    "plasticity/weight_magnitude": ("mean |weight|", 1.0),
     "plasticity/effective_rank": ("effective rank of the hidden layers", 1.0),
 }
 """Columns of metrics.csv shown below the return: title and factor."""

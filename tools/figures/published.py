@@ -56,15 +56,17 @@ def beside(data: Stream | Comparison) -> Published | None:
     """Set the published figures of an experiment beside what `data` measured; None where nothing was published.
 
     Methods that were not run are left out. A stand-in for the published data is compared at the first and the last
-    place of each method only, and marked.
+    place of each method only, figures that never compare at the last one, and both are marked.
     """
     known = yaml.safe_load(DATA.read_text())
     for name, entry in known.items():
         stand_in = entry.get("stand_ins", {}).get(data.experiment)
         if name == data.experiment or stand_in:
             why = stand_in or entry.get("never_comparable", "")
-            rows = _ends_only(entry["rows"]) if stand_in else entry["rows"]
-            found = [_row(data, entry, row, why, by_method_only=bool(stand_in)) for row in rows]
+            rows = _ends_only(entry["rows"]) if why else entry["rows"]
+            if why and not stand_in:  # another scale altogether: only where the published runs ended, and these do
+                rows = list({row[0]: row for row in rows}.values())
+            found = [_row(data, entry, row, why, by_method_only=bool(why)) for row in rows]
             return Published(entry["title"], known["sources"][entry["source"]], [row for row in found if row])
     return None
 
@@ -95,7 +97,9 @@ def _row(
     ((unit, place),) = where.items()
     text = f"{unit} {place:,}"
     if by_method_only:
-        text = f"{'first' if place <= entry['window'] else 'last'} tasks (published: {text})"
+        which = "first" if place <= entry["window"] else "last"
+        here = "tasks" if unit == "task" else f"tenth of {int(records[unit].max()):,} {unit}s"
+        text = f"{which} {here} (published: {text})"
     return Beside(label, text, float(value), measured, low, high, len(means), note)
 
 

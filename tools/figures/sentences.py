@@ -26,7 +26,7 @@ def sentence(row: Mapping[str, Any]) -> str:
     says = {
         "loses": f"{name} loses plasticity",
         "keeps": f"{name} shows no loss of plasticity",
-        "gains": f"{name} keeps its plasticity and gets better",
+        "gains": f"{name} shows no loss of plasticity and gets better",
     }[row["verdict"]]
     return f"{says}: {measure} goes from {change} ({interval}){network}."
 

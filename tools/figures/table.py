@@ -21,7 +21,8 @@ DIAGNOSTICS = ("dead_units", "effective_rank", "weight_magnitude")
 
 COLUMNS = (
     "experiment", "setting", "n", "measure", "tasks", "first", "first_low", "first_high", "last", "last_low",
-    "last_high", "change", "change_low", "change_high", "verdict", *DIAGNOSTICS,
+    "last_high", "change", "change_low", "change_high", "verdict", "overall", "overall_low", "overall_high",
+    *DIAGNOSTICS,
 )  # fmt: skip
 
 
@@ -32,11 +33,13 @@ def agent_rows(runs: list[RunFolder]) -> list[dict[str, Any]]:
     for setting in data.settings:
         episodes = data.episodes[data.episodes["setting"] == setting]
         ends = [returns_at_task_ends(one) for _, one in episodes.groupby("replicate", sort=False)]
-        tasks = min(len(one) for one in ends)
-        performance = np.array([one[:tasks] for one in ends])
+        # a run that is still on its way does not hide what the others did
+        tasks = int(np.median([len(one) for one in ends]))
+        performance = np.array([one[:tasks] for one in ends if len(one) >= tasks])
         rows.append(
             {"experiment": data.experiment, "setting": setting, "measure": "return at the task's end", "tasks": tasks}
             | _ends(performance, higher_is_better=True)
+            | _overall(performance)
             | _diagnostics(data.metrics[data.metrics["setting"] == setting])
         )
     return rows
@@ -95,6 +98,7 @@ def readable_columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "first task": _intervals(table, "first"),
         "last task": _intervals(table, "last"),
         "change": _intervals(table, "change"),
+        **({"all tasks, IQM": _intervals(table, "overall")} if table["overall"].notna().any() else {}),
         "plasticity": [str(verdict) for verdict in table["verdict"]],
         "dead units": [_percent(value) for value in table["dead_units"]],
         "rank": [number(value) for value in table["effective_rank"]],
@@ -125,6 +129,24 @@ def _ends(performance: np.ndarray, *, higher_is_better: bool) -> dict[str, Any]:
         value, low, high = (float(number) for number in getattr(index, part))
         result |= {part: value, f"{part}_low": low, f"{part}_high": high}
     return result | {"verdict": index.verdict}
+
+
+def _overall(performance: np.ndarray) -> dict[str, float]:
+    """Interquartile mean over all runs and tasks with a stratified bootstrap, as rliable does it (Agarwal et al. 2021).
+
+    The tasks are the strata: runs are drawn anew within each task.
+
+    Args:
+        performance: `[runs, tasks]`.
+    """
+    whole = performance[np.isfinite(performance).all(axis=1)]
+    if len(whole) < 2:
+        value = float(plasticity.interquartile_mean(torch.from_numpy(whole.reshape(-1, 1)))) if whole.size else np.nan
+        return {"overall": value, "overall_low": np.nan, "overall_high": np.nan}
+    strata = np.tile(np.arange(whole.shape[1]), len(whole)).tolist()
+    scores = torch.from_numpy(whole.ravel())
+    found = plasticity.bootstrap(scores, plasticity.interquartile_mean, strata=strata)
+    return {"overall": float(found.value), "overall_low": float(found.low), "overall_high": float(found.high)}
 
 
 def _diagnostics(metrics: pd.DataFrame) -> dict[str, float]:

@@ -27,6 +27,10 @@ TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_second
 """What belongs to every run; each kind of experiment knows the rest."""
 
 
+LOGGER_TYPES = {"kind": str, "video": bool, "project": str, "entity": str | None, "mode": str}
+"""What configs/logger holds."""
+
+
 class Job(Protocol):
     """What an experiment's kind has to offer.
 
@@ -86,6 +90,7 @@ def _check_common(config: Mapping[str, Any]) -> None:
     if not isinstance(config["experiment"], Mapping) or not isinstance(config["method"], Mapping):
         raise ValueError("experiment and method are chosen by name, and their keys set as experiment.KEY=VALUE")
     check_types("", config, TYPES)
+    check_types("logger", config.get("logger", {}), LOGGER_TYPES)
     if not 0 <= config["seed"] < 2**32:
         raise ValueError(f"seed={config['seed']}: a whole number from 0 to {2**32 - 1} is needed")
     if config["threads"] < 1:

@@ -6,6 +6,7 @@ import math
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,9 @@ def sessions(folder: Path) -> list[dict]:
     found = []
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime):
         session = {"config": {}, "rows": [], "summary": {}}
-        for record in records(path):
+        while not (written := list(records(path))) or written[-1].WhichOneof("record_type") != "exit":
+            time.sleep(0.05)  # W&B's own process writes; the run's finish does not wait for its last block
+        for record in written:
             if record.WhichOneof("record_type") == "run":
                 session["id"] = record.run.run_id
                 session["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}

@@ -103,7 +103,7 @@ def _check_common(config: Mapping[str, Any]) -> None:
 
 
 FAULTS = (FloatingPointError, Fault)
-"""What ends a run in flight: it diverged, the disk is full, the environment failed; it names the last good checkpoint."""
+"""What ends a run in flight: divergence, a full disk, a failed environment; it names the last good checkpoint."""
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")

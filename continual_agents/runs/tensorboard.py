@@ -162,6 +162,8 @@ def quiet_worker() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = previous
+
+
 def _overview(tags: Iterable[str]) -> dict[str, Any]:
     """The charts of `OVERVIEW` that show any of these tags."""
 

@@ -207,7 +207,7 @@ Modules = nn.Module | Mapping[str, nn.Module]
 def _reset(
     modules: Modules, optimizer: torch.optim.Optimizer, generator: torch.Generator, **settings: Any
 ) -> AfterStep:
-    raise ValueError(f"operations.reset={settings} acts at the start of a task, which only streams announce")
+    raise ValueError("reset acts at the start of a task, which only streams announce: use it in a stream")
 
 
 OPERATIONS: dict[str, Callable[..., AfterStep]] = {

@@ -118,7 +118,7 @@ def _nearest_key(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == parent}
     by_last = {one.rpartition(".")[2]: one for one in reversed(known)}  # the first of equal ones
-    wholes = {one: one for one in known if not key.startswith(f"{one}.")}
+    wholes = {one: one for one in known if one.rpartition(".")[0] != parent and not key.startswith(f"{one}.")}
     for part, table, cutoff in ((name, siblings, 0.6), (key, wholes, 0.75), (name, by_last, 0.6)):
         if close := difflib.get_close_matches(part, list(table), n=1, cutoff=cutoff):
             return f"; did you mean {table[close[0]]}?"
@@ -152,7 +152,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UsageError(_one_line(error)) from error
+        raise UsageError(f"{error.full_key}: {_one_line(error)}") from error
     assert isinstance(container, dict)
     refuse_targets(container)
     chosen, names = container["method"], container["experiment"].get("methods")

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from continual_agents import plasticity
+from continual_agents.runs import CheckpointError
+from continual_agents.runs.checkpoint import load_data
 from tools.figures.table import markdown
 from tools.parser import Parser
 
@@ -54,7 +56,10 @@ def make_model(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise DiagnoseError(f"{place} cannot be imported: {error}") from error
     if not hasattr(module, name):
         raise DiagnoseError(f"{place} has no {name!r}")
-    model = getattr(module, name)(**arguments)
+    try:
+        model = getattr(module, name)(**arguments)
+    except TypeError as error:
+        raise DiagnoseError(f"{factory} does not take these --arguments: {error}") from error
     if not isinstance(model, nn.Module):
         raise DiagnoseError(f"{factory} made a {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -71,21 +76,14 @@ def load_weights(model: nn.Module, path: Path, key: str | None = None) -> None:
     Raises:
         DiagnoseError: unreadable, no state dict at `key`, or one that does not fit, naming what is there.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here
-        raise DiagnoseError(
-            f"{path} does not load with weights_only=True ({str(error).strip().splitlines()[0]}): "
-            "save the network's state_dict() alone"
-        ) from error
-    state = _descend(content, key)
+    state = _descend(_load(path, "save the network's state_dict() alone"), key)
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else type(state).__name__
         raise DiagnoseError(f"{path} holds no state dict{f' at {key!r}' if key else ''}: choose with --key from {keys}")
     try:
         model.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise DiagnoseError(f"{path} does not fit the network: {error}") from error
+        raise DiagnoseError(f"{path} does not fit the network: {_clause(error)}") from error
 
 
 def read_data(text: str) -> Tensor:
@@ -95,26 +93,28 @@ def read_data(text: str) -> Tensor:
         DiagnoseError: neither.
     """
     if text.startswith("normal:"):
-        try:
-            shape = [int(part) for part in text.removeprefix("normal:").split(",")]
-        except ValueError:
-            raise DiagnoseError(f"{text}: expected normal:ROWS,DIM,...") from None
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        parts = text.removeprefix("normal:").split(",")
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise DiagnoseError(f"{text}: expected normal:ROWS,DIM,... with whole numbers from 1")
+        return torch.randn([int(part) for part in parts], generator=torch.Generator().manual_seed(0))
     path = Path(text)
-    try:
-        if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False)).float()
-        if path.suffix == ".pt":
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError) as error:
-        raise DiagnoseError(f"{path} cannot be read: {error}") from error
+    if path.suffix == ".npy":
+        return _load_array(path)
+    if path.suffix == ".pt":
+        batch = _load(path, "save one tensor")
+        if not isinstance(batch, Tensor):
+            raise DiagnoseError(f"{path} holds a {type(batch).__name__}, not a tensor: save one batch of inputs")
+        return batch
     raise DiagnoseError(f"{text}: expected a .npy or .pt file with one batch, or normal:ROWS,DIM,...")
 
 
 def diagnose(model: nn.Module, batch: Tensor) -> list[dict[str, str]]:
     """One row of text per hidden layer, one for the whole network."""
-    probe = plasticity.Probe(model, batch)
-    values = probe(batch)
+    try:
+        probe = plasticity.Probe(model, batch)
+        values = probe(batch)
+    except (ValueError, RuntimeError) as error:
+        raise DiagnoseError(f"a batch of shape {list(batch.shape)} does not go: {_clause(error)}") from error
     rows = []
     for units in [*probe.units, None]:
         row = {"layer": "whole network" if units is None else units.name}
@@ -139,12 +139,45 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--key", help="dotted way to the state dict inside the checkpoint")
     given = parser.parse_args(arguments)
     try:
-        model = make_model(given.factory, json.loads(given.arguments))
+        model = make_model(given.factory, _arguments(given.arguments))
         load_weights(model, given.checkpoint, given.key)
         rows = diagnose(model, read_data(given.data))
-    except (DiagnoseError, json.JSONDecodeError) as error:
+    except DiagnoseError as error:
         parser.error(str(error))
     print(markdown(list(rows[0]), [list(row.values()) for row in rows]), end="")
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text)
+    except json.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise DiagnoseError(f"--arguments {text}: expected a JSON object, as '{{\"hidden\": 256}}'")
+    return arguments
+
+
+def _load(path: Path, remedy: str) -> Any:
+    """A file of `torch.save` as data."""
+    try:
+        return load_data(path)
+    except CheckpointError as error:
+        raise DiagnoseError(str(error) if "do not use" in str(error) else f"{error}: {remedy}") from error
+
+
+def _load_array(path: Path) -> Tensor:
+    try:
+        # mapped first: a header that promises more than the file holds is refused before memory is taken
+        return torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False))).float()
+    except OSError as error:
+        raise DiagnoseError(f"{path} cannot be read ({error.strerror}): check the path and its rights") from error
+    except (ValueError, TypeError, EOFError, OverflowError) as error:
+        raise DiagnoseError(f"{path} is no .npy array of numbers: save one batch of inputs with numpy.save") from error
+
+
+def _clause(error: Exception) -> str:
+    """The first line of a message, without its full stop."""
+    return str(error).strip().splitlines()[0].rstrip(".:")
 
 
 def _import_file(path: Path) -> Any:

@@ -9,7 +9,6 @@ shows figures and table too, among the runs, as the run "comparison".
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from tools.figures.folders import FolderError, RunFolder, by_experiment, read_fo
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import agent_rows, make_table, readable, stream_rows
 from tools.figures.tidy import tidy
-from tools.parser import Parser
+from tools.parser import Parser, above, unwritable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +87,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
     parser.add_argument("--output", type=Path, help="where the files go (default: the folder above all the runs)")
     given = parser.parse_args(arguments)
-    above = Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
+    output = given.output or above(given.runs)
     try:
-        drawn = draw_runs(given.runs, given.output or above)
-        drawn.log(above)
+        drawn = draw_runs(given.runs, output)
+        drawn.log(above(given.runs))
     except FolderError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(unwritable(error, output))
     print(readable(drawn.table))
     for path in drawn.figures:
         print(path)

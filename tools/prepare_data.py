@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             classes=options.classes,
             images=options.images,
             workers=options.workers,
+            follow_links=options.follow_links,
         )
         resumed = prepare(source, options.destination, images=options.images, progress=_progress(len(source.parts)))
     except (DataError, ImportError, ValueError) as error:
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", type=int, default=CLASSES, help="take the first so many classes (default: %(default)s)")
     add("--images", type=int, default=IMAGES, help="take the first so many images of each (default: %(default)s)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode pictures (default: %(default)s)")
+    add("--follow-links", action="store_true", help="read also what links out of SRC lead to")
     return parser
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -25,7 +24,7 @@ from tools.figures.sentences import sentence
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import agent_rows, interval, make_table, number, readable_columns, stream_rows
 from tools.figures.tidy import tidy
-from tools.parser import Parser
+from tools.parser import Parser, above, unwritable
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
@@ -76,11 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder above all the runs)")
     given = parser.parse_args(arguments)
-    above = Path(os.path.commonpath([Path(run).resolve() for run in given.runs]))
+    output = given.output or above(given.runs) / "report.html"
     try:
-        print(write_report(given.runs, given.output or above / "report.html"))
+        print(write_report(given.runs, output))
     except FolderError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(unwritable(error, output))
 
 
 def _experiment(name: str, runs: list[RunFolder]) -> str:
@@ -169,7 +170,10 @@ def _session(run: RunFolder) -> list[str]:
     path = run.path / "environment.json"
     if not path.exists():
         return ["unknown"] * 4
-    session: dict[str, Any] = json.loads(path.read_text())[-1]
+    try:
+        session: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))[-1]
+    except (ValueError, LookupError, TypeError):  # changed or damaged; the numbers are elsewhere
+        return ["unreadable"] * 4
     versions = {"python": session.get("python"), **session.get("packages", {})}
     machine = session.get("machine", {})
     hardware = f"{machine.get('processor')}, {machine.get('cores')} cores" + (

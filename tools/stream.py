@@ -81,7 +81,7 @@ class StreamJob:
         checked: list[Method] = []
         for plan in plans:
             if plan.method not in checked:
-                make_learner([plan], stream, fast=self.experiment["fast"])
+                make_learner([plan], stream)
                 checked.append(plan.method)
         return stream.task_steps
 

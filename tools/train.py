@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.settings import check_types
-from tools.command_line import FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
+from tools.command_line import CONFIGS, FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
 from tools.device import check_device
 
 MAY_CHANGE = ("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger")
 """What a continued run may give differently: nothing that changes its numbers, except how long it is."""
 
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
+LOGGER_TYPES = {"kind": str, "video": bool, "project": str, "entity": str | None, "mode": str}
 """What belongs to every run; each kind of experiment knows the rest."""
 
 
@@ -106,7 +107,7 @@ FAULTS = (FloatingPointError, Fault)
 """What ends a run in flight: divergence, a full disk, a failed environment; it names the last good checkpoint."""
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def train(composed: DictConfig) -> None:
     """One job in its own process or in this one."""
     job_settings = HydraConfig.get().job
@@ -176,9 +177,9 @@ def main(words: Sequence[str]) -> None:
     try:
         configs = jobs(words)
         for config in configs:
-            check_logger(config["logger"])
             build(config).close()
             Run.check(config["folder"], config, may_change=MAY_CHANGE)
+            check_logger(config["logger"])
         train()
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)

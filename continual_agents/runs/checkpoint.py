@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -120,20 +122,40 @@ class Checkpoints:
         """Checkpoint files, oldest first."""
         return sorted(self.folder.glob("step_*.pt"))
 
-    def load(self) -> dict[str, Any] | None:
+    @classmethod
+    def check(cls, folder: Path) -> None:
+        """Whether `load` would find a good checkpoint in a folder, or none at all; writes nothing, says nothing.
+
+        Raises:
+            CheckpointError: as `load`.
+        """
+        if not Path(folder).is_dir():
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cls(folder).load(mmap=True)
+
+    def load(self, *, mmap: bool = False) -> dict[str, Any] | None:
         """The newest good checkpoint's content (`step`, `state`), or None when there is none at all.
 
         Damaged ones are passed over with a warning that names the file and what was used instead.
+
+        Args:
+            mmap: leave the tensors in the file until they are looked at.
 
         Raises:
             CheckpointError: there are checkpoints but none is good, or one is of another format version.
         """
         paths = self.paths()
+        damaged: list[tuple[Path, str]] = []
         for path in reversed(paths):
             problem = _damage(path)
             if problem is None:
-                return read_checkpoint(path)
-            warnings.warn(f"{path}: {problem}; falling back to the checkpoint before it", stacklevel=2)
+                content = read_checkpoint(path, mmap=mmap)
+                for one, what in damaged:
+                    warnings.warn(f"{one}: {what}; falling back to {path.name}", stacklevel=2)
+                return content
+            damaged.append((path, problem))
         if paths:
             raise CheckpointError(
                 f"none of the {len(paths)} checkpoints in {self.folder} is whole: start in a new folder"
@@ -141,20 +163,15 @@ class Checkpoints:
         return None
 
 
-def read_checkpoint(path: Path, *, map_location: str = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path, *, map_location: str = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Load one checkpoint file; no code in it is ever run (`weights_only=True`).
 
     Raises:
         CheckpointError: not a checkpoint, needs code to load, or of another version.
     """
-    try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises a dozen types here
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this project (or is damaged): {_first_line(error)}"
-        ) from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise CheckpointError(f"{path} is not a checkpoint of this project")
+    content = load_data(path, map_location=map_location, mmap=mmap)
+    if not isinstance(content, dict) or not {"format", "step", "state"} <= content.keys():
+        raise CheckpointError(f"{path} is not a checkpoint of this project: give a file of RUN_FOLDER/checkpoints")
     if content["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has checkpoint format {content['format']}, this version reads {FORMAT}: "
@@ -171,6 +188,44 @@ def _store(content: dict[str, Any], file: IO[bytes]) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
+
+
+def load_data(path: Path, *, map_location: str = "cpu", mmap: bool = False) -> Any:
+    """What `torch.save` wrote, if it is tensors, numbers, strings and containers; code in the file is never run.
+
+    Raises:
+        CheckpointError: unreadable, needs code to load, or unpacks to more than it is.
+    """
+    try:
+        _refuse_bomb(path)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "unsupported global" in str(error).lower():
+            raise CheckpointError(f"{path} asks for code to be run: do not use this file") from error
+        raise CheckpointError(f"{path} is not a file of torch.save, or is damaged") from error
+    except Exception as error:  # torch raises a dozen types here
+        raise CheckpointError(f"{path} is not a file of torch.save, or is damaged") from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """torch.save compresses nothing, so what the members say they hold is in the file, byte for byte.
+
+    Raises:
+        CheckpointError: an archive that would unpack to more than it is.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise CheckpointError(f"{path} is compressed, which torch.save never does: do not use this file")
+    size, have = sum(member.file_size for member in members), path.stat().st_size
+    if size > have:
+        raise CheckpointError(f"{path} would unpack from {have:,} to {size:,} bytes: do not use this file")
 
 
 def _damage(path: Path) -> str | None:
@@ -195,7 +250,3 @@ def _digest(file: IO[bytes]) -> str:  # Python 3.10 has no hashlib.file_digest
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -133,6 +133,7 @@ class Run:
         Raises:
             RunError: another process uses it, it belongs to another configuration, or it cannot be made.
             StorageError: it cannot be written.
+            CheckpointError: its checkpoints cannot be continued from.
         """
         folder = Path(folder)
         there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
@@ -142,6 +143,7 @@ class Run:
             with told_in_one_line(folder, "as it was"):
                 _locked(folder).close()
         _check_config(folder, config, may_change)
+        Checkpoints.check(folder / "checkpoints")
 
     def __enter__(self) -> Run:
         self._signal.__enter__()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .links import check_entry
 from .npz import read_npz
 from .pickles import read_pickle
 
@@ -44,6 +45,7 @@ class Batches:
         kind: "npz" or "pickle".
         classes: labels 1 to this are taken.
         images: the first so many of each class are taken, in the order of the files.
+        follow_links: files may be links out of the folder.
 
     Attributes:
         parts: names of the files: the steps in which `fill` goes.
@@ -53,7 +55,7 @@ class Batches:
         DataError: no batches, a damaged one, or too few images of some class.
     """
 
-    def __init__(self, root: Path, kind: str, *, classes: int, images: int):
+    def __init__(self, root: Path, kind: str, *, classes: int, images: int, follow_links: bool = False):
         self.root = root
         ending = re.escape(".npz" if kind == "npz" else "")
         matched = {path: re.fullmatch(rf"train_data_batch_(\d+){ending}", path.name) for path in root.iterdir()}
@@ -64,6 +66,8 @@ class Batches:
             gap = next(n for n, (number, _) in enumerate(numbered, 1) if n != number)
             raise DataError(root, f"train_data_batch_{gap} is missing", COMPLETE)
         self.files = [path for _, path in numbered]
+        for path in self.files:
+            check_entry(root, path, follow_links=follow_links)
         self.read = READERS[kind]
         self.parts = [path.name for path in self.files]
         self.names = [str(label) for label in range(1, classes + 1)]

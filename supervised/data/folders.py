@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .links import check_entry
 from .npz import read_header
 
 SIDE = 32
@@ -27,6 +28,7 @@ class ArrayFolder:
         root: the folder; files named by number (0.npy, 1.npy, ..., 10.npy) are taken in that order, others by name.
         classes: how many files are taken.
         images: how many images of each.
+        follow_links: files may be links out of the folder.
 
     Attributes:
         parts, names: the files, and the classes named after them.
@@ -35,7 +37,7 @@ class ArrayFolder:
         DataError: too few files or images, another shape or type, Python objects, or a truncated file.
     """
 
-    def __init__(self, root: Path, *, classes: int, images: int):
+    def __init__(self, root: Path, *, classes: int, images: int, follow_links: bool = False):
         self.root = root
         found = list(root.glob("*.npy"))
         numbers = all(path.stem.isdecimal() for path in found)
@@ -45,6 +47,7 @@ class ArrayFolder:
         self.parts = [path.name for path in self.files]
         self.names = [path.stem for path in self.files]
         for path in self.files:
+            check_entry(root, path, follow_links=follow_links)
             _check_array(path, images)
 
     def fill(self, part: int, out: NDArray[np.uint8]) -> None:
@@ -80,6 +83,7 @@ class ImageFolder:
         classes: how many folders are taken.
         images: how many pictures of each.
         workers: threads that decode pictures at once.
+        follow_links: folders and pictures may be links out of the folder.
 
     Attributes:
         parts, names: the folders.
@@ -89,7 +93,7 @@ class ImageFolder:
         ImportError: Pillow is not installed, with the pip line.
     """
 
-    def __init__(self, root: Path, *, classes: int, images: int, workers: int = 1):
+    def __init__(self, root: Path, *, classes: int, images: int, workers: int = 1, follow_links: bool = False):
         self.root = root
         if find_spec("PIL") is None:
             raise ImportError("pictures are read with Pillow: pip install pillow")
@@ -98,7 +102,12 @@ class ImageFolder:
             raise DataError(root, f"{len(folders)} folders of pictures, {classes} needed", "add the missing classes")
         self.parts = self.names = [path.name for path in folders[:classes]]
         self.workers = workers
-        self.files = [_pictures(path, images) for path in folders[:classes]]
+        self.files = []
+        for path in folders[:classes]:
+            check_entry(root, path, folder=True, follow_links=follow_links)
+            self.files.append(_pictures(path, images))
+            for picture in self.files[-1]:
+                check_entry(root, picture, follow_links=follow_links)
 
     def fill(self, part: int, out: NDArray[np.uint8]) -> None:
         """Put the pictures of one class into `out[part]`."""

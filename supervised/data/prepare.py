@@ -56,6 +56,7 @@ def find_source(
     classes: int = CLASSES,
     images: int = IMAGES,
     workers: int = 1,
+    follow_links: bool = False,
 ) -> Source:
     """What lies in a folder: archives, arrays or pictures.
 
@@ -65,25 +66,28 @@ def find_source(
             None looks, but never takes pickles: they must be asked for.
         classes, images: how many of each to take; fewer than 1000 and 700 make a smaller array for tests.
         workers: threads that decode pictures.
+        follow_links: read also what links out of the folder lead to.
 
     Raises:
-        DataError: nothing known lies there, or what lies there is incomplete or damaged.
+        DataError: nothing known lies there, or what lies there is incomplete, damaged or leads elsewhere.
         ValueError: an unknown kind, or counts below 1.
     """
     root = Path(root)
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind={kind!r}: one of {', '.join(KINDS)}")
-    if min(classes, images, workers) < 1 or classes > CLASSES:
-        limits = f"at least 1, and at most {CLASSES} classes"
-        raise ValueError(f"classes={classes}, images={images}, workers={workers}: {limits}")
+    for name, count in (("classes", classes), ("images", images), ("workers", workers)):
+        if count < 1:
+            raise ValueError(f"{name}={count}: at least 1")
+    if classes > CLASSES:
+        raise ValueError(f"classes={classes}: at most {CLASSES}")
     if not root.is_dir():
         raise DataError(root, "no such folder", "give the folder of the archives, arrays or pictures")
     kind = kind or _look(root)
     if kind == "npy":
-        return ArrayFolder(root, classes=classes, images=images)
+        return ArrayFolder(root, classes=classes, images=images, follow_links=follow_links)
     if kind == "folder":
-        return ImageFolder(root, classes=classes, images=images, workers=workers)
-    return Batches(root, kind, classes=classes, images=images)
+        return ImageFolder(root, classes=classes, images=images, workers=workers, follow_links=follow_links)
+    return Batches(root, kind, classes=classes, images=images, follow_links=follow_links)
 
 
 def _look(root: Path) -> Kind:

@@ -162,16 +162,13 @@ def test_damaged_checkpoint_falls_back_to_the_last_good_one(tmp_path: Path) -> N
     assert [path.name for path in checkpoints.paths()] == ["step_000000000002.pt", "step_000000000003.pt"]
     newest = checkpoints.paths()[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match="does not match its .sha256; falling back"):
+    with pytest.warns(UserWarning, match="does not match its .sha256; falling back to step_000000000002.pt"):
         content = checkpoints.load()
     assert content is not None
     assert content["step"] == 2
     assert content["state"]["x"][0] == 2
     checkpoints.paths()[0].with_suffix(".sha256").unlink()
-    with (
-        pytest.warns(UserWarning, match="falling back"),
-        pytest.raises(CheckpointError, match="none of the 2 checkpoints"),
-    ):
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         checkpoints.load()
 
 
@@ -184,7 +181,7 @@ def test_checkpoint_with_code_is_refused_without_running_it(tmp_path: Path) -> N
     from continual_agents.runs import read_checkpoint
 
     torch.save({"format": 1, "step": 0, "state": Trap()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
+    with pytest.raises(CheckpointError, match="asks for code to be run: do not use this file"):
         read_checkpoint(tmp_path / "evil.pt")
     assert not Path("/tmp/continual_agents_trap").exists()
 

@@ -1,0 +1,44 @@
+"""What a case of bad input is made of."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+BASES = {
+    "agent": "experiment=slippery_ant scale=smoke",
+    "gymnasium": "experiment=gymnasium scale=smoke",
+    "digits": "experiment=permuted_digits scale=smoke",
+    "regression": "experiment=slowly_changing_regression scale=smoke",
+    "textures": "experiment=texture_pairs scale=smoke",
+    "mnist": "experiment=permuted_mnist scale=smoke",
+    "imagenet": "experiment=continual_imagenet scale=smoke",
+    "warm_start": "experiment=warm_start scale=smoke",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Something a person gets wrong, and the one line that answers it.
+
+    Attributes:
+        words: the command line behind `python -m tools.TOOL`; `{tmp}` is the test's folder.
+        message: what standard error has after "error: ", to the letter; `{tmp}` as above.
+        base: key of `BASES`: words in front, for `tools.train`.
+        tool: module in tools.
+        setup: prepares the test's folder.
+        given: what the page says about that.
+        hidden: a package that is not there.
+    """
+
+    words: str
+    message: str
+    base: str = ""
+    tool: str = "train"
+    setup: Callable[[Path], None] | None = None
+    given: str = ""
+    hidden: str = ""
+
+    @property
+    def command(self) -> str:
+        """All words."""
+        return " ".join(filter(None, [BASES.get(self.base, ""), self.words]))

@@ -1,0 +1,377 @@
+"""Run folders, data and packages that are not what they should be."""
+
+import gzip
+import hashlib
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from continual_agents.runs import Run
+from tests.errors.case import BASES, Case
+from tools.train import jobs
+
+HELD: list[Run] = []
+"""Runs that are still open; the test closes them."""
+PIXELS = np.zeros((3, 28, 28), np.uint8)
+
+
+class Touch:
+    """A pickle that would make the file `it_ran`."""
+
+    def __init__(self, folder: Path):
+        self.command = f"touch {folder / 'it_ran'}"
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+def config(folder: Path) -> dict[str, Any]:
+    return jobs([*BASES["agent"].split(), f"folder={folder / 'run'}"])[0]
+
+
+def begun(folder: Path) -> None:
+    Run.open(folder / "run", config(folder)).close()
+
+
+def begun_elsewhere(folder: Path) -> None:
+    settings = config(folder)
+    settings["experiment"]["name"] = "walk"
+    Run.open(folder / "run", settings).close()
+
+
+def in_use(folder: Path) -> None:
+    HELD.append(Run.open(folder / "run", config(folder)))
+
+
+def with_config(text: str) -> Callable[[Path], None]:
+    def setup(folder: Path) -> None:
+        (folder / "run").mkdir()
+        (folder / "run/config.yaml").write_text(text.replace("{tmp}", str(folder)))
+
+    return setup
+
+
+def a_file(folder: Path) -> None:
+    (folder / "file").write_text("text")
+
+
+def checkpoint(content: Any, *, whole: bool = True) -> Callable[[Path], None]:
+    """A run with one checkpoint file, its digest beside it: what `content` gives, written by torch.save or as it is."""
+
+    def setup(folder: Path) -> None:
+        begun(folder)
+        path = folder / "run/checkpoints/step_000000000512.pt"
+        made = content(folder) if callable(content) else content
+        if isinstance(made, bytes):
+            path.write_bytes(made)
+        else:
+            torch.save(made, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_suffix(".sha256").write_text(digest if whole else "0" * 64)
+
+    return setup
+
+
+def packed(content: Any) -> bytes:
+    """A checkpoint whose members are compressed, as a bomb's are."""
+    plain, made = io.BytesIO(), io.BytesIO()
+    torch.save(content, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    return made.getvalue()
+
+
+def idx(array: np.ndarray, *, items: int | None = None) -> bytes:
+    shape = (len(array) if items is None else items, *array.shape[1:])
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *shape) + array.tobytes()
+
+
+def mnist(*, images: bytes = idx(PIXELS), labels: bytes = idx(np.zeros(3, np.uint8)), ending: str = "") -> Any:
+    def setup(folder: Path) -> None:
+        (folder / f"train-images-idx3-ubyte{ending}").write_bytes(images)
+        (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+
+    return setup
+
+
+def imagenet(content: bytes, name: str = "imagenet32.npy") -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def npy(array: Any, *, first: str = "2") -> bytes:
+    """A .npy of 2 classes, whose header says something else of their number."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    more = len(first) - 1
+    return buffer.getvalue().replace(b"(2, 30, 3, 32, 32), }" + b" " * more, b"(%s, 30, 3, 32, 32), }" % first.encode())
+
+
+IMAGES = np.zeros((2, 30, 3, 32, 32), np.uint8)
+STATE = {"format": 1, "step": 512, "state": {"run": {}, "rows": {}, "finished": False}}
+
+FILES: dict[str, list[Case]] = {
+    "Run folders": [
+        Case(
+            "experiment.agent.epochs=5 seed=3",
+            "{tmp}/run holds a run of another configuration (experiment.agent.epochs: 2 there, 5 asked for; seed: 0 there, 3 asked for): continue it with its own settings, or give another folder=...",
+            "agent",
+            setup=begun,
+            given="in the folder of another setting",
+        ),
+        Case(
+            "",
+            "{tmp}/run holds a run of another configuration (experiment.name: 'walk' there, 'slippery_ant' asked for): continue it with its own settings, or give another folder=...",
+            "agent",
+            setup=begun_elsewhere,
+            given="in the folder of another experiment",
+        ),
+        Case(
+            "",
+            "{tmp}/run is in use by another process: wait for it, or give another folder=...",
+            "agent",
+            setup=in_use,
+            given="in a folder that another process uses",
+        ),
+        Case(
+            "",
+            "{tmp}/run/config.yaml is not a run's configuration: it holds no settings; give another folder=...",
+            "agent",
+            setup=with_config(""),
+            given="in a folder whose config.yaml is empty",
+        ),
+        Case(
+            "",
+            "{tmp}/run/config.yaml is not a run's configuration: expected ',' or ']', but got '<stream end>' in line 2; give another folder=...",
+            "agent",
+            setup=with_config("a: [1\n"),
+            given="in a folder whose config.yaml is no YAML",
+        ),
+        Case(
+            "",
+            "{tmp}/run/config.yaml is not a run's configuration: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system' in line 1; give another folder=...",
+            "agent",
+            setup=with_config("a: !!python/object/apply:os.system ['touch {tmp}/it_ran']\n"),
+            given="in a folder whose config.yaml has a Python tag",
+        ),
+        Case(
+            "",
+            "{tmp}/run/config.yaml is not a run's configuration: an alias in line 2; give another folder=...",
+            "agent",
+            setup=with_config("a: &x [1]\nb: *x\n"),
+            given="in a folder whose config.yaml has an alias",
+        ),
+        Case(
+            "folder={tmp}/file",
+            "{tmp}/file cannot be made, {tmp}/file is a file: give another folder=...",
+            "agent",
+            setup=a_file,
+            given="where a file of that name is",
+        ),
+        Case(
+            "folder={tmp}/file/run",
+            "{tmp}/file/run cannot be made, {tmp}/file is a file: give another folder=...",
+            "agent",
+            setup=a_file,
+            given="below a file",
+        ),
+    ],
+    "Checkpoints": [
+        Case(
+            "",
+            "none of the 1 checkpoints in {tmp}/run/checkpoints is whole: start in a new folder",
+            "agent",
+            setup=checkpoint(STATE, whole=False),
+            given="every checkpoint is damaged",
+        ),
+        Case(
+            "",
+            "{tmp}/run/checkpoints/step_000000000512.pt has checkpoint format 99, this version reads 1: continue it with the version that wrote it (environment.json names it)",
+            "agent",
+            setup=checkpoint(STATE | {"format": 99}),
+            given="the checkpoint is of another version",
+        ),
+        Case(
+            "",
+            "{tmp}/run/checkpoints/step_000000000512.pt is not a checkpoint of this project: give a file of RUN_FOLDER/checkpoints",
+            "agent",
+            setup=checkpoint([1, 2]),
+            given="the checkpoint is some other file of torch.save",
+        ),
+        Case(
+            "",
+            "{tmp}/run/checkpoints/step_000000000512.pt is not a file of torch.save, or is damaged",
+            "agent",
+            setup=checkpoint(b"no checkpoint"),
+            given="the checkpoint is some other file",
+        ),
+        Case(
+            "",
+            "{tmp}/run/checkpoints/step_000000000512.pt asks for code to be run: do not use this file",
+            "agent",
+            setup=checkpoint(lambda folder: STATE | {"state": Touch(folder)}),
+            given="the checkpoint is a pickle that runs a command",
+        ),
+        Case(
+            "",
+            "{tmp}/run/checkpoints/step_000000000512.pt is compressed, which torch.save never does: do not use this file",
+            "agent",
+            setup=checkpoint(packed(STATE | {"state": torch.zeros(10_000)})),
+            given="the checkpoint is a zip bomb",
+        ),
+    ],
+    "Data": [
+        Case(
+            "",
+            "MNIST needs experiment.stream.root=FOLDER with its four IDX files (plain or .gz), or also experiment.stream.source=openml to download it there once",
+            "mnist",
+        ),
+        Case(
+            "experiment.stream.root={tmp}/none",
+            "{tmp}/none: no such folder; put the four MNIST files there (plain or .gz), or ask for source='openml'",
+            "mnist",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}: no train-images-idx3-ubyte in it (nor train-images.idx3-ubyte, train-images-idx3-ubyte.gz, train-images.idx3-ubyte.gz); put the four MNIST files there (plain or .gz), or ask for source='openml'",
+            "mnist",
+            given="an empty folder",
+        ),
+        Case(
+            "experiment.stream.root={tmp} experiment.stream.source=web",
+            "stream.source=web: one of files, openml is needed",
+            "mnist",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train-images-idx3-ubyte: truncated: 2,351 of 2,352 bytes after the header; download it again",
+            "mnist",
+            setup=mnist(images=idx(PIXELS)[:-1]),
+            given="a truncated file",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train-images-idx3-ubyte: bad magic number 0x3c68746d, expected 0x00000803; download it again",
+            "mnist",
+            setup=mnist(images=b"<html>"),
+            given="a page in place of a file",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train-images-idx3-ubyte: promises 4,294,967,295 items, expected 1 to 1,000,000; download it again",
+            "mnist",
+            setup=mnist(images=idx(PIXELS, items=2**32 - 1)),
+            given="a header that promises 4 billion images",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train-images-idx3-ubyte.gz: truncated: 2,351 of 2,352 bytes after the header; download it again",
+            "mnist",
+            setup=mnist(images=gzip.compress(idx(PIXELS)[:-1]), ending=".gz"),
+            given="a truncated .gz",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train-images-idx3-ubyte.gz: longer than the 2,352 bytes that its header promises; download it again",
+            "mnist",
+            setup=mnist(images=gzip.compress(idx(PIXELS) + bytes(50_000_000)), ending=".gz"),
+            given="a .gz bomb",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train-labels-idx1-ubyte: 2 labels for 3 images; take train-labels-idx1-ubyte and train-images-idx3-ubyte from one mirror",
+            "mnist",
+            setup=mnist(labels=idx(np.zeros(2, np.uint8))),
+            given="fewer labels than images",
+        ),
+        Case(
+            "",
+            "ImageNet needs experiment.stream.root=FOLDER, made by python -m tools.prepare_data imagenet SRC FOLDER",
+            "imagenet",
+        ),
+        Case(
+            "experiment.stream.root={tmp}/none",
+            "{tmp}/none: no such file; make it with python -m tools.prepare_data imagenet SRC {tmp}/none",
+            "imagenet",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/imagenet32.npy: not finished (run the same command again and it goes on); make it with python -m tools.prepare_data imagenet SRC {tmp}/imagenet32.npy",
+            "imagenet",
+            setup=imagenet(b"x", "imagenet32.npy.partial"),
+            given="a preparation that was cut short",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/imagenet32.npy: no .npy header, or a damaged one; download it again",
+            "imagenet",
+            setup=imagenet(b"text"),
+            given="some other file",
+        ),
+        Case(
+            "experiment.stream.root={tmp} experiment.stream.classes=2",
+            "{tmp}/imagenet32.npy: truncated: 184,447 of 184,448 bytes; make it again with python -m tools.prepare_data imagenet SRC DST",
+            "imagenet",
+            setup=imagenet(npy(IMAGES)[:-1]),
+            given="a truncated file",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/imagenet32.npy: shape (30, 3, 32, 32), type uint8; expected [classes, images, 3, 32, 32], uint8; make it with python -m tools.prepare_data imagenet SRC DST",
+            "imagenet",
+            setup=imagenet(npy(IMAGES[0])),
+            given="an array of another shape",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/imagenet32.npy: no .npy header, or a damaged one; download it again",
+            "imagenet",
+            setup=imagenet(npy(IMAGES, first="9**9")),
+            given="a header with a sum in place of a number",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/imagenet32.npy: truncated: 184,448 of 9,215,999,907,968 bytes; make it again with python -m tools.prepare_data imagenet SRC DST",
+            "imagenet",
+            setup=imagenet(npy(IMAGES, first="99999999")),
+            given="a header that promises 9 TB",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/imagenet32.npy: holds Python objects (a pickle); do not use this file, or save it as uint8",
+            "imagenet",
+            setup=lambda folder: imagenet(npy(np.array([Touch(folder)], dtype=object)))(folder),
+            given="a pickle that runs a command",
+        ),
+    ],
+    "Packages": [
+        Case(
+            "",
+            "the package gymnasium is missing: pip install --constraint constraints.txt -e '.[rl]'",
+            "agent",
+            hidden="gymnasium",
+            given="without gymnasium",
+        ),
+        Case(
+            "",
+            "the digits ship with scikit-learn: pip install scikit-learn",
+            "digits",
+            hidden="sklearn",
+            given="without scikit-learn",
+        ),
+        Case(
+            "logger=wandb",
+            "logger=wandb needs the package wandb: pip install --constraint constraints.txt wandb",
+            "agent",
+            hidden="wandb",
+            given="without wandb",
+        ),
+    ],
+}

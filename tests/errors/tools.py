@@ -1,0 +1,393 @@
+"""The other commands."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tests.errors.case import Case
+from tests.errors.files import Touch, packed
+from tests.tools.made_up import agent_run, stream_run
+
+FACTORY = """\
+import torch
+def make(): return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+def five(): return 5
+"""
+
+
+def run(name: str = "", content: str | bytes = "", make: Callable[..., Path] = agent_run) -> Callable[[Path], None]:
+    """A run folder in which one file is another."""
+
+    def setup(folder: Path) -> None:
+        made = make(folder / "run")
+        if name:
+            text = content.replace("{tmp}", str(folder)) if isinstance(content, str) else content
+            (made / name).write_bytes(text.encode() if isinstance(text, str) else text)
+
+    return setup
+
+
+def without(name: str) -> Callable[[Path], None]:
+    def setup(folder: Path) -> None:
+        (agent_run(folder / "run") / name).unlink()
+
+    return setup
+
+
+def a_file(folder: Path) -> None:
+    (folder / "file").write_text("text")
+
+
+def run_and_file(folder: Path) -> None:
+    agent_run(folder / "run")
+    a_file(folder)
+
+
+def model(folder: Path) -> None:
+    """What tools.diagnose needs, and what it must refuse."""
+    (folder / "net.py").write_text(FACTORY)
+    weights = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).state_dict()
+    torch.save(weights, folder / "weights.pt")
+    torch.save({"agent": {"steps": 1}}, folder / "nested.pt")
+    torch.save(Touch(folder), folder / "evil.pt")
+    (folder / "bomb.pt").write_bytes(packed(weights))
+    (folder / "text.pt").write_text("text")
+    (folder / "text.npy").write_text("text")
+    np.save(folder / "objects.npy", np.array([Touch(folder)], dtype=object))
+
+
+def pictures(folder: Path) -> None:
+    (folder / "src/n01").mkdir(parents=True)
+    (folder / "src/n01/0.jpg").write_text("text")
+
+
+def elsewhere(folder: Path) -> None:
+    pictures(folder)
+    shutil.move(folder / "src/n01", folder / "n01")
+    (folder / "src/n01").symlink_to(folder / "n01")
+
+
+FIGURES = [
+    Case("", "the following arguments are required: RUN_FOLDER", tool="plot"),
+    Case("{tmp}/none", "{tmp}/none is not a folder: give run folders, or a folder that holds some", tool="plot"),
+    Case(
+        "{tmp}", "no run in {tmp}: a run folder holds config.yaml and metrics.csv", tool="plot", given="an empty folder"
+    ),
+    Case(
+        "{tmp}/file",
+        "{tmp}/file is not a folder: give run folders, or a folder that holds some",
+        tool="plot",
+        setup=a_file,
+    ),
+    Case(
+        "{tmp}/run",
+        "no run in {tmp}/run: a run folder holds config.yaml and metrics.csv",
+        tool="plot",
+        setup=without("metrics.csv"),
+        given="without metrics.csv",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv holds no whole row: nothing was logged yet",
+        tool="plot",
+        setup=run("metrics.csv", "step,x\n1,"),
+        given="whose metrics.csv is cut short",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv is no table: it was changed or damaged",
+        tool="plot",
+        setup=run("metrics.csv", b"\x00\xff\x80\n\n\n"),
+        given="whose metrics.csv is no text",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv has no column 'step': it is not the table of a run",
+        tool="plot",
+        setup=run("metrics.csv", "a,b\n1,2\n"),
+        given="whose metrics.csv is another table",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv has text in its column 'step': it was changed or damaged",
+        tool="plot",
+        setup=run("metrics.csv", "step,x\nabc,2\n"),
+        given="whose steps are words",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv is no table: it was changed or damaged",
+        tool="plot",
+        setup=run("metrics.csv", "step,x\n1,2\n1,2,3\n"),
+        given="whose rows differ in length",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/episodes.csv has no column 'step': it is not the table of a run",
+        tool="plot",
+        setup=run("episodes.csv", "a,b\n1,2\n"),
+        given="whose episodes.csv is another table",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/runs.csv has no column 'run': it is not the table of a run",
+        tool="plot",
+        setup=run("runs.csv", "a,b\n1,2\n", stream_run),
+        given="whose runs.csv is another table",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/config.yaml is not a run's configuration: no text",
+        tool="plot",
+        setup=run("config.yaml", b"\xff\xfe"),
+        given="whose config.yaml is no text",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/config.yaml is not a run's configuration: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system' in line 1",
+        tool="report",
+        setup=run("config.yaml", "a: !!python/object/apply:os.system ['touch {tmp}/it_ran']\n"),
+        given="whose config.yaml has a Python tag",
+    ),
+    Case(
+        "{tmp}/run --output {tmp}/file/x",
+        "{tmp}/file/x cannot be written (Not a directory): give another --output",
+        tool="plot",
+        setup=run_and_file,
+        given="where a file is in the way",
+    ),
+    Case("{tmp}/none", "{tmp}/none is not a folder: give run folders, or a folder that holds some", tool="report"),
+    Case(
+        "{tmp}/run --output {tmp}/run",
+        "{tmp}/run cannot be written (Is a directory): give another --output",
+        tool="report",
+        setup=run(),
+        given="where a folder is in the way",
+    ),
+]
+RECORD = [
+    Case("{tmp}/none", "{tmp}/none is not a run folder: it has no config.yaml", tool="record"),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run has no checkpoint yet: the run saves its first one after a while",
+        tool="record",
+        setup=run(),
+        given="without a checkpoint",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run is not a reinforcement learning run: there is nothing to watch",
+        tool="record",
+        setup=run(make=stream_run),
+        given="of a stream",
+    ),
+    Case("{tmp}/run --friction low", "argument --friction: invalid float value: 'low'", tool="record", setup=run()),
+    Case("{tmp}/run --seconds 0", "--seconds=0: must be positive", tool="record", setup=run()),
+    Case("{tmp}/run --output x.avi", "x.avi: the name must end in .mp4 or .gif", tool="record", setup=run()),
+    Case(
+        "{tmp}/run --checkpoint {tmp}/file",
+        "{tmp}/file is not a file of torch.save, or is damaged",
+        tool="record",
+        setup=run_and_file,
+        given="some other file",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/config.yaml: experiment._target_=os.system: a configuration here cannot name code to run; remove it",
+        tool="record",
+        setup=run("config.yaml", "experiment:\n  kind: agent\n  _target_: os.system\n"),
+        given="whose config.yaml names code",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/config.yaml: experiment.environment.id=evil:Walker-v0 names a module to import: register it and give its id",
+        tool="record",
+        setup=run("config.yaml", "experiment:\n  kind: agent\n  environment: {id: 'evil:Walker-v0'}\n"),
+        given="whose config.yaml names a module",
+    ),
+]
+DIAGNOSE = [
+    Case(
+        "net {tmp}/weights.pt --data normal:5,3",
+        "net: expected module:name or file.py:name of a callable that makes the network",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "nowhere:make {tmp}/weights.pt --data normal:5,3",
+        "nowhere cannot be imported: No module named 'nowhere'",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/none.py:make {tmp}/weights.pt --data normal:5,3",
+        "{tmp}/none.py cannot be imported: no file {tmp}/none.py",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:build {tmp}/weights.pt --data normal:5,3",
+        "{tmp}/net.py has no 'build'",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:five {tmp}/weights.pt --data normal:5,3",
+        "{tmp}/net.py:five made a int, not a torch.nn.Module",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data normal:5,3 --arguments 5",
+        "--arguments 5: expected a JSON object, as '{\"hidden\": 256}'",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data normal:5,3 --arguments '{\"width\": 1}'",
+        "{tmp}/net.py:make does not take these --arguments: make() got an unexpected keyword argument 'width'",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/none.pt --data normal:5,3",
+        "{tmp}/none.pt cannot be read (No such file or directory): save the network's state_dict() alone",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/text.pt --data normal:5,3",
+        "{tmp}/text.pt is not a file of torch.save, or is damaged: save the network's state_dict() alone",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/evil.pt --data normal:5,3",
+        "{tmp}/evil.pt asks for code to be run: do not use this file",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/bomb.pt --data normal:5,3",
+        "{tmp}/bomb.pt is compressed, which torch.save never does: do not use this file",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/nested.pt --data normal:5,3",
+        "{tmp}/nested.pt holds no state dict: choose with --key from agent",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/nested.pt --data normal:5,3 --key agent.actor",
+        "--key agent.actor: no 'actor' there, only steps",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data normal:5,x",
+        "normal:5,x: expected normal:ROWS,DIM,... with whole numbers from 1",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data normal:5,7",
+        "a batch of shape [5, 7] does not go: mat1 and mat2 shapes cannot be multiplied (5x7 and 3x4)",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/none.npy",
+        "{tmp}/none.npy cannot be read (No such file or directory): check the path and its rights",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/text.npy",
+        "{tmp}/text.npy is no .npy array of numbers: save one batch of inputs with numpy.save",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/objects.npy",
+        "{tmp}/objects.npy is no .npy array of numbers: save one batch of inputs with numpy.save",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/evil.pt",
+        "{tmp}/evil.pt asks for code to be run: do not use this file",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/nested.pt",
+        "{tmp}/nested.pt holds a dict, not a tensor: save one batch of inputs",
+        tool="diagnose",
+        setup=model,
+    ),
+    Case(
+        "{tmp}/net.py:make {tmp}/weights.pt --data data.csv",
+        "data.csv: expected a .npy or .pt file with one batch, or normal:ROWS,DIM,...",
+        tool="diagnose",
+        setup=model,
+    ),
+]
+PREPARE = [
+    Case(
+        "imagenet {tmp}/none {tmp}/x.npy",
+        "{tmp}/none: no such folder; give the folder of the archives, arrays or pictures",
+        tool="prepare_data",
+    ),
+    Case(
+        "imagenet {tmp} {tmp}/x.npy",
+        "{tmp}: no train_data_batch_*.npz, .npy files or folders in it; see docs/data.md for the formats",
+        tool="prepare_data",
+        given="an empty folder",
+    ),
+    Case("imagenet {tmp} {tmp}/x.npy --classes 0", "classes=0: at least 1", tool="prepare_data"),
+    Case(
+        "imagenet {tmp} {tmp}/x.npy --classes some",
+        "argument --classes: invalid int value: 'some'",
+        tool="prepare_data",
+    ),
+    Case(
+        "imagenet {tmp}/src {tmp}/x.npy",
+        "{tmp}/src: 1 folders of pictures, 1000 needed; add the missing classes",
+        tool="prepare_data",
+        setup=pictures,
+        given="too few folders",
+    ),
+    Case(
+        "imagenet {tmp}/src {tmp}/x.npy --classes 1 --images 1",
+        "{tmp}/src/n01: a link to {tmp}/n01, out of {tmp}/src; give the folder that holds the data, or --follow-links if you made this link",
+        tool="prepare_data",
+        setup=elsewhere,
+        given="a link that leads out of the folder",
+    ),
+]
+OTHERS = [
+    Case("env --rounds 0", "--rounds=0 --steps=500: both must be at least 1", tool="benchmark"),
+    Case("--seeds 1", "--seeds=1 --tasks=20: at least 2 of each", tool="compare_surgery"),
+    Case("--seeds many", "argument --seeds: invalid int value: 'many'", tool="compare_surgery"),
+    Case("--rate 2", "rate=2.0: a fraction of the eligible units per step lies in [0, 1]", tool="compare_surgery"),
+    Case(
+        "--maturity 0",
+        "maturity=0: a whole number of steps, at least 1, or newborns are replaced before they have learned anything (published: 100 to 10,000)",
+        tool="compare_surgery",
+    ),
+    Case("--step-sizes -1", "method SGD: optimizer.step_size=-1.0: must not be negative", tool="compare_surgery"),
+]
+
+TOOLS: dict[str, list[Case]] = {
+    "Figures and reports": FIGURES,
+    "Videos": RECORD,
+    "Diagnoses": DIAGNOSE,
+    "Preparing data": PREPARE,
+    "Comparisons": OTHERS,
+}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from continual_agents.runs import Run
 
+from .divergence import Divergence
 from .learner import LOSSES
 from .make import make_learner, make_stream
 from .measures import Bin, diagnose, test_accuracy
@@ -78,6 +79,7 @@ def train(
     examine_every: int = 1,
     device: torch.device | str = "cpu",
     fast: bool = False,
+    on_not_finite: Literal["mark", "stop"] = "mark",
 ) -> bool:
     """Train every plan, from where the run folder left off, and write the run's tables.
 
@@ -91,12 +93,14 @@ def train(
         examine_every: rows between two looks.
         device: where the stacks live.
         fast: native code or a CUDA graph where there is some; numbers then agree to float rounding only.
+        on_not_finite: what becomes of a run whose weights are no longer finite, see `Divergence`.
 
     Returns:
         True if the run is finished, False if it was asked to stop and can be continued.
 
     Raises:
         ValueError: neither steps nor tasks, or both.
+        FloatingPointError: a run has diverged and `on_not_finite` is "stop".
     """
     if (steps is None) == (tasks is None):
         raise ValueError(f"steps={steps}, tasks={tasks}: give one of them")
@@ -111,6 +115,7 @@ def train(
         _write_runs(run, plans, {n: group.learner.code for group in groups for n in group.numbers})
     if run.finished and run.step >= total:
         return True
+    divergence = Divergence(plans, run, on_not_finite)
     labels = [plan.label for plan in plans]
     rows = int(run.state["rows"]) if run.state is not None else 0
     row: dict[str, np.ndarray] = {}
@@ -122,12 +127,14 @@ def train(
                 while group.stream.position < until:
                     bar.update(group.advance(until) * len(group.numbers))
                     if run.stop_requested or run.save_due():
+                        divergence.look(groups, group.stream.position)
                         run.save(_done(groups) // len(plans), _state(rows, groups))
                     if run.stop_requested:
                         return False
             rate = (_done(groups) - before) / (time.perf_counter() - started)
             look = rows % examine_every == 0 or until == total
-            row = _together(groups, len(plans), examples if look else 0)
+            diverged = divergence.look(groups, until)
+            row = divergence.mark(_together(groups, len(plans), examples if look else 0), diverged)
             run.log_runs(until, row, groups=labels, timing={"time/run_steps_per_second": rate})
             rows += 1
     run.finish(total, _state(rows, groups), _means(row))

@@ -257,8 +257,12 @@ def train_warm_start(work: WarmStart, run: Run) -> bool:
     with run.progress(total=work.epochs, initial=work.epoch, unit="epochs") as bar:
         while work.epoch < work.epochs:
             work.step_epoch()
-            if not all(bool(one.isfinite().all()) for one in work.parameters):
-                raise FloatingPointError(f"diverged in epoch {work.epoch}: give a smaller optimizer.step_size")
+            for number, one in enumerate(work.parameters):
+                if not bool(one.isfinite().all()):
+                    raise FloatingPointError(
+                        f"not finite in epoch {work.epoch}: layer_{number // 2}. Lower experiment.optimizer.step_size. "
+                        f"The last good checkpoint of {run.folder}: {run.last_checkpoint}"
+                    )
             if work.epoch % work.experiment["row_epochs"] == 0 or work.epoch in (work.first_epochs, work.epochs):
                 row = work.row()
                 run.log_runs(work.epoch, row, groups=starts)

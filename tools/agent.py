@@ -150,6 +150,7 @@ class AgentJob:
             total_frames=experiment["steps"],
             seed=seed,
             clip_actions=experiment["environment"]["clip_actions"],
+            on_not_finite=experiment["agent"]["on_not_finite"],
         )
         self.probe = Probe(networks.bodies)
 

@@ -95,7 +95,8 @@ def slope(seconds: Sequence[float], values: Sequence[float]) -> tuple[float, flo
     x = np.array([np.asarray(seconds)[block].mean() / 3600 for block in blocks])
     y = np.array([np.asarray(values, float)[block].mean() for block in blocks])
     fit = stats.linregress(x, y)
-    half = float(stats.t.ppf(0.975, len(blocks) - 2)) * fit.stderr
+    # a constant has no spread, and scipy no standard error for it
+    half = 0.0 if np.ptp(y) == 0 else float(stats.t.ppf(0.975, len(blocks) - 2)) * fit.stderr
     return float(fit.slope), float(fit.slope - half), float(fit.slope + half)
 
 

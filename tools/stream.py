@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from continual_agents.methods import Method
 from continual_agents.runs import Run
@@ -19,6 +19,7 @@ TYPES = {
     "tasks": int | None,
     "row_steps": int | None,
     "fast": bool,
+    "on_not_finite": Literal["mark", "stop"],
     "sweep": Mapping[str, Any] | None,
     "stream": Mapping[str, Any],
     "network": Mapping[str, Any],
@@ -97,6 +98,7 @@ class StreamJob:
             examine_every=probe["every"],
             device=self.device,
             fast=self.experiment["fast"],
+            on_not_finite=self.experiment["on_not_finite"],
         )
 
     def close(self) -> None:

@@ -20,8 +20,12 @@ from continual_agents.settings import check_types
 from tools.command_line import CONFIGS, FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
 from tools.device import check_device
 
-MAY_CHANGE = ("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger")
-"""What a continued run may give differently: nothing that changes its numbers, except how long it is."""
+MAY_CHANGE = (
+    *("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger"),
+    *("experiment.on_not_finite", "experiment.agent.on_not_finite"),
+)
+"""What a continued run may give differently: nothing that changes its numbers, except how long it is and what becomes
+of numbers that are not finite."""
 
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
 LOGGER_TYPES = {"kind": str, "video": bool, "project": str, "entity": str | None, "mode": str}

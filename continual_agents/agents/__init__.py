@@ -2,6 +2,7 @@
 
 from .collector import EnvironmentCollector as EnvironmentCollector
 from .environments import make_environment as make_environment
+from .errors import EnvironmentFault as EnvironmentFault
 from .errors import NotFiniteError as NotFiniteError
 from .loss import ClippedLoss as ClippedLoss
 from .networks import ActorCritic as ActorCritic

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torchrl.collectors import BaseCollector
 from continual_agents.runs import generator_state, set_generator_state
 
 from .environments import Environment, environment_state, set_environment_state, tell
-from .errors import NotFiniteError
+from .errors import EnvironmentFault, NotFiniteError
 from .networks import ActorCritic
 from .policies import Act
 
@@ -43,6 +43,8 @@ class EnvironmentCollector(BaseCollector):
         clip_actions: clip actions to the bounds of a Box before they reach the environment; the batch keeps the drawn
             ones. Off, the environment sees them as drawn, as the published Ant does. They are never scaled: for bounds
             far from +-1 wrap the environment in `gymnasium.wrappers.RescaleAction`.
+        on_not_finite: "stop" when the environment gives an observation or reward that is not finite, or "skip": end
+            the episode there and hand the batch on as it is, for the learner to leave out.
 
     Attributes:
         frames: environment steps so far.
@@ -62,10 +64,12 @@ class EnvironmentCollector(BaseCollector):
         total_frames: int = -1,
         seed: int = 0,
         clip_actions: bool = False,
+        on_not_finite: Literal["stop", "skip"] = "stop",
     ):
         super().__init__()
         self.environment: Any = environment
         self.networks = networks
+        self.on_not_finite = on_not_finite
         self.frames_per_batch = self.requested_frames_per_batch = frames
         self.total_frames = total_frames
         self.init_random_frames = 0  # read by TorchRL's Trainer
@@ -123,14 +127,21 @@ class EnvironmentCollector(BaseCollector):
         """One batch.
 
         Raises:
-            NotFiniteError: the environment gave an observation or reward that is NaN or infinite.
+            NotFiniteError: the environment gave an observation or reward that is NaN or infinite, or the policy an
+                action.
+            EnvironmentFault: the environment raised an error.
         """
         self.episodes, self.environment_seconds = [], 0.0
         policy, batch = self.networks.policy, self._batch
         noise = policy.draw_noise((self.frames_per_batch // self.envs, self.envs), self.generator).numpy()
         fill = self._fill_from_many if self.vector else self._fill_from_one
-        fill(noise, policy.actor(self.envs))
-        self._check_finite()
+        self._before = self.frames
+        try:
+            fill(noise, policy.actor(self.envs))
+        except Exception as error:
+            raise self._fault(error) from error
+        if self.on_not_finite == "stop":
+            self._check_finite()
         observation = batch["observation"].to(next(policy.parameters()).device)
         log_prob, _ = policy.log_prob_and_entropy(observation, batch["action"].to(observation.device))
         batch["action_log_prob"].copy_(log_prob)
@@ -142,7 +153,7 @@ class EnvironmentCollector(BaseCollector):
         observations, actions = self._own["observation"][:, 0], self._own["action"][:, 0]
         nexts, rewards = self._next["observation"][:, 0], self._next["reward"][:, 0, 0]
         terminations, truncations = self._next["terminated"][:, 0, 0], self._next["truncated"][:, 0, 0]
-        current, seconds = self._current, 0.0
+        current, seconds, skip = self._current, 0.0, self.on_not_finite == "skip"
         for step in range(len(noise)):
             observations[step] = current[0]
             action = act(current, noise[step])[0]
@@ -152,6 +163,8 @@ class EnvironmentCollector(BaseCollector):
             start = clock()
             observation, reward, terminated, truncated, _ = step_environment(action)
             seconds += clock() - start
+            if skip and not np.isfinite(observation).all():
+                truncated = True
             nexts[step] = observation
             current = nexts[step : step + 1]
             rewards[step] = reward
@@ -181,6 +194,8 @@ class EnvironmentCollector(BaseCollector):
             start = clock()
             observation, reward, terminated, truncated, _ = self.environment.step(action)
             seconds += clock() - start
+            if self.on_not_finite == "skip":
+                truncated = np.logical_or(truncated, ~np.isfinite(observation).all(axis=1))
             following["observation"][step] = observation
             current = following["observation"][step]
             following["reward"][step, :, 0] = reward
@@ -218,14 +233,33 @@ class EnvironmentCollector(BaseCollector):
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
+    def _fault(self, error: Exception) -> Exception:
+        """What to raise instead of an error that came while collecting."""
+        step = self.frames + self.envs
+        try:
+            self._check_finite()  # what the environment refuses may be what came of its own numbers
+        except NotFiniteError as first:
+            return first
+        if not np.isfinite(self._own["action"]).all():
+            return NotFiniteError(
+                f"the policy gave an action that is not finite at environment step {step}: its weights have diverged, "
+                "lower the step size"
+            )
+        source = getattr(self.environment, "spec", None)
+        name = source.id if source is not None else type(self.environment.unwrapped).__name__
+        said = " ".join(str(error).split())
+        return EnvironmentFault(
+            f"the environment {name} failed at environment step {step}: {type(error).__name__}{said and f': {said}'}"
+        )
+
     def _check_finite(self) -> None:
         for name in ("observation", "reward"):
             good = np.isfinite(self._next[name]).all(axis=(1, 2))
             if not good.all():
-                step = self.frames - self.frames_per_batch + self.envs * (1 + int(np.argmin(good)))
+                step = self._before + self.envs * (1 + int(np.argmin(good)))
                 raise NotFiniteError(
                     f"the environment gave a {name} that is not finite at environment step {step}: mend the "
-                    "environment, or end the episode before its simulation diverges"
+                    "environment, or give agent.on_not_finite=skip to end the episode there and leave the batch out"
                 )
 
     def world(self, name: str) -> np.ndarray:

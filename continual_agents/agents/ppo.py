@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
@@ -57,7 +57,8 @@ class PPO:
         normalise_advantages: to mean 0 and deviation 1 over the batch (not the minibatch), as published.
         time_limit_as_termination: treat a time limit as a death, as the published code does. By default the value of
             the last observation is bootstrapped.
-        skip_not_finite: leave out a gradient step whose gradient is not finite instead of stopping.
+        on_not_finite: "stop" when a gradient is not finite, or "skip": leave out the step (or the whole batch, where
+            the environment gave such numbers) and count it.
         generator: order of the minibatches.
 
     Attributes:
@@ -85,7 +86,7 @@ class PPO:
         max_gradient_norm: float | None = None,
         normalise_advantages: bool = True,
         time_limit_as_termination: bool = False,
-        skip_not_finite: bool = False,
+        on_not_finite: Literal["stop", "skip"] = "stop",
         generator: torch.Generator,
     ):
         _check_settings(locals())
@@ -96,7 +97,7 @@ class PPO:
         self.minibatch = minibatch
         self.max_gradient_norm = max_gradient_norm
         self.time_limit_as_termination = time_limit_as_termination
-        self.skip_not_finite = skip_not_finite
+        self.on_not_finite = on_not_finite
         self.generator = generator
         self.gradient_steps = 0
         self.operation_seconds = 0.0
@@ -124,8 +125,10 @@ class PPO:
             explained variance before the update; the number of steps skipped.
 
         Raises:
-            NotFiniteError: a gradient is not finite and `skip_not_finite` is off.
+            NotFiniteError: a gradient is not finite, and `on_not_finite` is "stop" or a weight is the reason.
         """
+        if self.on_not_finite == "skip" and not batch_is_finite(batch):
+            return self._leave_out(batch)
         self.operation_seconds = 0.0
         self.estimate(batch)
         keys = ("observation", "action", "action_log_prob", "advantage", "value_target")
@@ -144,6 +147,13 @@ class PPO:
             "loss/explained_variance": explained_variance(batch),
             "optimizer/skipped_steps": float(len(statistics) - len(taken)),
         }
+
+    def _leave_out(self, batch: TensorDict) -> dict[str, float]:
+        """What `update` returns for a batch that nothing is learned from."""
+        self.operation_seconds = 0.0
+        names = (*METRICS, "optimizer/gradient_norm", "loss/explained_variance")
+        skipped = self.epochs * (batch.numel() // self.minibatch)
+        return {**dict.fromkeys(names, math.nan), "optimizer/skipped_steps": float(skipped)}
 
     @torch.no_grad()
     def estimate(self, batch: TensorDict) -> None:
@@ -181,12 +191,15 @@ class PPO:
         return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
 
     def _not_finite(self, terms: TensorDict, norm: Tensor) -> None:
-        if self.skip_not_finite:
+        first = self._first_bad()
+        if self.on_not_finite == "skip" and not first.startswith("first weight"):  # skipping mends no weight
+            for operation in self.operations:
+                getattr(operation, "forget_passes", lambda: None)()
             return
         losses = ", ".join(f"{name}={value.item():g}" for name, value in terms.items() if name.startswith("loss_"))
         raise NotFiniteError(
-            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({losses}; {self._first_bad()}): "
-            "lower the step size or set agent.max_gradient_norm"
+            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({losses}; {first}): "
+            "lower the step size, or set agent.max_gradient_norm or agent.on_not_finite=skip"
         )
 
     def _first_bad(self) -> str:
@@ -220,6 +233,12 @@ class PPO:
         self.gradient_steps = state["gradient_steps"]
 
 
+def batch_is_finite(batch: TensorDict) -> bool:
+    """Whether everything that the environment gave is finite."""
+    given = (batch["observation"], batch["next", "observation"], batch["next", "reward"])
+    return all(bool(torch.isfinite(one).all()) for one in given)
+
+
 def explained_variance(batch: TensorDict) -> float:
     """`1 - var(target - value) / var(target)`: 1 is a perfect critic, 0 one that knows the mean only."""
     target, value = batch.get("value_target"), batch.get("state_value")
@@ -227,6 +246,8 @@ def explained_variance(batch: TensorDict) -> float:
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
+    if settings["on_not_finite"] not in ("stop", "skip"):
+        raise ValueError(f"agent.on_not_finite={settings['on_not_finite']}: stop or skip")
     batch, minibatch = settings["batch"], settings["minibatch"]
     if not 0 < minibatch <= batch or batch % minibatch:
         raise ValueError(f"agent.batch={batch} is not divisible into minibatches of agent.minibatch={minibatch}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from continual_agents.runs import Run
 
 from .collector import EnvironmentCollector
-from .errors import NotFiniteError
+from .errors import EnvironmentFault, NotFiniteError
 from .ppo import PPO
 
 
@@ -62,6 +62,7 @@ def train(
     Raises:
         ValueError: `probe_every` or `probe_batch` below 1.
         NotFiniteError: the learning diverged; the last checkpoint is kept.
+        EnvironmentFault: the environment failed; the last checkpoint is kept.
     """
     for name, value in (("probe.every", probe_every), ("probe.batch", probe_batch)):
         if value < 1:
@@ -72,8 +73,8 @@ def train(
         while collector.frames < steps and not run.stop_requested:
             try:
                 metrics = loop.step()
-            except NotFiniteError as error:
-                raise NotFiniteError(
+            except (NotFiniteError, EnvironmentFault) as error:
+                raise type(error)(
                     f"{error}. The last good checkpoint of {run.folder}: {run.last_checkpoint}"
                 ) from error
             bar.set_postfix_str(loop.summary(metrics), refresh=False)

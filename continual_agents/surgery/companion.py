@@ -120,9 +120,7 @@ class Companion:
             RuntimeError: no training pass through the watched layers was seen.
         """
         if not self._stepped:
-            for layer in self.layers:
-                for watch in layer.watches:
-                    watch.clear()
+            self.forget_passes()
             return {}
         self._stepped.clear()
         self.steps += 1
@@ -139,6 +137,12 @@ class Companion:
                 keep_state=self.keep_optimizer_state,
             )
         return {layer.units.name: job.index for layer, job in jobs}
+
+    def forget_passes(self) -> None:
+        """Drop what was recorded since the last step: the optimizer will not step on it."""
+        for layer in self.layers:
+            for watch in layer.watches:
+                watch.clear()
 
     def _agree(self, tensors: Sequence[Tensor]) -> None:
         """The mean over all processes, in place; every process gets the same."""

@@ -227,7 +227,7 @@ def test_not_finite_gradient_stops_with_step_and_layer_or_is_skipped() -> None:
     before = [p.detach().clone() for p in networks.parameters()]
     with pytest.raises(NotFiniteError, match=r"gradient step 0 .*first gradient: actor.0.weight"):
         make_ppo(networks).update(batch)
-    ppo = make_ppo(networks, skip_not_finite=True)
+    ppo = make_ppo(networks, on_not_finite="skip")
     ppo.update(batch)
     assert ppo.gradient_steps == 0
     assert all(torch.equal(p, q) for p, q in zip(networks.parameters(), before, strict=True))

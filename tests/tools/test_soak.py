@@ -22,6 +22,7 @@ def test_a_slope_is_per_hour_and_its_interval_holds_the_truth() -> None:
     assert low < 0 < high
     # by hand: a straight line has no spread
     assert slope([0, 1800, 3600], [5, 6, 7]) == pytest.approx((2, 2, 2))
+    assert slope([0, 1800, 3600], [5, 5, 5]) == (0, 0, 0)
     assert np.isnan(slope([0, 5], [1, 2])).all()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from continual_agents.methods import Method
 from tools.command_line import UsageError, compose_config, group_options, plain_config
+from tools.train import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +74,13 @@ def test_value_of_a_group_override_reaches_the_config() -> None:
     config = plain_config(compose_config(["method.operations.continual_backprop.rate=1e-6", "experiment.steps=7"]))
     assert config["method"]["operations"]["continual_backprop"]["rate"] == 1e-6
     assert config["experiment"]["steps"] == 7
+
+
+def test_a_mapping_on_the_command_line_reaches_the_config() -> None:
+    words = ["experiment=permuted_digits", "experiment.sweep={optimizer.step_size: [0.01, 0.02]}", "seed=3,4"]
+    configs = jobs([*words, "-m"])
+    assert [config["seed"] for config in configs] == [3, 4]
+    assert all(config["experiment"]["sweep"] == {"optimizer.step_size": [0.01, 0.02]} for config in configs)
 
 
 def test_help_names_the_groups_and_the_way_on() -> None:

@@ -116,8 +116,9 @@ def _applies(key: str, method: Method) -> bool:
     head, *rest = key.split(".")
     if head == "operations":
         return rest[0] in method.operations
-    # what a method fixes (the linear baseline's depth) is not swept
-    return not (head == "network" and rest[0] in method.network)
+    # what a method fixes (the linear baseline's depth) is not swept, nor an activation that no layer has
+    flat = method.network.get("hidden") == []
+    return not (head == "network" and (rest[0] in method.network or (flat and rest[0] == "activation")))
 
 
 def _check_swept(key: str, values: Any, methods: Mapping[str, Method]) -> None:

@@ -36,6 +36,9 @@ def test_what_a_method_fixes_is_not_swept() -> None:
     object.__setattr__(linear["linear"], "network", {"hidden": []})
     plans = make_plans({**EXPERIMENT, "sweep": {"network.hidden": [[5], [7]]}}, linear | METHODS)
     assert [tuple(plan.network["hidden"]) for plan in plans[::3]] == [(), (5,), (7,), (5,), (7,)]
+    sweep = {"network.activation": ["relu", "tanh"], "optimizer.step_size": [0.01, 0.02]}
+    plans = make_plans({**EXPERIMENT, "sweep": sweep}, linear)
+    assert [plan.settings for plan in plans[::3]] == [{"optimizer.step_size": 0.01}, {"optimizer.step_size": 0.02}]
 
 
 def test_streams_of_other_settings_make_other_stacks() -> None:

@@ -206,6 +206,20 @@ def test_sweep_over_several_parameters_has_a_block_per_combination(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_method_without_the_parameter_is_in_every_panel_and_a_line_in_the_last(tmp_path):
+    stream_run(tmp_path / "swept", method="l2", step_sizes=(0.001, 0.01), seeds=2)
+    folder = stream_run(tmp_path / "other", seeds=2)
+    runs = pd.read_csv(folder / "runs.csv").assign(step_size=np.nan)
+    runs.to_csv(folder / "runs.csv", index=False)
+    small, large, last = stream.sweep_figure(tidy.tidy(folders.read_folders([tmp_path]))).axes
+    for panel in (small, large):
+        assert set(lines(panel)) == {"L2", "backprop"}
+        np.testing.assert_allclose(lines(panel)["backprop"], lines(small)["backprop"])
+    metrics = pd.read_csv(folder / "metrics.csv")
+    late = metrics[metrics["task/index"] >= 36]["accuracy"].mean()
+    np.testing.assert_allclose(lines(last)["backprop"][:, 1], late)
+
+
 def test_sweep_over_words(tmp_path):
     for hidden in ("1000x1000", "100x100"):
         folder = stream_run(tmp_path / hidden, seeds=2)

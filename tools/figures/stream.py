@@ -63,7 +63,8 @@ def stream_figure(data: Stream) -> Figure:
 def plot_sweep(data: Stream, path: Path) -> Path:
     """A panel of curves per value of the varied parameter, and one of the last tenth of the stream against the value.
 
-    Where several parameters vary, each combination of the others has such a block of panels.
+    Where several parameters vary, each combination of the others has such a block of panels. Methods without the
+    parameter (plain backprop has no replacement rate) are in every panel.
     """
     with style():
         return save(sweep_figure(data), path)
@@ -74,8 +75,12 @@ def sweep_figure(data: Stream) -> Figure:
     name, others = _main_parameter(data)
     blocks: list[tuple[str, pd.DataFrame]] = [("", data.records)]
     if others:
-        groups = data.records.groupby(others, sort=True)
-        blocks = [(", ".join(f"{short(k)} {v}" for k, v in zip(others, key, strict=True)), one) for key, one in groups]
+        blocks = []
+        for key, _ in data.records.groupby(others, sort=True):
+            one = data.records
+            for parameter, value in zip(others, key, strict=True):
+                one = _with(one, parameter, value)
+            blocks.append((", ".join(f"{short(k)} {v}" for k, v in zip(others, key, strict=True)), one))
     values = [_ordered(one[name]) for _, one in blocks]
     rows = [-(-(len(known) + 1) // COLUMNS) for known in values]
     height = 1.75 * sum(rows) + 0.2
@@ -99,7 +104,7 @@ def _sweep(
     for number, (cell, value) in enumerate(zip(cells, values, strict=False)):
         axes = figure.add_subplot(cell, sharey=first)
         first = first or axes
-        chosen = records[records[name] == value]
+        chosen = _with(records, name, value)
         for method in dict.fromkeys(chosen["method"]):
             one = chosen[chosen["method"] == method]
             curve = estimate(binned(one, "performance", position=data.position, edges=edges))
@@ -117,6 +122,11 @@ def _sweep(
     _sensitivity(last, data, records, name, values)
 
 
+def _with(records: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
+    """Records of the runs whose parameter has this value, and of those that have no such parameter."""
+    return records[(records[name] == value) | records[name].isna()]
+
+
 def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, values: list) -> None:
     """Mean over the last tenth of the stream against the parameter, with intervals."""
     methods = list(dict.fromkeys(data.records["method"]))
@@ -126,7 +136,14 @@ def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, val
     place = data.records[data.position]
     late = records[records[data.position] > place.max() - (place.max() - place.min() + 1) / 10]
     for method in methods:
-        means = late[late["method"] == method].groupby([name, "replicate"])["performance"].mean()
+        own = late[late["method"] == method]
+        if len(own) and own[name].isna().all():
+            middle, low, high = estimate(own.groupby("replicate")["performance"].mean().to_numpy(float)[:, None])
+            axes.axhline(middle[0], **look[method])
+            axes.axhspan(low[0], high[0], color=look[method]["color"], alpha=0.18, linewidth=0)
+            ends[method] = (float(middle[0]), look[method]["color"])
+            continue
+        means = own.groupby([name, "replicate"])["performance"].mean()
         known = [k for k, value in enumerate(values) if value in means.index.get_level_values(0)]
         if not known:
             continue
@@ -139,7 +156,8 @@ def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, val
     if numeric and min(values) > 0 and max(values) / min(values) >= 5:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(places, [_text(value) for value in values], size=6.5)
+    crowded: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(values) > 3 else {}
+    axes.set_xticks(places, [_text(value) for value in values], size=6.5, **crowded)
     axes.set_title("last tenth", loc="left")
     axes.set_xlabel(short(name))
     label_ends(axes, ends, size=7)
@@ -162,7 +180,13 @@ def _ordered(column: pd.Series) -> list:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Numbers as short as they are said: 0.01, 3e-4, 100k."""
+    if not isinstance(value, int | float):
+        return str(value)
+    if 0 < abs(value) < 1e-3:
+        mantissa, exponent = f"{value:g}".split("e") if "e" in f"{value:g}" else f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return thousands(value)
 
 
 def _small_panels(figure: Figure, data: Stream, settings: list[str], panels: dict[str, tuple[str, float]]) -> None:

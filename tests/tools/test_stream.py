@@ -1,5 +1,6 @@
 """Streams from the command's configuration: every one builds, runs, and says what is wrong with it."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,76 @@ def test_every_stream_trains_at_smoke_scale_and_writes_a_row_per_run(name: str, 
     assert (replaced[[method for method in replaced.index if method.endswith("continual_backprop")]] > 0).all()
 
 
-SWEEPS = ["regression_sweep", "digits_step_sizes", "digits_replacement_rates"]
+SWEEPS = {
+    "regression_sweep": "optimizer.step_size",
+    "regression_sweep_adam": "optimizer.step_size",
+    "digits_step_sizes": "optimizer.step_size",
+    "digits_widths": "network.hidden",
+    "digits_change_rates": "stream.change_every",
+    "digits_replacement_rates": "operations.continual_backprop.rate",
+    "mnist_step_sizes": "optimizer.step_size",
+    "mnist_widths": "network.hidden",
+    "mnist_change_rates": "stream.change_every",
+    "mnist_replacement_rates": "operations.continual_backprop.rate",
+    "texture_step_sizes": "optimizer.step_size",
+    "imagenet_step_sizes": "optimizer.step_size",
+}
+"""Named sweeps and one parameter that each varies."""
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 random images in the format of MNIST's files."""
+    root, draws = tmp_path_factory.mktemp("mnist"), np.random.default_rng(0)
+    for name, array in (
+        ("train-images-idx3-ubyte", draws.integers(0, 256, (300, 28, 28), np.uint8)),
+        ("train-labels-idx1-ubyte", np.arange(300, dtype=np.uint8) % 10),
+    ):
+        header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+        (root / name).write_bytes(header + array.tobytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared array of the published number of classes, 30 random images each."""
+    root = tmp_path_factory.mktemp("imagenet")
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 30, 3, 32, 32), np.uint8)
+    np.save(root / "imagenet32.npy", pixels)
+    return root
+
+
+def with_data(experiment: str, mnist: Path, imagenet: Path) -> list[str]:
+    """The words that start an experiment at smoke scale, with made-up data where it needs files."""
+    roots = {"mnist": mnist, "imagenet": imagenet}
+    return [f"experiment={experiment}"] + [
+        f"experiment.stream.root={root}" for name, root in roots.items() if name in experiment
+    ]
+
+
+@pytest.mark.parametrize(("experiment", "key"), SWEEPS.items())
+def test_every_named_sweep_trains_at_smoke_scale(
+    experiment: str, key: str, tmp_path: Path, mnist: Path, imagenet: Path
+) -> None:
+    settings = config(*with_data(experiment, mnist, imagenet))
+    table = run(settings, tmp_path)
+    runs = pd.read_csv(tmp_path / "runs.csv")
+    values = settings["experiment"]["sweep"][key]
+    words = {"x".join(map(str, value)) if isinstance(value, list) else str(value) for value in values}
+    assert len(words) > 1
+    assert set(runs[key].dropna().astype(str).str.removesuffix(".0")) == words
+    assert list(runs["method"].unique()) == settings["experiment"]["methods"]
+    assert set(table["run"]) == set(runs["run"])
+    measure = next(name for name in ("test_accuracy", "accuracy", "squared_error") if name in table.columns)
+    assert np.isfinite(table[measure]).all()
+
+
+@pytest.mark.parametrize("experiment", ["permuted_mnist", "continual_imagenet"])
+def test_streams_of_files_train_at_smoke_scale(experiment: str, tmp_path: Path, mnist: Path, imagenet: Path) -> None:
+    settings = config(*with_data(experiment, mnist, imagenet))
+    table = run(settings, tmp_path)
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 2 * settings["experiment"]["seeds"]
+    assert table["step"].max() == StreamJob(settings).steps
 
 
 @pytest.mark.parametrize("experiment", [*STREAMS, *SWEEPS, "permuted_mnist", "continual_imagenet"])

@@ -82,27 +82,42 @@ class _FromBuffer(_Name):
 
 
 class _Encode(_Name):
-    """Stands for `_codecs.encode`, how protocol 2 writes bytes."""
+    """Stands for `_codecs.encode`, how protocol 2 writes bytes.
 
-    __slots__ = ()
+    Args:
+        most: bytes that may be made in all: those of the file. A file can ask for the same text again and again.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, most: int):
+        self._left = most
 
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding not in ENCODINGS:
             raise pickle.UnpicklingError(f"encoding {encoding!r}")
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("unpacks to more than the file holds")
         return text.encode("latin1")
 
 
 ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
-    ("_codecs", "encode"): _Encode(),
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Reconstruct() for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer() for core in ("core", "_core")},
 }
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    def __init__(self, content: bytes):
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self._encode = _Encode(len(content))
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
         if (module, name) not in ADMITTED:
             raise pickle.UnpicklingError(f"asks for {module}.{name}")
         return ADMITTED[module, name]
@@ -115,7 +130,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         DataError: no such file, truncated, not a dict, or it asks for anything but arrays (nothing of that is run).
     """
     try:
-        read = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        read = _Unpickler(path.read_bytes()).load()
         plain = {_text(key): _plain(value) for key, value in read.items()} if isinstance(read, dict) else None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the path and its rights") from error

@@ -1,9 +1,11 @@
+import copy
 import csv
 import math
 import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,23 @@ def test_checkpoint_with_code_is_refused_without_running_it(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="asks for code to be run: do not use this file"):
         read_checkpoint(tmp_path / "evil.pt")
     assert not Path("/tmp/continual_agents_trap").exists()
+
+
+def test_checkpoint_that_would_unpack_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    """One stored member under many names of the directory, as in an overlapping zip bomb."""
+    from continual_agents.runs import read_checkpoint
+
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bomb/data/0", bytes(100_000))
+        for number in range(1, 1000):
+            member = copy.copy(archive.infolist()[0])
+            member.filename = member.orig_filename = f"bomb/data/{number}"
+            archive.filelist.append(member)
+            archive.NameToInfo[member.filename] = member
+    assert path.stat().st_size < 200_000
+    with pytest.raises(CheckpointError, match="would unpack from .* to 100,000,000 bytes: do not use this file"):
+        read_checkpoint(path)
 
 
 def test_state_that_would_need_code_to_load_is_refused_with_its_path(tmp_path: Path) -> None:

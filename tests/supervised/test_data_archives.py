@@ -2,6 +2,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -133,6 +134,30 @@ def test_a_zip_bomb_is_refused_by_its_declared_size(tmp_path):
     assert "shape (-3, 3072) in" in refused(
         read_npz, zipped(bomb, ("data.npy", npy(DATA).replace(b"(3, 3072), ", b"(-3, 3072),"))), LIMITS
     )
+
+
+def test_a_zip_that_lies_about_its_sizes_is_read_no_further_than_it_says(tmp_path):
+    small, large = npy(np.zeros((3, 3072), np.uint8)), npy(np.zeros((20_000, 3072), np.uint8))
+    path = zipped(tmp_path / "bomb.npz", ("data.npy", large.replace(b"(20000, 3072), ", b"(3, 3072),     ")))
+    content = path.read_bytes()
+    sizes = struct.pack("<I", len(large)), struct.pack("<I", len(small))
+    assert content.count(sizes[0]) == 2  # beside the member and in the directory
+    path.write_bytes(content.replace(*sizes))
+    tracemalloc.start()
+    assert "Bad CRC-32" in refused(read_npz, path, LIMITS)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000  # of 61 MB
+    tracemalloc.stop()
+
+
+def test_a_pickle_that_unpacks_the_same_text_again_and_again_is_refused(tmp_path):
+    path = tmp_path / "batch"
+    text = b"c_codecs\nencode\nq\x00X" + struct.pack("<I", 100_000) + b"x" * 100_000 + b"q\x010"
+    again = b"h\x00h\x01X\x06\x00\x00\x00latin1\x86R0"
+    path.write_bytes(b"\x80\x02" + text + again * 1_000 + b"}.")
+    tracemalloc.start()
+    assert "unpacks to more than the file holds; do not use this file" in refused(read_pickle, path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000  # of 100 MB
+    tracemalloc.stop()
 
 
 def test_objects_in_an_npz_are_refused_without_running(tmp_path):

@@ -85,6 +85,16 @@ def test_self_normalized_resets_wait_by_each_units_own_history() -> None:
             surgery.SelfNormalizedResets(surgery.find(net), optimizer, **bad)
 
 
+def test_maturity_zero_is_refused_and_leaves_no_hook_behind() -> None:
+    net = net_with_dead([])
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    with pytest.raises(ValueError, match="maturity=0: a whole number of steps, at least 1"):
+        surgery.ContinualBackprop(surgery.find(net), optimizer, maturity=0)
+    with pytest.raises(ValueError, match="maturity=0"):
+        surgery.ContinualBackprop(surgery.find(net), optimizer, layers={"0": {"maturity": 0}})
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in net.modules())
+
+
 def test_quirk_no_transfer_leaves_the_readers_bias() -> None:
     for transfer in (True, False):
         net = net_with_dead([])

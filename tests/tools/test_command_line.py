@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import open_dict
 
 from continual_agents.methods import Method
-from tools.command_line import UsageError, compose_config, group_options, plain_config
+from tools.command_line import UsageError, compose_config, group_options, plain_config, refuse_targets
 from tools.train import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,19 @@ def test_paper_scale_is_the_published_table() -> None:
     published = {"rate": 1e-4, "maturity": 10_000, "decay": 0.99, "utility": "contribution", "birth": "lecun_uniform"}
     assert surgery == published | {"keep_optimizer_state": False}
     assert method("redo").operations == {"redo": {"threshold": 0.1, "period": 100, "birth": "lecun_uniform"}}
+
+
+def test_a_target_in_a_configuration_is_refused_wherever_it_stands(tmp_path: Path) -> None:
+    """Hydra's way to name code; nothing here builds it, and nothing lets it pass unread."""
+    config = compose_config(["scale=smoke"])
+    with open_dict(config):
+        config.experiment.environment._target_ = "os.system"
+        config.experiment.environment._args_ = [f"touch {tmp_path / 'it_ran'}"]
+    with pytest.raises(UsageError, match="experiment.environment._target_=os.system: a configuration here cannot name"):
+        plain_config(config)
+    with pytest.raises(UsageError, match=r"a\.1\._target_=os.system"):
+        refuse_targets({"a": [1, {"_target_": "os.system"}]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_value_of_a_group_override_reaches_the_config() -> None:

@@ -130,6 +130,25 @@ def test_another_source_or_size_does_not_go_on(photos, tmp_path, capsys):
     assert main(words(tmp_path / "link", path)) == 0  # the same folder by another name
 
 
+def test_links_out_of_the_source_and_pipes_are_refused(tmp_path, capsys):
+    source, secret = tmp_path / "source", tmp_path / "secret.jpg"
+    (source / "n0").mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(secret)
+    (source / "n0/0.jpg").symlink_to("../../secret.jpg")
+    asked = ["imagenet", str(source), str(tmp_path / "x.npy"), "--classes", "1", "--images", "1"]
+    assert f"n0/0.jpg: a link to {secret}, out of {source}; give" in error_of(asked, capsys)
+    (source / "n0/0.jpg").unlink()
+    os.mkfifo(source / "n0/0.jpg")  # to open it would wait for ever
+    assert "n0/0.jpg: no regular file; remove it" in error_of(asked, capsys)
+    (source / "n0/0.jpg").unlink()
+    np.save(tmp_path / "secret.npy", np.zeros((1, 3, 32, 32), np.uint8))
+    (source / "0.npy").symlink_to(tmp_path / "secret.npy")
+    assert f"0.npy: a link to {tmp_path / 'secret.npy'}, out of" in error_of(asked, capsys)
+    (source / "0.npy").rename(source / "train_data_batch_1")
+    assert f"a link to {tmp_path / 'secret.npy'}" in error_of([*asked, "--format", "pickle"], capsys)
+    assert not (tmp_path / "x.npy").exists()
+
+
 def test_a_damaged_journal(photos, tmp_path, capsys):
     begun(photos, tmp_path / "x.npy")
     (tmp_path / "x.npy.journal").write_text("nonsense\n")

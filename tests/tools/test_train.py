@@ -65,6 +65,17 @@ def test_interrupted_command_saves_says_how_to_go_on_and_ends_up_the_same(tmp_pa
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
+def test_truncated_checkpoint_falls_back_to_the_good_one_and_says_so(tmp_path: Path) -> None:
+    words = [*SMOKE, "method=ppo", f"folder={tmp_path}"]
+    train(*words)
+    (good, newest) = sorted((tmp_path / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said = train(*words).stderr
+    expected = f"warning: {newest}: its content does not match its .sha256; falling back to {good.name}"
+    assert expected in said.splitlines()
+    assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == [512, 1024]
+
+
 def test_several_methods_run_in_processes_of_their_own_and_share_a_figure(tmp_path: Path) -> None:
     folder = f"folder={tmp_path}/${{method.name}}"
     result = train(*SMOKE, "experiment.steps=512", "method=ppo,continual_backprop", folder, "-m")

@@ -12,7 +12,7 @@ WORDS: dict[str, list[Case]] = {
         Case("sed=1", "sed: no such key; did you mean seed?", "agent"),
         Case("experiment.step=3", "experiment.step: no such key; did you mean experiment.steps?", "agent"),
         Case("experiment.agent.batchs=64", "experiment.agent.batchs: no such key; did you mean experiment.agent.batch?", "agent"),
-        Case("experiment.agent.foo=1", "experiment.agent.foo: no such key; experiment.agent has batch, epochs, minibatch, discount, gae_lambda, clip, value_coefficient, entropy_coefficient, max_gradient_norm, time_limit_as_termination", "agent"),
+        Case("experiment.probe.foo=1", "experiment.probe.foo: no such key; experiment.probe has every, batch", "agent"),
         Case("rate=3", "rate: no such key; did you mean method.operations.continual_backprop.rate?", "agent"),
         Case("steps", "'steps' is not an override: write key=value, or --help for what there is", "agent"),
         Case("--foo", "--foo: no such flag; there are -m, --multirun and --help", "agent"),

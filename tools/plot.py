@@ -19,6 +19,7 @@ import pandas as pd
 from continual_agents.runs import log_comparison
 from tools.figures.agent import plot_agent
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
+from tools.figures.records import check_records, write_records
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import agent_rows, make_table, readable, stream_rows
 from tools.figures.tidy import tidy
@@ -86,11 +87,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="python -m tools.plot", description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER", help="run folders, or folders that hold some")
     parser.add_argument("--output", type=Path, help="where the files go (default: the folder above all the runs)")
+    parser.add_argument(
+        "--records", type=Path, help="also write every row of the runs as one table: a .csv or .parquet"
+    )
     given = parser.parse_args(arguments)
     output = given.output or above(given.runs)
     try:
+        if given.records:
+            check_records(given.records)
         drawn = draw_runs(given.runs, output)
         drawn.log(above(given.runs))
+        if given.records:
+            write_records(by_experiment(read_folders(given.runs)), given.records)
     except FolderError as error:
         parser.error(str(error))
     except OSError as error:

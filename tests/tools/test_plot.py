@@ -358,6 +358,38 @@ def test_command_shows_figure_and_table_in_tensorboard_above_the_runs(tmp_path):
     assert text.tensor_proto.string_val[0].decode() == (tmp_path / "elsewhere/table.md").read_text()
 
 
+def test_records_hold_every_row_of_every_run_as_csv_and_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    for seed in (3, 4):
+        agent_run(tmp_path / f"ant/{seed}", seed=seed, steps=20_480)
+    stream_run(tmp_path / "digits", tasks=4, seeds=2, step_sizes=(0.001, 0.01))
+    for kind in ("csv", "parquet"):
+        plot.main([str(tmp_path / "ant"), str(tmp_path / "digits"), "--records", str(tmp_path / f"out/all.{kind}")])
+    table = pd.read_parquet(tmp_path / "out/all.parquet")
+    pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "out/all.csv"), check_dtype=False)
+    ants = table[table["experiment"] == "slippery_ant"]
+    assert list(ants.columns[:6]) == ["experiment", "method", "setting", "folder", "seed", "step"]
+    for seed in (3, 4):
+        one = ants[ants["seed"] == seed]
+        own = pd.read_csv(tmp_path / f"ant/{seed}/metrics.csv")
+        assert set(one["folder"]) == {str(tmp_path / f"ant/{seed}")}
+        pd.testing.assert_frame_equal(one[own.columns].reset_index(drop=True), own, check_dtype=False)
+    digits = table[table["experiment"] == "permuted_digits"]
+    assert len(digits) == 4 * 4
+    assert set(digits["setting"]) == {"backprop, step size 0.001", "backprop, step size 0.01"}
+    assert set(digits["seed"]) == {0, 1}
+
+
+def test_records_that_cannot_be_written_are_refused_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
+    agent_run(tmp_path / "ant", steps=20_480)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name, message in (("a.xls", "must end in .csv or .parquet"), ("a.parquet", "pip install")):
+        with pytest.raises(SystemExit):
+            plot.main([str(tmp_path / "ant"), "--records", str(tmp_path / name)])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "ant/figure.png").exists()
+
+
 def test_nice_width():
     assert estimates.nice_width(409_600, 60) == 10_000
     assert estimates.nice_width(20_000_000, 60) == 500_000

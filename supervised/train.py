@@ -90,7 +90,7 @@ def train(
         tasks: tasks of every run (of the longest kind, where their lengths differ).
         row_steps: gradient steps per row of metrics.csv; None: one row per task.
         examples: in the evaluation batch that the diagnostics look at; 0 for no diagnostics.
-        examine_every: rows between two looks.
+        examine_every: rows between two looks; the last row of the run always has one.
         device: where the stacks live.
         fast: native code or a CUDA graph where there is some; numbers then agree to float rounding only.
         on_not_finite: what becomes of a run whose weights are no longer finite, see `Divergence`.
@@ -132,7 +132,7 @@ def train(
                     if run.stop_requested:
                         return False
             rate = (_done(groups) - before) / (time.perf_counter() - started)
-            look = rows % examine_every == 0 or until == total
+            look = (rows + 1) % examine_every == 0 or until == total
             diverged = divergence.look(groups, until)
             row = divergence.mark(_together(groups, len(plans), examples if look else 0), diverged)
             run.log_runs(until, row, groups=labels, timing={"time/run_steps_per_second": rate})

@@ -22,6 +22,7 @@ from torch import Tensor
 from torchrl.objectives.value import GAE
 
 from continual_agents.methods import AfterStep
+from continual_agents.plasticity import update_norm
 from continual_agents.runs import generator_state, set_generator_state
 
 from .errors import NotFiniteError
@@ -121,8 +122,9 @@ class PPO:
                 `advantage`, `value_target` and `state_value`.
 
         Returns:
-            Means over the gradient steps of losses, KL, clip fraction, entropy and gradient norm; the critic's
-            explained variance before the update; the number of steps skipped.
+            Means over the gradient steps of losses, KL, clip fraction, entropy and gradient norm; how far the
+            parameters moved in all, after-step operations included; the critic's explained variance before the update;
+            the number of steps skipped.
 
         Raises:
             NotFiniteError: a gradient is not finite, and `on_not_finite` is "stop" or a weight is the reason.
@@ -133,7 +135,7 @@ class PPO:
         self.estimate(batch)
         keys = ("observation", "action", "action_log_prob", "advantage", "value_target")
         flat = batch.select(*keys).reshape(-1).to(self._parameters[0].device)
-        statistics = []
+        statistics, before = [], [parameter.detach().clone() for parameter in self._parameters]
         for _ in range(self.epochs):
             # one gather per epoch; the minibatches are views of it
             order = torch.randperm(len(flat), generator=self.generator).to(flat.device)
@@ -144,6 +146,7 @@ class PPO:
         means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * (len(METRICS) + 1)
         return {
             **dict(zip((*METRICS, "optimizer/gradient_norm"), means, strict=True)),
+            "optimizer/update_norm": update_norm(before, self._parameters).item(),
             "loss/explained_variance": explained_variance(batch),
             "optimizer/skipped_steps": float(len(statistics) - len(taken)),
         }

@@ -212,6 +212,15 @@ def test_operations_run_after_every_optimizer_step_and_each_frame_is_seen_once_a
     assert not torch.equal(orders[0], orders[1])
 
 
+def test_update_norm_is_how_far_the_parameters_moved() -> None:
+    networks = agent()
+    before = torch.nn.utils.parameters_to_vector(networks.parameters()).clone()
+    metrics = make_ppo(networks).update(batch_of(networks))
+    moved = torch.nn.utils.parameters_to_vector(networks.parameters()).detach() - before.detach()
+    assert metrics["optimizer/update_norm"] == pytest.approx(float(moved.norm()), rel=1e-5)
+    assert metrics["optimizer/update_norm"] > 0
+
+
 def test_gradient_norm_is_capped() -> None:
     networks = agent()
     before = [p.detach().clone() for p in networks.parameters()]

@@ -118,7 +118,7 @@ def _nearest_key(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == parent}
     by_last = {one.rpartition(".")[2]: one for one in reversed(known)}  # the first of equal ones
-    wholes = {one: one for one in known if one.rpartition(".")[0] != parent and not key.startswith(f"{one}.")}
+    wholes = {} if siblings else {one: one for one in known}  # where the group itself is mistyped
     for part, table, cutoff in ((name, siblings, 0.6), (key, wholes, 0.75), (name, by_last, 0.6)):
         if close := difflib.get_close_matches(part, list(table), n=1, cutoff=cutoff):
             return f"; did you mean {table[close[0]]}?"

@@ -13,7 +13,7 @@ from torch import Tensor
 from continual_agents.methods import Method
 
 from .draws import Draw, torch_draws
-from .native import CompilerError, Native, lanes_of, obstacle
+from .native import CompilerError, Native, obstacle, side_by_side
 from .networks import Mlp
 from .operations import OPERATIONS, Operation, Reset
 from .optimizers import OPTIMIZERS
@@ -64,7 +64,7 @@ class StackedLearner:
         ((kind, names),) = kinds
         self.network, self.methods, self.seeds, self.loss, self.batch = network, methods, list(seeds), loss, batch
         native = fast and torch.device(device).type == "cpu"
-        rows = native and lanes_of(network, dtype) == 1
+        rows = native and not side_by_side(network)
         self.stack = StackedMlp(network, seeds, batch=batch, device=device, dtype=dtype, rows=rows)
         self.optimizer = OPTIMIZERS[kind](self.stack, [method.optimizer for method in methods])
         self.operations: dict[str, Operation] = {}

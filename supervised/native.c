@@ -3,6 +3,7 @@
  * native.py puts the shape and the method in front of this text as macros and compiles it:
  *
  *   REAL            float or double
+ *   VECTOR          bytes of the machine's vectors: compilers take larger ones apart, badly where they compare
  *   LANES           runs side by side in one vector (narrow networks), or 1 (wide ones: vectors run along the outputs)
  *   DEPTH           linear layers
  *   LAYERS(F)       F(number, inputs, outputs, pitch) for each, first to last; a row of weights has `pitch` entries
@@ -16,8 +17,7 @@
  *   SCORE           the utility, of: activity, deviation, sensitivity, out, incoming
  *   SUMS            1 if SCORE reads out or incoming
  *
- * All arithmetic is on vectors of 64 bytes: the same unit of 16 runs, or 16 units of one run. It is the same for every
- * lane, so a run's numbers do not depend on its neighbours. A step reads a row of weights once forward and once
+ * All arithmetic is on vectors: the same unit of many runs, or many units of one run. It is the same for every lane, so a run's numbers do not depend on its neighbours. A step reads a row of weights once forward and once
  * backward, where it is updated and its |w| are summed as well.
  */
 #include <math.h>
@@ -26,14 +26,14 @@
 #include <string.h>
 
 #define L LANES
-#define ENTRIES ((int)(64 / sizeof(REAL))) /* of a vector; LANES is this or 1 */
+#define ENTRIES ((int)(VECTOR / sizeof(REAL))) /* of a vector; LANES is this or 1 */
 #define VECTORS(n) (L == 1 ? ((n) + ENTRIES - 1) / ENTRIES : (n))
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-typedef REAL V __attribute__((vector_size(64), aligned(8), may_alias));
-typedef int32_t I32 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int64_t I64 __attribute__((vector_size(64), aligned(8), may_alias));
+typedef REAL V __attribute__((vector_size(VECTOR), aligned(8), may_alias));
+typedef int32_t I32 __attribute__((vector_size(VECTOR), aligned(4), may_alias));
+typedef int64_t I64 __attribute__((vector_size(VECTOR), aligned(8), may_alias));
 
 typedef struct {
     int64_t steps, runs, first, last;  /* of the stack; this call does runs first to last - 1 */

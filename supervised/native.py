@@ -1,8 +1,8 @@
 """The steps of a stack as native code: `native.c` compiled for one shape and one kind of method, with the machine's cc.
 
-A run is trained alone while its weights stay in the cache (wide networks: one run at a time, vectors along the outputs;
-narrow ones: 16 runs side by side in a vector), for as many steps as the stream gives at once. Replacements stay
-outside, as everywhere: when they are due is known beforehand.
+Runs are trained while their weights stay in the cache (wide networks: one at a time, vectors along the outputs; narrow
+ones: as many side by side as a vector holds), for as many steps as the stream gives at once. Replacements stay outside,
+as everywhere: when they are due is known beforehand.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .stacked import StackedMlp
 from .stacked_continual_backprop import StackedContinualBackprop
 from .stacked_redo import StackedReDo
 
-VECTOR = 64
-"""Bytes of a vector."""
+VECTORS = {"__AVX512F__": 64, "__AVX__": 32}
+"""Bytes of a vector where the compiler defines these for this machine; 16 elsewhere (SSE, NEON)."""
 
 NARROW = 16
 """Widest layer of a network whose runs are laid side by side."""
@@ -110,7 +110,7 @@ class Native:
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, operations: Sequence[Any], *, loss: str):
         self.stack, self.optimizer, self.loss = stack, optimizer, loss
         self.operation = operations[0] if operations else None
-        self.lanes = lanes_of(stack.network, stack.dtype)
+        self.lanes = vector_bytes() // stack.dtype.itemsize if side_by_side(stack.network) else 1
         self._job = self._job_type(len(stack.layers), stack.dtype)
         self._learn = _compiled("\n".join(self._macros()))
         self._pool = ThreadPoolExecutor(torch.get_num_threads())  # ctypes lets go of the interpreter's lock
@@ -197,6 +197,7 @@ class Native:
         needs = UTILITIES[utility].needs if utility is not None else ()
         values = {
             "REAL": "float" if self.stack.dtype == torch.float32 else "double",
+            "VECTOR": vector_bytes(),
             "LANES": self.lanes,
             "DEPTH": len(layers),
             "LAYERS(F)": " ".join(layers),
@@ -222,9 +223,20 @@ class Native:
         return [f"#define {name} {value}" for name, value in values.items()]
 
 
-def lanes_of(network: Mlp, dtype: torch.dtype) -> int:
-    """How many runs of such networks are laid side by side: a vector of them, or 1."""
-    return VECTOR // dtype.itemsize if max((*network.hidden, network.outputs)) <= NARROW else 1
+def side_by_side(network: Mlp) -> bool:
+    """Whether runs of such networks are laid side by side in vectors; else vectors run along the outputs."""
+    return max((*network.hidden, network.outputs)) <= NARROW
+
+
+@functools.lru_cache(maxsize=1)
+def vector_bytes() -> int:
+    """Bytes of this machine's vectors, as the compiler knows them.
+
+    Raises:
+        CompilerError: no C compiler.
+    """
+    macros = _cc("-march=native", "-dM", "-E", "-x", "c", "-", source="")
+    return next((size for name, size in VECTORS.items() if f"#define {name} " in macros), 16)
 
 
 def _utility(operation: StackedContinualBackprop) -> str | None:
@@ -234,20 +246,27 @@ def _utility(operation: StackedContinualBackprop) -> str | None:
 @functools.lru_cache(maxsize=64)
 def _compiled(macros: str) -> Any:
     """`learn` of native.c with these macros; kept for the process, so that nothing stale is ever loaded."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise CompilerError("no C compiler (apt-get install gcc, or set experiment.fast=false)")
     source = f"{macros}\n{Path(__file__).with_name('native.c').read_text()}"
     with tempfile.TemporaryDirectory(prefix="continual-agents-") as folder:
         library = Path(folder) / "native.so"
-        command = [compiler, *FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm"]
-        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            line = next((line for line in lines if "error" in line), f"exit {done.returncode}")
-            raise CompilerError(
-                f"{compiler} does not compile supervised/native.c ({line}; or set experiment.fast=false)"
-            )
+        _cc(*FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm", source=source)
         learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
     learn.restype = ctypes.c_int
     return learn
+
+
+def _cc(*arguments: str, source: str) -> str:
+    """What the machine's C compiler prints, given `source` on standard input.
+
+    Raises:
+        CompilerError: there is none, or it refuses.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise CompilerError("no C compiler (apt-get install gcc, or set experiment.fast=false)")
+    done = subprocess.run([compiler, *arguments], input=source, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        line = next((line for line in lines if "error" in line), f"exit {done.returncode}")
+        raise CompilerError(f"{compiler} does not compile supervised/native.c ({line}; or set experiment.fast=false)")
+    return done.stdout

@@ -124,6 +124,16 @@ def test_threads_share_the_runs_and_change_no_bit(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(a, b) for a, b in zip(one.stack.tensors, three.stack.tensors, strict=True))
 
 
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_vectors_of_any_machine_agree(monkeypatch: pytest.MonkeyPatch, network: str, size: int) -> None:
+    monkeypatch.setattr(native, "vector_bytes", lambda: size)
+    for name in ("continual backprop, adaptable_contribution", "adam, l2"):
+        (ordinary, fast), measures, _ = pair(*NETWORKS[network], METHODS[name], steps=60)
+        torch.testing.assert_close(*measures, rtol=1e-9, atol=1e-12)
+        assert_same_weights(ordinary, fast, rtol=1e-9, atol=1e-12)
+
+
 def test_a_unit_whose_score_breaks_goes_first() -> None:
     """An unread unit with no in-weights scores 0/0 under adaptable contribution: counted as 0 in both codes."""
     shape, loss = NETWORKS["in rows"]
@@ -163,6 +173,7 @@ def test_without_a_compiler_steps_run_in_torch_and_say_so(
 ) -> None:
     monkeypatch.setattr(native.shutil, "which", lambda name: compiler)
     native._compiled.cache_clear()
+    native.vector_bytes.cache_clear()
     with pytest.warns(UserWarning, match=message):
         one = learner(*NETWORKS["in rows"][:1], [method()], [0], loss="cross_entropy", fast=True)
     assert one.code == "torch"

@@ -110,7 +110,8 @@ def _sweep(
             curve = estimate(binned(one, "performance", position=data.position, edges=edges))
             draw_curve(axes, _centres(data, edges), curve, look[method])
         text = f"{short(name)} {_text(value)}"
-        axes.set_title(f"{title}\n{text}" if title and number == 0 else text, loc="left")
+        crowded: Any = {"size": 7.5} if len(text) > 18 else {}  # neighbours' titles must not touch
+        axes.set_title(f"{title}\n{text}" if title and number == 0 else text, loc="left", **crowded)
         axes.set_xlabel(AXES[data.position])
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(thousands)

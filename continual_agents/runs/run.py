@@ -46,6 +46,12 @@ class Run:
     checkpoints/       the last good states
     ```
 
+    Attributes:
+        step: of the last checkpoint.
+        state: what it holds; None in a new run.
+        finished: whether it is the end.
+        save_cost: seconds that the last checkpoint of this session took, gathering the state included.
+
     Use `Run.open`, preferably in a `with` block: it holds the folder's lock and turns Ctrl-C and SIGTERM into
     `stop_requested`.
     """
@@ -81,7 +87,8 @@ class Run:
         self._signal = StopSignal()
         self._quiet = quiet_worker()
         self._last_save = time.monotonic()
-        self._save_cost = 0.0
+        self._due_since: float | None = None
+        self.save_cost = 0.0
         # the last known value of each metric; what a run ends with must not depend on where it was continued
         self._latest: dict[str, float] = checkpoint["state"].get("latest", {}) if checkpoint else {}
 
@@ -255,13 +262,15 @@ class Run:
 
     def save_due(self) -> bool:
         """Whether a periodic checkpoint is due: after `save_seconds`, and so rarely that saving stays under 2%."""
-        if self._save_seconds == 0:
-            return True
-        return time.monotonic() - self._last_save >= max(self._save_seconds, 50 * self._save_cost)
+        now = time.monotonic()
+        if self._save_seconds > 0 and now - self._last_save < max(self._save_seconds, 50 * self.save_cost):
+            return False
+        self._due_since = now  # gathering the state is a part of the cost
+        return True
 
     def save(self, step: int, state: Mapping[str, Any], *, finished: bool = False) -> None:
         """Write a checkpoint that the same command continues from. Tables and curves are made durable first."""
-        started = time.monotonic()
+        started = self._due_since or time.monotonic()
         for table in self._tables.values():
             table.sync()
         self.loggers.flush()
@@ -271,8 +280,8 @@ class Run:
         self._checkpoints.save(step, {"run": dict(state), **logged, "finished": finished})
         self.step = step
         self.finished = finished
-        self._last_save = time.monotonic()
-        self._save_cost = self._last_save - started
+        self._last_save, self._due_since = time.monotonic(), None
+        self.save_cost = self._last_save - started
 
     def finish(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
         """Save the final state and write the final metrics, by which loggers compare runs.

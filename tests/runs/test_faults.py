@@ -131,14 +131,18 @@ def test_no_more_than_a_fiftieth_of_a_run_is_spent_on_saving_unless_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Run.open(tmp_path / "a", CONFIG, save_seconds=1) as run:
-        run._save_cost, start = 2.0, run._last_save
-        monkeypatch.setattr(time, "monotonic", lambda: start + 99)
-        assert not run.save_due()
-        monkeypatch.setattr(time, "monotonic", lambda: start + 100)
-        assert run.save_due()
+        run.save_cost, start = 2.0, run._last_save
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: start + 99)
+            assert not run.save_due()
+            patch.setattr(time, "monotonic", lambda: start + 100)
+            assert run.save_due()
     with Run.open(tmp_path / "b", CONFIG, save_seconds=0) as run:
-        run._save_cost = 2.0
+        run.save_cost = 2.0
         assert run.save_due()
+        time.sleep(0.02)  # gathering the state
+        run.save(1, {})
+        assert run.save_cost > 0.02
 
 
 def test_row_written_after_a_checkpoint_of_its_own_step_is_not_drawn_twice(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""The command as the world treats it: signals, closed output, full disks, numbers that blow up."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tools.test_train import ROOT, SMOKE, train
+from tools.chaos.compare import differences
+
+WARM = [
+    "experiment=warm_start", "scale=smoke", "save_seconds=0",
+    "experiment.epochs.first=30", "experiment.epochs.second=20",
+]  # fmt: skip
+DIGITS = [
+    "experiment=permuted_digits", "scale=smoke", "experiment.methods=[backprop,continual_backprop]",
+    "experiment.tasks=15", "save_seconds=0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "name"),
+    [(WARM, signal.SIGTERM, "warm_start"), (DIGITS, signal.SIGINT, "permuted_digits")],
+    ids=["warm start, SIGTERM", "stream, SIGINT"],
+)
+def test_stopped_command_saves_says_how_to_go_on_and_ends_up_the_same(
+    tmp_path: Path, words: list[str], number: signal.Signals, name: str
+) -> None:
+    train(*words, f"folder={tmp_path / 'whole'}")
+    command = [sys.executable, "-m", "tools.train", *words, f"folder={tmp_path / 'parts'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    table = tmp_path / "parts/metrics.csv"
+    while not table.exists() or len(table.read_text().splitlines()) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "stopped and saved at step" in errors
+    assert f"the same command continues {tmp_path / 'parts'}" in errors
+    assert len(table.read_text().splitlines()) < len((tmp_path / "whole/metrics.csv").read_text().splitlines())
+    train(*words, f"folder={tmp_path / 'parts'}")
+    assert list(differences(tmp_path / "whole", tmp_path / "parts")) == []
+
+
+def test_run_outlives_closed_descriptors_and_a_reader_that_leaves(tmp_path: Path) -> None:
+    """PyBullet prints from C: without descriptors 1 and 2 that would land in whatever file was opened next."""
+    train(*SMOKE, f"folder={tmp_path / 'whole'}")
+    command = " ".join([sys.executable, "-m", "tools.train", *SMOKE])
+    for name, end in (("closed", "<&- >&- 2>&-"), ("left", "2>&1 | head -c 1")):
+        words = ["bash", "-c", f"set -o pipefail; {command} folder={tmp_path / name} {end}"]
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        assert result.returncode == 0, (name, result.stderr)
+        assert len(result.stdout) == (name == "left")
+        assert (tmp_path / name / "figure.png").exists()
+        assert list(differences(tmp_path / "whole", tmp_path / name)) == []
+
+
+def test_full_disk_and_numbers_that_blow_up_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    def little_space() -> None:  # a checkpoint of the ant has 1.9 MB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    command = [sys.executable, "-m", "tools.train", "progress=false"]
+    full = subprocess.run(
+        [*command, *SMOKE, f"folder={tmp_path / 'full'}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, preexec_fn=little_space,
+    )  # fmt: skip
+    (line,) = full.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'full'} cannot be written: File too large. Its last good checkpoint: ")
+    assert full.returncode == 1
+
+    wild = [*DIGITS, "experiment.optimizer.step_size=1e30", f"folder={tmp_path / 'wild'}"]
+    stop = subprocess.run(
+        [*command, *wild, "experiment.on_not_finite=stop"], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    (line,) = stop.stderr.splitlines()
+    assert line.startswith("error: not finite by step ")
+    assert "run 0 (backprop, seed 0): layer_0" in line
+    assert "The last good checkpoint of" in line
+    assert stop.returncode == 1
+    # the same folder, another option: no other run was lost
+    mark = subprocess.run([*command, *wild], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert mark.returncode == 0, mark.stderr
+    assert "warning: not finite by step" in mark.stderr

@@ -1,0 +1,77 @@
+"""The cost of a checkpoint: what each kind of run saves, how long it takes, its share of a run at the default period.
+
+Each run is a real one of its published size (textures: the demonstration's), stopped after a few checkpoints. Times are
+wall-clock, with gathering the state, fsync and digest.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from continual_agents.runs import Run
+from tools.figures.table import markdown
+from tools.parser import Parser
+from tools.train import build, jobs
+
+RUNS: dict[str, list[str]] = {
+    "slippery_ant, continual_backprop": ["experiment=slippery_ant", "method=continual_backprop", "scale=paper"],
+    "permuted_digits, 7 methods x 20": ["experiment=permuted_digits", "scale=paper"],
+    "slowly_changing_regression, 5 methods x 100": ["experiment=slowly_changing_regression", "scale=paper"],
+    "texture_pairs, 2 methods x 2": ["experiment=texture_pairs", "scale=demo"],
+    "warm_start, 3 starts x 30": ["experiment=warm_start", "scale=paper"],
+}
+
+PERIOD = 60.0
+"""`save_seconds` of configs/train.yaml."""
+
+
+class Counted(Run):
+    """A run that notes what its checkpoints cost and asks itself to stop after some of them."""
+
+    most = 5
+    costs: list[float]
+    bytes = 0
+
+    def save(self, step: int, state: Mapping[str, Any], *, finished: bool = False) -> None:
+        """Save, and note it."""
+        super().save(step, state, finished=finished)
+        self.costs = [*getattr(self, "costs", []), self.save_cost]
+        self.bytes = max(path.stat().st_size for path in (self.folder / "checkpoints").glob("*.pt"))
+        if len(self.costs) >= self.most:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def main(arguments: list[str]) -> None:
+    """Run them and print the table."""
+    parser = Parser(prog="python -m tools.benchmark checkpoints", description=__doc__)
+    parser.add_argument("--saves", type=int, default=7, help="checkpoints of each run; the median counts (default: 7)")
+    chosen = parser.parse_args(arguments)
+    if chosen.saves < 1:
+        parser.error(f"--saves={chosen.saves}: at least 1")
+    torch.set_num_threads(1)
+    rows = [row(name, words, chosen.saves) for name, words in RUNS.items()]
+    print(markdown(["run", "checkpoint, MB", "one, ms", f"share at save_seconds={PERIOD:.0f}"], rows), end="")
+
+
+def row(name: str, words: Sequence[str], saves: int) -> list[str]:
+    """One run of the table."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run"
+        (config,) = jobs([*words, f"folder={folder}"])
+        job = build(config)
+        try:
+            with Counted.open(folder, config, save_seconds=0, bar_position=None) as run:
+                assert isinstance(run, Counted)
+                run.most = saves
+                job.run(run)
+        finally:
+            job.close()
+        cost = statistics.median(run.costs)
+        return [name, f"{run.bytes / 1e6:.2f}", f"{1e3 * cost:.1f}", f"{cost / (PERIOD + cost):.3%}"]

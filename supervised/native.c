@@ -41,7 +41,8 @@ typedef struct {
     REAL *outputs;                     /* [steps, runs, OUTPUTS] */
     REAL *weights[DEPTH], *first_moments[DEPTH], *second_moments[DEPTH];
     int64_t strides[DEPTH][3];         /* of weights and moments alike, entries: run, input, output */
-    REAL *rows[DEPTH][2], *columns[DEPTH][2];        /* Adam's corrections, [runs, inputs + 1] and [runs, pitch] */
+    int64_t padded[DEPTH];             /* outputs of a run's columns, which may be more than `pitch` */
+    REAL *rows[DEPTH][2], *columns[DEPTH][2];        /* Adam's corrections, [runs, inputs + 1] and [runs, padded] */
     REAL *worth[DEPTH], *mean[DEPTH], *seen[DEPTH];  /* of hidden layers, [runs, width]; ReDo: worth is the sum */
     const REAL *descent, *shrink, *weight_decay, *momentum;  /* [runs] */
     REAL decay, beta1, beta2, eps;
@@ -314,7 +315,8 @@ static void run_block(const Job *job, Block *b, int64_t run, int lanes) {
     lay((REAL *)layers[k].seen, job->seen[k], (int64_t[]){O, 1, 1}, run, lanes, O, 1, back);                    \
     for (int w = 0; w < 2; w++) {                                                                               \
         lay((REAL *)layers[k].row[w], job->rows[k][w], (int64_t[]){(I) + 1, 1, 1}, run, lanes, (I) + 1, 1, back); \
-        lay((REAL *)layers[k].column[w], job->columns[k][w], (int64_t[]){P, 1, 1}, run, lanes, P, 1, back);     \
+        lay((REAL *)layers[k].column[w], job->columns[k][w], (int64_t[]){job->padded[k], 1, 1}, run, lanes, P, 1, \
+            back);                                                                                              \
     }
 #define BORROW(k, I, O, P)                                                                                      \
     layers[k].w = borrow(job->weights[k], job->strides[k], run, lanes, (I) + 1, P);                             \

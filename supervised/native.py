@@ -37,7 +37,7 @@ NARROW = 16
 FLAGS = ("-O2", "-fpeel-loops", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 ACTIVATIONS = {
-    "relu": ("PICK((z) > 0, z, 0)", "PICK((h) > 0, d, 0)"),
+    "relu": ("PICK((z) <= 0, 0, z)", "PICK((h) <= 0, 0, d)"),  # nan stays nan
     "tanh": ("tanh_(z)", "((d) * (1 - (h) * (h)))"),
     "sigmoid": ("sigmoid_(z)", "((d) * (h) * (1 - (h)))"),
     "leaky_relu": ("PICK((z) > 0, z, (REAL)0.01 * (z))", "PICK((z) > 0, d, (REAL)0.01 * (d))"),
@@ -117,12 +117,13 @@ class Native:
 
     def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
         """As `one_by_one`, without the step."""
-        kept = [x.contiguous(), targets.contiguous()]  # alive until the call is over
+        kept = [one.to(self.stack.dtype).contiguous() for one in (x, targets)]  # alive until the call is over
         job = self._job(steps=len(x), runs=self.stack.runs, first=0, last=self.stack.runs)
         job.x, job.targets, job.outputs = kept[0].data_ptr(), kept[1].data_ptr(), outputs.data_ptr()
         for number, layer in enumerate(self.stack.layers):
             job.weights[number] = layer.full.data_ptr()
             job.strides[number][:] = layer.full.stride()
+            job.padded[number] = layer.full.shape[2]
         self._point_at_optimizer(job)
         self._point_at_operation(job)
         shares = self._shares(job)
@@ -179,7 +180,7 @@ class Native:
         fields: list[tuple[str, Any]] = [(name, whole) for name in ("steps", "runs", "first", "last")]
         fields += [(name, address) for name in ("x", "targets", "outputs")]
         fields += [(name, address * depth) for name in ("weights", "first_moments", "second_moments")]
-        fields += [("strides", whole * 3 * depth)]
+        fields += [("strides", whole * 3 * depth), ("padded", whole * depth)]
         fields += [(name, address * 2 * depth) for name in ("rows", "columns")]
         fields += [(name, address * depth) for name in ("worth", "mean", "seen")]
         fields += [(name, address) for name in ("descent", "shrink", "weight_decay", "momentum")]
@@ -247,10 +248,13 @@ def _utility(operation: StackedContinualBackprop) -> str | None:
 def _compiled(macros: str) -> Any:
     """`learn` of native.c with these macros; kept for the process, so that nothing stale is ever loaded."""
     source = f"{macros}\n{Path(__file__).with_name('native.c').read_text()}"
-    with tempfile.TemporaryDirectory(prefix="continual-agents-") as folder:
-        library = Path(folder) / "native.so"
-        _cc(*FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm", source=source)
-        learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
+    try:
+        with tempfile.TemporaryDirectory(prefix="continual-agents-") as folder:
+            library = Path(folder) / "native.so"
+            _cc(*FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm", source=source)
+            learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
+    except OSError as error:  # a full disk, or one from which nothing may be run
+        raise CompilerError(f"native code cannot be loaded ({error}; give another TMPDIR=...)") from error
     learn.restype = ctypes.c_int
     return learn
 

@@ -28,9 +28,7 @@ MAY_CHANGE = (
 of numbers that are not finite."""
 
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
-LOGGER_TYPES = {"kind": str, "video": bool, "project": str, "entity": str | None, "mode": str}
 """What belongs to every run; each kind of experiment knows the rest."""
-
 
 LOGGER_TYPES = {"kind": str, "video": bool, "project": str, "entity": str | None, "mode": str}
 """What configs/logger holds."""

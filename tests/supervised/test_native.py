@@ -79,6 +79,25 @@ def test_classes_of_narrow_networks_and_no_hidden_layer_agree() -> None:
         assert_same_weights(ordinary, fast, rtol=1e-9, atol=1e-12)
 
 
+def test_narrow_layers_that_torch_pads_agree() -> None:
+    """A hundred inputs: torch's rows are 8 long for 5 units, and so are Adam's corrections, which surgery restarts."""
+    (ordinary, fast), measures, _ = pair(
+        Mlp(inputs=100, outputs=1, hidden=(5,)), "squared_error", METHODS["continual backprop, adam"]
+    )
+    assert fast.stack.layers[0].extra == 3
+    assert fast.report()["replaced"].sum() > 0
+    torch.testing.assert_close(*measures, rtol=1e-9, atol=1e-12)
+    assert_same_weights(ordinary, fast, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_that_are_nan_stay_so_through_relu() -> None:
+    shape, loss = NETWORKS["in rows"]
+    one = learner(shape, [method()], [0], loss=loss, fast=True)
+    one.stack.layers[0].weight[0, :, 3] = torch.nan
+    one.learn(*examples(2, 1, 1, shape, loss=loss))
+    assert not any(layer.weight.isfinite().all() for layer in one.stack.layers)
+
+
 @pytest.mark.parametrize("name", ["continual backprop, adaptable_contribution", "continual backprop, adam", "redo"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_run_gives_what_it_gives_alone_bit_for_bit(network: str, name: str) -> None:
@@ -165,6 +184,17 @@ def test_what_has_no_native_code_runs_in_torch(network: Mlp, operations: dict, b
     assert one.code == "torch"
     assert (native.obstacle(network, batch, one.operations) or "").startswith(why)
     one.learn(*examples(3, 1, batch, network, loss="cross_entropy"))
+
+
+def test_a_library_that_cannot_be_loaded_is_no_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(f"{path}: failed to map segment from shared object")
+
+    monkeypatch.setattr(native.ctypes, "CDLL", refuse)
+    native._compiled.cache_clear()
+    with pytest.warns(UserWarning, match="failed to map segment.*TMPDIR"):
+        one = learner(*NETWORKS["in rows"][:1], [method()], [0], loss="cross_entropy", fast=True)
+    assert one.code == "torch"
 
 
 @pytest.mark.parametrize(("compiler", "message"), [(None, "no C compiler"), ("/bin/false", "does not compile")])

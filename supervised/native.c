@@ -8,7 +8,7 @@
  *   DEPTH           linear layers
  *   LAYERS(F)       F(number, inputs, outputs, pitch) for each, first to last; a row of weights has `pitch` entries
  *   LAYERS_BACK(F)  the same, last to first
- *   WIDEST, LAST_PITCH, INPUTS, OUTPUTS      largest width of all, and widths of the ends
+ *   WIDEST, INPUTS, OUTPUTS                  largest width of all, and widths of the ends
  *   CROSS_ENTROPY   1, or 0 for squared error
  *   ACT(z), DACT(d, z, h)     activation and its derivative: dL/dz from dL/dh
  *   SILENT          1 if h = 0 makes DACT 0 (ReLU): rows that were read with 0 are neither read back nor written

@@ -203,7 +203,6 @@ class Native:
             "DEPTH": len(layers),
             "LAYERS(F)": " ".join(layers),
             "LAYERS_BACK(F)": " ".join(reversed(layers)),
-            "LAST_PITCH": pitches[-1],
             "WIDEST": max(network.inputs, *pitches, *network.hidden, network.outputs),
             "INPUTS": network.inputs,
             "OUTPUTS": network.outputs,

@@ -109,8 +109,9 @@ def train(
     total = steps if steps is not None else (tasks or 0) * longest
     row_steps = row_steps or longest
     if run.state is not None:
-        for group, stored in zip(groups, run.state["groups"], strict=True):
-            group.load_state_dict(stored)
+        with run.continuing():
+            for group, stored in zip(groups, run.state["groups"], strict=True):
+                group.load_state_dict(stored)
     else:
         _write_runs(run, plans, {n: group.learner.code for group in groups for n in group.numbers})
     if run.finished and run.step >= total:

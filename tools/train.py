@@ -105,8 +105,9 @@ def _check_common(config: Mapping[str, Any]) -> None:
     check_device(config["device"])
 
 
-FAULTS = (FloatingPointError, Fault)
-"""What ends a run in flight: divergence, a full disk, a failed environment; it names the last good checkpoint."""
+FAULTS = (FloatingPointError, Fault, RunError)
+"""What ends a run in flight: divergence, a full disk, a failed environment (it names the last good checkpoint), or a
+folder that another version wrote."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

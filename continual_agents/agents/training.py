@@ -115,8 +115,9 @@ class Loop:
         state = self.run.state
         if state is None:
             return
-        self.collector.load_state_dict(state["collector"])
-        self.ppo.load_state_dict(state["ppo"])
+        with self.run.continuing():
+            self.collector.load_state_dict(state["collector"])
+            self.ppo.load_state_dict(state["ppo"])
         self.updates = state["updates"]
         self.probed = list(state["probed"])
 

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -193,10 +193,34 @@ class Run:
             self._loggers = open_loggers(self.folder, self.config, self._logger_settings, first_step=first_step)
         return self._loggers
 
+    @contextlib.contextmanager
+    def continuing(self) -> Iterator[None]:
+        """Say in one line what comes of a checkpoint or table that another version of the code wrote.
+
+        Raises:
+            RunError: instead of what is raised inside, if the run was begun in another session.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if self.state is None:
+                raise
+            raise RunError(
+                f"{self.folder} does not fit this version of the code ({' '.join(str(error).split())}): continue it with "
+                "the version that wrote it (environment.json names it), or give another folder=..."
+            ) from error
+
     def table(self, name: str) -> Table:
-        """The table `NAME.csv` of this run, cut to what the last checkpoint counted."""
+        """The table `NAME.csv` of this run, cut to what the last checkpoint counted.
+
+        Raises:
+            RunError: somebody has taken rows out of it.
+        """
         if name not in self._tables:
-            self._tables[name] = Table(self.folder / f"{name}.csv", rows=self._rows.get(name, 0))
+            try:
+                self._tables[name] = Table(self.folder / f"{name}.csv", rows=self._rows.get(name, 0))
+            except ValueError as error:
+                raise RunError(str(error)) from error
         return self._tables[name]
 
     def log(
@@ -211,7 +235,9 @@ class Run:
             table: False draws the curves only.
         """
         if table:
-            self.table("metrics").append({"step": step, **metrics})
+            rows = self.table("metrics")
+            with self.continuing():
+                rows.append({"step": step, **metrics})
         self._latest.update({key: float(value) for key, value in metrics.items() if not math.isnan(float(value))})
         if timing:
             self.table("timing").append({"step": step, **timing})
@@ -236,7 +262,9 @@ class Run:
         """
         runs = len(next(iter(metrics.values())))
         values = {key: value.tolist() if hasattr(value, "tolist") else list(value) for key, value in metrics.items()}
-        self.table("metrics").extend({"step": [step] * runs, "run": range(runs), **values})
+        rows = self.table("metrics")
+        with self.continuing():
+            rows.extend({"step": [step] * runs, "run": range(runs), **values})
         if timing:
             self.table("timing").append({"step": step, **timing})
         self.loggers.scalars(step, {**run_statistics(values, groups), **(timing or {})})

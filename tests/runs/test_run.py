@@ -157,6 +157,32 @@ def test_table_refuses_a_late_column_and_missing_rows(tmp_path: Path) -> None:
         Table(tmp_path / "t.csv", rows=3)
 
 
+def test_a_run_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    with Run.open(tmp_path, CONFIG) as run:
+        run.log(1, {"loss": 1.0})
+        run.save(1, {"weights": torch.zeros(2, 4)})
+        with pytest.raises(ValueError, match="no column"):  # within a session it is the caller's mistake
+            run.log(2, {"loss": 1.0, "new": 0.0})
+    with Run.open(tmp_path, CONFIG) as run:
+        other = r"does not fit this version of the code \(.*\): continue it with the version that wrote it"
+        with pytest.raises(RunError, match=other), run.continuing():
+            torch.zeros(2, 16).copy_(run.state["weights"])
+        with pytest.raises(RunError, match=other):
+            run.log(2, {"loss": 1.0, "new": 0.0})
+        with pytest.raises(RunError, match=other):
+            run.log_runs(2, {"new": np.zeros(1)})
+        run.log(2, {"loss": 2.0})
+
+
+def test_rows_that_were_taken_out_are_missed_in_one_line(tmp_path: Path) -> None:
+    with Run.open(tmp_path, CONFIG) as run:
+        run.log(1, {"loss": 1.0})
+        run.save(1, {})
+    (tmp_path / "metrics.csv").write_text("step,loss\n")
+    with Run.open(tmp_path, CONFIG) as run, pytest.raises(RunError, match="the file was edited; start in a new folder"):
+        run.log(2, {"loss": 1.0})
+
+
 def test_damaged_checkpoint_falls_back_to_the_last_good_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2, 3):

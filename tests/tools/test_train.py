@@ -80,7 +80,7 @@ def test_several_methods_run_in_processes_of_their_own_and_share_a_figure(tmp_pa
     folder = f"folder={tmp_path}/${{method.name}}"
     result = train(*SMOKE, "experiment.steps=512", "method=ppo,continual_backprop", folder, "-m")
     assert f"figure:      {tmp_path}/figure.png" in result.stdout
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"ppo", "continual_backprop"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"ppo", "continual_backprop", "comparison"}
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,8 @@ def _small_panels(figure: Figure, data: Stream, settings: list[str], panels: dic
         axes.set_title(title, loc="left")
         axes.set_xlabel(AXES[data.position])
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))  # labels must not touch
+        # few enough that their labels do not touch
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def _curves(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -33,23 +34,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=100, help="how many in all (default: 100)")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="which (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; the clock has its say too (default: 0)")
-    parser.add_argument("--folder", type=Path, help="where the runs live and stay (default: a temporary folder)")
+    parser.add_argument(
+        "--folder", type=Path, help="where the runs live; those that differ stay (default: a new temporary folder)"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.kills < 1:
         parser.error(f"--kills {chosen.kills}: at least 1")
     if chosen.folder is not None and chosen.folder.exists() and any(chosen.folder.iterdir()):
         parser.error(f"--folder {chosen.folder} is not empty: give a new one")
     warm_up()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-        try:
-            campaigns = run(chosen.kills, chosen.runs, chosen.seed, chosen.folder or Path(temporary))
-        except CampaignError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
+    try:
+        campaigns = run(chosen.kills, chosen.runs, chosen.seed, folder)
+    except CampaignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     survived = sum(one.count.survived for one in campaigns)
     print(f"\n{table(campaigns)}\n{survived} of {chosen.kills} identical")
     if survived != chosen.kills:
+        print(f"what differs lies in {folder}", file=sys.stderr)
         raise SystemExit(1)
+    if chosen.folder is None:
+        shutil.rmtree(folder)
 
 
 def run(kills: int, names: Sequence[str], seed: int, folder: Path) -> list[Campaign]:

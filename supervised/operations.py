@@ -24,7 +24,7 @@ class Operation(Protocol):
     """After every optimizer step `follow`; after the steps that `next_step` names also `act`.
 
     Attributes:
-        steps: optimizer steps done, counted by the learner (`follow` may be compiled, and must not count).
+        steps: optimizer steps done, counted by the learner (`follow` may be captured, and must not count).
     """
 
     steps: int

@@ -56,6 +56,6 @@ MOST_BYTES = 2**20
 
 
 def chunk_steps(bytes_per_step: int) -> int:
-    """Steps of a chunk of about `MOST_BYTES`; from ten on a multiple of ten, so that compiled pieces fill it."""
+    """Steps of a chunk of about `MOST_BYTES`; from ten on a multiple of ten, so that captured pieces fill it."""
     steps = max(1, MOST_BYTES // max(1, bytes_per_step))
     return steps if steps < UNROLLED else steps // UNROLLED * UNROLLED

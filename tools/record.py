@@ -64,8 +64,8 @@ def record(
     Raises:
         RecordError: a folder that cannot be played, or an output of another kind.
     """
-    if not seconds > 0:
-        raise RecordError(f"--seconds={seconds:g}: must be positive")
+    if not seconds * frames_per_second >= 1:
+        raise RecordError(f"--seconds={seconds:g}: too short for a picture, there are {frames_per_second} in a second")
     if output.suffix not in (".mp4", ".gif"):
         raise RecordError(f"{output}: the name must end in .mp4 or .gif")
     players = [player_of(folders[0], **player)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -206,7 +207,8 @@ def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
     parent = Path(os.path.commonpath(folders))
     drawn = draw_runs(folders, parent)
     drawn.log(parent, logger)
-    print(f"\n{readable(drawn.table)}\nfigure:      {drawn.figures[0]}\nTensorBoard: tensorboard --logdir {parent}")
+    command = f"tensorboard --logdir {shlex.quote(str(parent))}"
+    print(f"\n{readable(drawn.table)}\nfigure:      {drawn.figures[0]}\nTensorBoard: {command}")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,8 @@ class PPO:
         self.operation_seconds = 0.0
         names = (*METRICS, "optimizer/gradient_norm", "loss/explained_variance")
         skipped = self.epochs * (batch.numel() // self.minibatch)
-        return {**dict.fromkeys(names, math.nan), "optimizer/skipped_steps": float(skipped)}
+        counts = {"optimizer/update_norm": 0.0, "optimizer/skipped_steps": float(skipped)}
+        return {**dict.fromkeys(names, math.nan), **counts}
 
     @torch.no_grad()
     def estimate(self, batch: TensorDict) -> None:

@@ -72,6 +72,14 @@ def test_batch_with_a_broken_number_stops_the_run_or_is_left_out_and_counted(tmp
         assert not (tmp_path / "skip/episodes.csv").exists()
 
 
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_first_batch_that_is_left_out_has_every_column(tmp_path: Path, what: str) -> None:
+    run_with(tmp_path, Sometimes(what, 10), then="skip")
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["optimizer/skipped_steps"].tolist() == [8, 0, 0, 0, 0]
+    assert (metrics["optimizer/update_norm"] > 0).tolist() == [False, True, True, True, True]
+
+
 def test_vector_environment_ends_the_member_that_broke(tmp_path: Path) -> None:
     environment = gymnasium.vector.SyncVectorEnv(
         [lambda: Sometimes("observation", 20), lambda: Sometimes("none")], autoreset_mode=AutoresetMode.DISABLED

@@ -186,7 +186,12 @@ RECORD = [
         given="of a stream",
     ),
     Case("{tmp}/run --friction low", "argument --friction: invalid float value: 'low'", tool="record", setup=run()),
-    Case("{tmp}/run --seconds 0", "--seconds=0: must be positive", tool="record", setup=run()),
+    Case(
+        "{tmp}/run --seconds 0.01",
+        "--seconds=0.01: too short for a picture, there are 30 in a second",
+        tool="record",
+        setup=run(),
+    ),
     Case("{tmp}/run --output x.avi", "x.avi: the name must end in .mp4 or .gif", tool="record", setup=run()),
     Case(
         "{tmp}/run --checkpoint {tmp}/file",

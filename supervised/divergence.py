@@ -66,14 +66,14 @@ class Divergence:
 
 
 def broken(learner: Any) -> dict[int, str]:
-    """Place in the stack of each run with a weight that is not finite, and the first layer where one is.
+    """Place in the stack of each run with a weight or bias that is not finite, and the first layer where one is.
 
     Args:
-        learner: with `weights()`, tensors `[runs, ...]` by the layer's name.
+        learner: with `trained()`, tensors `[runs, ...]` by the layer's name.
     """
     found: dict[int, str] = {}
-    for name, weights in learner.weights().items():
-        good = weights.isfinite().flatten(1).all(1).tolist()
+    for name, tensor in learner.trained().items():
+        good = tensor.isfinite().flatten(1).all(1).tolist()
         for place, fine in enumerate(good):
             if not fine:
                 found.setdefault(place, name)

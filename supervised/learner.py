@@ -174,6 +174,12 @@ class StackedLearner:
         """Weight matrices (without biases) by name, `[runs, inputs, outputs]`."""
         return {f"layer_{number}": layer.weight for number, layer in enumerate(self.stack.layers)}
 
+    def trained(self) -> dict[str, Tensor]:
+        """Everything that is trained, by layer, `[runs, ...]`."""
+        layers = {f"layer_{number}": layer.full[..., : layer.outputs] for number, layer in enumerate(self.stack.layers)}
+        norms = {f"norm_{number}": norm.affine for number, norm in enumerate(self.stack.norms) if norm is not None}
+        return layers | norms
+
     def kinds(self) -> dict[str, str]:
         """How dead units of each hidden layer are told."""
         return {f"hidden_{number}": self.stack.activation.flat for number in range(len(self.network.hidden))}

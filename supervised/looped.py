@@ -157,9 +157,12 @@ class LoopedLearner:
 
     def weights(self) -> dict[str, Tensor]:
         """Weights by name, `[runs, ...]`."""
-        names = [name for name, value in self.modules[0].named_parameters() if value.dim() > 1]
+        return {name: value for name, value in self.trained().items() if value.dim() > 2}
+
+    def trained(self) -> dict[str, Tensor]:
+        """Every parameter by name, `[runs, ...]`."""
         found = [dict(module.named_parameters()) for module in self.modules]
-        return {name: torch.stack([one[name].detach() for one in found]) for name in names}
+        return {name: torch.stack([one[name].detach() for one in found]) for name in found[0]}
 
     def kinds(self) -> dict[str, str]:
         """How dead units of each hidden layer are told."""

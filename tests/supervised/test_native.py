@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from supervised import native
+from supervised.divergence import broken
 from supervised.learner import StackedLearner
 from supervised.networks import Mlp
 from tests.supervised.helpers import CBP, examples, learner, method
@@ -96,6 +97,15 @@ def test_weights_that_are_nan_stay_so_through_relu() -> None:
     one.stack.layers[0].weight[0, :, 3] = torch.nan
     one.learn(*examples(2, 1, 1, shape, loss=loss))
     assert not any(layer.weight.isfinite().all() for layer in one.stack.layers)
+
+
+def test_a_dead_network_whose_bias_diverges_is_found() -> None:
+    """No unit is awake, so no weight meets what becomes of the last bias."""
+    network = Mlp(inputs=20, outputs=1, hidden=(32,))
+    one = learner(network, [method(step_size=1.5)], [0], loss="squared_error", fast=True)
+    one.stack.layers[0].bias.fill_(-1e6)
+    one.learn(*examples(400, 1, 1, network, loss="squared_error"))
+    assert broken(one) == {0: "layer_1"}
 
 
 @pytest.mark.parametrize("name", ["continual backprop, adaptable_contribution", "continual backprop, adam", "redo"])

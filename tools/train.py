@@ -201,11 +201,16 @@ def _one_line(message: Warning | str, *_: Any) -> str:
 
 def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
     """Figure and table of the runs, beside them and in their loggers."""
+    from tools.figures.folders import FolderError
     from tools.figures.table import readable
     from tools.plot import draw_runs
 
     parent = Path(os.path.commonpath(folders))
-    drawn = draw_runs(folders, parent)
+    try:
+        drawn = draw_runs(folders, parent)
+    except FolderError:  # stopped before anything was logged
+        print("nothing to draw yet: no run has logged a row", file=sys.stderr)
+        return
     drawn.log(parent, logger)
     command = f"tensorboard --logdir {shlex.quote(str(parent))}"
     print(f"\n{readable(drawn.table)}\nfigure:      {drawn.figures[0]}\nTensorBoard: {command}")

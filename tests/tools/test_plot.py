@@ -313,6 +313,19 @@ def test_settings_that_differ_become_labels_and_seeds_do_not(tmp_path):
     assert [data.replicates(setting) for setting in data.settings] == [2, 2]
 
 
+def test_how_a_run_was_trained_and_looked_at_makes_no_label(tmp_path):
+    for fast in (True, False):
+        folder = agent_run(tmp_path / f"{fast}", steps=5_000)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["experiment"] |= {
+            "fast": fast,
+            "on_not_finite": "mark" if fast else "stop",
+            "probe": {"every": 1 + fast},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert len(agent.compare(folders.read_folders([tmp_path])).settings) == 1
+
+
 def test_a_killed_run_with_half_a_line_is_read(tmp_path):
     folder = agent_run(tmp_path / "run", steps=10_000)
     whole = len(pd.read_csv(folder / "metrics.csv"))

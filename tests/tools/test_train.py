@@ -12,7 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from continual_agents.runs import Run
-from tools.train import jobs, main
+from tools.train import draw, jobs, main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["experiment=slippery_ant", "scale=smoke", "experiment.steps=1024", "save_seconds=0"]
@@ -63,6 +63,13 @@ def test_interrupted_command_saves_says_how_to_go_on_and_ends_up_the_same(tmp_pa
     train(*words, f"folder={tmp_path / 'parts'}")
     for name in ("metrics.csv", "episodes.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_run_stopped_before_its_first_row_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Run.open(tmp_path, {"seed": 0}) as run:
+        run.save(0, {})
+    draw([tmp_path], {})
+    assert capsys.readouterr().err == "nothing to draw yet: no run has logged a row\n"
 
 
 def test_truncated_checkpoint_falls_back_to_the_good_one_and_says_so(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ IGNORED = (
     "progress",
     "logger",
     "experiment.steps",
+    "experiment.fast",
+    "experiment.probe",
+    "experiment.on_not_finite",
+    "experiment.agent.on_not_finite",
     "method.name",
     "code",  # runs.csv: what took the steps
 )

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     player = {name: getattr(given, name) for name in ("friction", "checkpoint", "seed", "sample")}
     try:
         print(record(given.runs, given.output or given.runs[0] / "video.mp4", seconds=given.seconds, **player))
-    except (RecordError, CheckpointError, ValueError) as error:
+    except (RecordError, CheckpointError, ValueError, gymnasium.error.Error) as error:
         parser.error(str(error))
 
 

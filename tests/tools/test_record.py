@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+from pathlib import Path
 
+import gymnasium
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -110,3 +112,15 @@ def test_refusals_say_what_is_missing(runs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         record.main([str(tmp_path)])
     assert "no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_package_that_an_environment_draws_with_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise gymnasium.error.DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[x]"`')
+
+    monkeypatch.setattr(record, "record", refuse)
+    with pytest.raises(SystemExit):
+        record.main([str(tmp_path)])
+    assert capsys.readouterr().err == 'error: pygame is not installed, run `pip install "gymnasium[x]"`\n'

@@ -130,7 +130,7 @@ def run_statistics(metrics: Mapping[str, Any], groups: Sequence[str] | None = No
 def gif(pictures: np.ndarray, frames_per_second: int) -> bytes:
     """An endless animated GIF of `[time, height, width, 3]` uint8 pictures.
 
-    `SummaryWriter.add_video` would make one with moviepy's editor, which moviepy 2 no longer has.
+    `SummaryWriter.add_video` would make one with the editor of moviepy 1, a package that nothing else here needs.
     """
     from PIL import Image
 

@@ -296,6 +296,7 @@ static REAL *borrow(REAL *tensor, const int64_t *stride, int64_t run, int lanes,
     if (!tensor || L == 1) return tensor ? tensor + run * stride[0] : 0;
     const size_t size = sizeof(REAL) * I * P * L;
     REAL *local = aligned_alloc(64, (size + 63) / 64 * 64);
+    if (!local) abort(); /* some kilobytes; nothing could go on without them */
     memset(local, 0, size);
     lay(local, tensor, stride, run, lanes, I, P, 0);
     return local;

@@ -248,7 +248,8 @@ def train_warm_start(work: WarmStart, run: Run) -> bool:
     """
     starts = [start for _, start in work.runs]
     if run.state is not None:
-        work.load_state_dict(run.state)
+        with run.continuing():
+            work.load_state_dict(run.state)
     else:
         run.table("runs").extend(
             {"run": list(range(len(starts))), "seed": [seed for seed, _ in work.runs], "method": starts}

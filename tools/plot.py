@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
         if given.records:
             check_records(given.records)
         drawn = draw_runs(given.runs, output)
-        drawn.log(above(given.runs))
+        drawn.log(output)
         if given.records:
             write_records(by_experiment(read_folders(given.runs)), given.records)
     except FolderError as error:

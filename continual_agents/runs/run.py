@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import sys
@@ -16,22 +15,15 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from .checkpoint import Checkpoints, write_atomically
-from .configuration import configuration_text, read_configuration
+from .configuration import configuration_text
 from .environment import describe
+from .folder import RunError, check_folder, check_same, locked
 from .glance import Glance
 from .interrupt import StopSignal
 from .logger import Loggers, open_loggers, run_statistics
 from .storage import storage_error, told_in_one_line
 from .table import Table
-from .tensorboard import flatten, quiet_worker
-
-
-SHOWN = 6
-"""Most differing settings that a message lists."""
-
-
-class RunError(RuntimeError):
-    """The folder cannot be used for this run; the message says why and what to do."""
+from .tensorboard import quiet_worker
 
 
 class Run:
@@ -122,8 +114,8 @@ class Run:
         folder = Path(folder)
         with contextlib.ExitStack() as undo, told_in_one_line(folder, "as it was"):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = undo.enter_context(_locked(folder))
-            _check_config(folder, config, may_change)
+            lock = undo.enter_context(locked(folder))
+            check_same(folder, config, may_change)
             write_atomically(folder / "config.yaml", lambda file: file.write(configuration_text(config).encode()))
             run = cls(
                 folder, config, lock, save_seconds=save_seconds, keep=keep, bar_position=bar_position,
@@ -142,15 +134,8 @@ class Run:
             StorageError: it cannot be written.
             CheckpointError: its checkpoints cannot be continued from.
         """
-        folder = Path(folder)
-        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-        if not there.is_dir():
-            raise RunError(f"{folder} cannot be made, {there} is a file: give another folder=...")
-        if (folder / ".lock").exists():
-            with told_in_one_line(folder, "as it was"):
-                _locked(folder).close()
-        _check_config(folder, config, may_change)
-        Checkpoints.check(folder / "checkpoints")
+        check_folder(Path(folder), config, may_change)
+        Checkpoints.check(Path(folder) / "checkpoints")
 
     def __enter__(self) -> Run:
         self._signal.__enter__()
@@ -336,40 +321,3 @@ class Run:
         sessions = json.loads(path.read_text()) if path.exists() else []
         sessions.append({"step": self.step, **describe()})
         write_atomically(path, lambda file: file.write(json.dumps(sessions, indent=2).encode()))
-
-
-def _locked(folder: Path) -> IO[str]:
-    """The folder's lock file, locked until it is closed or the process ends."""
-    lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RunError(f"{folder} is in use by another process: wait for it, or give another folder=...") from error
-    return lock
-
-
-def _check_config(folder: Path, config: Mapping[str, Any], may_change: Sequence[str]) -> None:
-    path = folder / "config.yaml"
-    if not path.exists():
-        return
-    try:
-        old, new = dict(flatten(read_configuration(path))), dict(flatten(config))
-    except ValueError as error:
-        raise RunError(f"{error}; give another folder=...") from error
-    different = [
-        f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
-        for key in sorted(old.keys() | new.keys())
-        if not _is_one_of(key, may_change) and old.get(key, "(absent)") != new.get(key, "(absent)")
-    ]
-    if different:
-        more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
-        raise RunError(
-            f"{folder} holds a run of another configuration ({'; '.join(different[:SHOWN])}{more}): continue it with "
-            "its own settings, or give another folder=..."
-        )
-
-
-def _is_one_of(key: str, names: Sequence[str]) -> bool:
-    """Whether a dotted key is named, or belongs to a group that is."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)

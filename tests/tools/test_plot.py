@@ -356,7 +356,7 @@ def test_command_shows_figure_and_table_in_tensorboard_above_the_runs(tmp_path):
         agent_run(tmp_path / f"ant/{seed}", seed=seed, steps=20_480)
     stream_run(tmp_path / "digits", tasks=4, step_sizes=(0.001, 0.01))
     for _ in range(2):  # the second drawing takes the place of the first
-        plot.main([str(tmp_path / "ant"), str(tmp_path / "digits"), "--output", str(tmp_path / "elsewhere")])
+        plot.main([str(tmp_path / "ant"), str(tmp_path / "digits")])
     events = EventAccumulator(str(tmp_path / "comparison/tensorboard"))
     events.Reload()
     assert set(events.Tags()["images"]) == {
@@ -364,11 +364,19 @@ def test_command_shows_figure_and_table_in_tensorboard_above_the_runs(tmp_path):
     }
     (image,) = events.Images("comparison/permuted_digits")
     shown = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
-    drawn = np.asarray(Image.open(tmp_path / "elsewhere/permuted_digits.png").convert("RGB"))
+    drawn = np.asarray(Image.open(tmp_path / "permuted_digits.png").convert("RGB"))
     np.testing.assert_array_equal(shown, drawn)
     assert image.step == 20_480  # the ant's last step; the digits end at 7,188
     *_, text = events.Tensors("comparison/table/text_summary")
-    assert text.tensor_proto.string_val[0].decode() == (tmp_path / "elsewhere/table.md").read_text()
+    assert text.tensor_proto.string_val[0].decode() == (tmp_path / "table.md").read_text()
+
+
+def test_everything_goes_where_output_says(tmp_path):
+    agent_run(tmp_path / "runs/0", seed=0, steps=20_480)
+    before = sorted(tmp_path.glob("runs/**/*"))
+    plot.main([str(tmp_path / "runs"), "--output", str(tmp_path / "elsewhere")])
+    assert sorted(tmp_path.glob("runs/**/*")) == before
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} >= {"figure.png", "table.csv", "comparison"}
 
 
 def test_records_hold_every_row_of_every_run_as_csv_and_parquet(tmp_path):

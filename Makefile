@@ -10,10 +10,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: $(VENV)/.rl ## set up, train both methods on Slippery Ant, figure and table (about ten minutes)
+run: $(VENV)/.rl ## set up, train both methods on Slippery Ant, figure and table (under ten minutes)
 	$(BIN)/python -m tools.train experiment=slippery_ant scale=demo method=ppo,continual_backprop seed=0 -m
 
-demo: $(VENV)/.rl ## set up, see plasticity lost and kept on permuted digits (about a minute)
+demo: $(VENV)/.rl ## set up, see plasticity lost and kept on permuted digits (half a minute)
 	$(BIN)/python -m tools.train experiment=permuted_digits scale=demo
 
 test: lint ## set up, check and test everything that is quick

@@ -34,7 +34,8 @@ def test_a_look_sees_files_threads_memory_and_the_table(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(b"x" * 1_000_000)
     # pages of its own: what an array takes may come from memory that earlier tests gave back
     held = mmap.mmap(-1, 80_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    held.write(b"x" * len(held))
+    for page in range(0, len(held), mmap.PAGESIZE):
+        held[page] = 1
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()

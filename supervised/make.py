@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from continual_agents.methods import nearest
-from continual_agents.settings import check_settings
+from continual_agents.settings import check_settings, nearest
 
 from .class_images import ClassImages
 from .data import Textures, load_digits, load_imagenet, load_mnist

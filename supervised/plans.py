@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from continual_agents.methods import Method, nearest
-from continual_agents.settings import written
+from continual_agents.methods import Method
+from continual_agents.settings import nearest, written
 
 PER_RUN = {
     "optimizer": ("step_size", "momentum", "weight_decay"),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from continual_agents.methods import nearest
+from continual_agents.settings import nearest
 
 from .draws import Draw, torch_draws
 from .optimizers import StackedOptimizer

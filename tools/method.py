@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from continual_agents.methods import Method, nearest
+from continual_agents.methods import Method
+from continual_agents.settings import nearest
 
 
 def method_from(settings: Mapping[str, Any]) -> Method:

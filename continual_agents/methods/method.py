@@ -1,0 +1,102 @@
+"""A method of keeping plasticity: what it asks of the network, of the optimizer, and what it does after each step.
+
+`configs/method/*.yaml` are instances of `Method`; reinforcement learning agents and supervised streams read the same
+files. A stack of runs reads the numbers itself; an ordinary network calls
+`make_optimizer` and `make_operations`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from continual_agents.settings import check_settings, nearest, written
+
+from .after_step import AfterStep, Modules
+from .optimizers import OPTIMIZERS, check_optimizer
+from .table import OPERATIONS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A named way of training a network on a stream of tasks.
+
+    Args:
+        name: as in tables and figures.
+        network: ingredients that the network's constructor takes (`norm`, `dropout`, `activation`).
+        optimizer: `kind` (adam, sgd), `step_size`, and what that kind takes: `betas`, `eps`, `weight_decay`
+            (coupled L2) for adam; `momentum`, `weight_decay` for sgd.
+        operations: name -> settings of each operation after the step, in order; names are the keys of `OPERATIONS`.
+
+    Raises:
+        ValueError: an unknown optimizer, operation or setting, with the nearest known one; a value of another type, or
+            of the optimizer's out of range. Ranges of an operation's values are checked where it is made.
+
+    Example:
+        >>> method = Method(name="cbp", optimizer={"kind": "adam", "step_size": 1e-4},
+        ...                 operations={"continual_backprop": {"rate": 1e-4, "maturity": 10_000}})
+        >>> optimizer = method.make_optimizer(net.parameters())
+        >>> operations = method.make_operations(net, optimizer, torch.Generator().manual_seed(0))
+    """
+
+    name: str
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    operations: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in ("network", "optimizer", "operations"):
+            if not isinstance(getattr(self, part), Mapping):
+                given = written(getattr(self, part))
+                raise ValueError(f"method {self.name}: {part}={given}: settings by name are needed")
+        check_optimizer(f"method {self.name}: optimizer", self.optimizer)
+        for name, settings in self.operations.items():
+            if name not in OPERATIONS:
+                raise ValueError(f"method {self.name}: operation {name!r} is unknown{nearest(name, OPERATIONS)}")
+            # birth: null is a stream's own: new units are drawn as the network began
+            typed = {k: v for k, v in settings.items() if (k, v) != ("birth", None)}
+            check_settings(f"method {self.name}: {name}", typed, OPERATIONS[name].settings, given=("generator",))
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of this method over `parameters`.
+
+        Raises:
+            ValueError: a negative step size, momentum or weight decay, or betas outside [0, 1).
+        """
+        settings = {key: value for key, value in self.optimizer.items() if key != "kind"}
+        kind = self.optimizer.get("kind", "adam")
+        builder, accepted = OPTIMIZERS[kind]
+        # one method file serves every experiment: what this kind of optimizer has no use for is left unread
+        chosen = {accepted[key]: value for key, value in settings.items() if key in accepted}
+        if "betas" in chosen:
+            chosen["betas"] = tuple(chosen["betas"])
+        return builder(list(parameters), **chosen)
+
+    def make_operations(
+        self,
+        modules: Modules,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> list[AfterStep]:
+        """The after-step operations, attached to `modules` (actor and critic as a mapping).
+
+        Args:
+            modules: the networks whose hidden units are kept alive; output layers are never touched.
+            optimizer: the one that trains them.
+            generator: source of every random draw the operations make.
+
+        Raises:
+            ValueError: a value that an operation refuses, naming the method and the operation.
+        """
+        made = []
+        for name, settings in self.operations.items():
+            try:
+                made.append(OPERATIONS[name].make(modules, optimizer, generator, **settings))
+            except (ValueError, TypeError) as error:
+                named = name == self.name or str(error).startswith(f"{name}.")
+                raise ValueError(f"method {self.name}: {error if named else f'{name}: {error}'}") from error
+        return made

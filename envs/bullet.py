@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,9 @@ class World:
         if self.client < 0:
             raise RuntimeError("PyBullet could not open another client: close environments that are no longer used")
         self._keep: dict[str, int] = {"physicsClientId": self.client}
+        # an environment that is dropped without close() frees its client: 29 MB each
+        self._free = weakref.finalize(self, _disconnect, self.client)
+        self._free.atexit = False  # PyBullet may be gone by then
         # The pairs' order decides the contacts' order: without this flag a restored world may go another way.
         pybullet.setPhysicsEngineParameter(deterministicOverlappingPairs=1, **self._keep)
         pybullet.setGravity(0, 0, -9.8, **self._keep)
@@ -199,7 +204,13 @@ class World:
         return pybullet.getDynamicsInfo(self.floor, -1, **self._keep)[1] * self.geom_friction
 
     def save(self) -> bytes:
-        """The simulator's state, contact caches included, for `load` in any process."""
+        """The simulator's state, contact caches included, for `load` in any process.
+
+        Raises:
+            ValueError: the simulator was freed.
+        """
+        if self.client < 0:
+            raise ValueError("the environment is closed: its simulator has no state any more")
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "state.bullet")
             pybullet.saveBullet(path, **self._keep)
@@ -234,6 +245,10 @@ class World:
 
     def close(self) -> None:
         """Free the client; more than once does no harm."""
-        if self.client >= 0:
-            pybullet.disconnect(self.client)
-            self.client = -1
+        self._free()
+        self.client = -1
+
+
+def _disconnect(client: int) -> None:
+    with contextlib.suppress(pybullet.error):  # the simulator has died already
+        pybullet.disconnect(client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
-from .friction import SLIPPERY, FrictionSchedule
+from .friction import SLIPPERY, FrictionSchedule, check_friction
 from .walker import Walker
 
 
@@ -68,7 +69,11 @@ class SlipperyAnt(gymnasium.Env[np.ndarray, np.ndarray]):
     Bullet has it. It is set on the ground alone. `AntBulletEnv-v0` has 1.2 (its other walkers 0.64). A
     `FrictionSchedule` counts this environment's steps over all its episodes and says when it changes; the segment's
     index is the *task*. `info`, `friction` and `task` tell both. `reset(seed=...)` begins a new life: step 0, task 0,
-    new draws; `reset()` the next episode of the same life.
+    new draws; `reset()` the next episode of the same life. `reset(options={"friction": 0.1})` puts the episode, and
+    those after it, on ground of that friction until the schedule's next change.
+
+    `copy.deepcopy(env)` and `copy.copy(env)` give an environment with a simulator of its own that goes on from the same
+    state; a pickle holds that state.
 
     Args:
         robot: Key of `envs.ROBOTS`.
@@ -85,8 +90,8 @@ class SlipperyAnt(gymnasium.Env[np.ndarray, np.ndarray]):
     Example:
         >>> env = SlipperyAnt(friction=FrictionSchedule(change_every=1_000, values=(0.02, 2.0)))
         >>> observation, info = env.reset(seed=0)
-        >>> info
-        {'friction': 0.02, 'task': 0}
+        >>> float(info["friction"]), int(info["task"])
+        (0.02, 0)
         >>> env.close()
     """
 
@@ -131,14 +136,26 @@ class SlipperyAnt(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin the next episode or, with a seed, a new life."""
+        """Begin the next episode or, with a seed, a new life.
+
+        Args:
+            seed: of the new life's poses and frictions.
+            options: `"friction"`: of the ground from now on until the schedule's next change, in (0, 10].
+
+        Raises:
+            TypeError, ValueError: a friction that is no number or out of range.
+        """
+        if options and options.get("friction") is not None:
+            check_friction(options["friction"], "options['friction']")
         super().reset(seed=seed)
         walker = self._walker
         if seed is not None or walker.generator is None:
             walker.begin(self.np_random, self.np_random_seed)
         observation = np.empty(walker.observation_size, np.float32)
         walker.reset(observation)
-        return observation, {"friction": walker.friction, "task": walker.task}
+        if options and options.get("friction") is not None:
+            walker.choose_friction(options["friction"])
+        return observation, walker.info.copy()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Apply torques for one step of 16.5 ms.
@@ -159,7 +176,7 @@ class SlipperyAnt(gymnasium.Env[np.ndarray, np.ndarray]):
         observation = np.empty(walker.observation_size, np.float32)
         walker.act(fractions)
         reward, terminated, truncated = walker.sense(fractions, observation)
-        return observation, reward, terminated, truncated, {"friction": walker.friction, "task": walker.task}
+        return observation, reward, terminated, truncated, walker.info.copy()
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """A picture, uint8 of shape `[height, width, 3]`, with render mode "rgb_array"; otherwise None."""
@@ -184,6 +201,15 @@ class SlipperyAnt(gymnasium.Env[np.ndarray, np.ndarray]):
         self._walker.load_state_dict(state)
         self._np_random = self._walker.generator
         self._np_random_seed = self._walker.seed
+
+    def __copy__(self) -> SlipperyAnt:
+        # two environments on one simulator would move each other's robot
+        return copy.deepcopy(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._walker.generator is not None:
+            self._np_random = self._walker.generator
 
     def close(self) -> None:
         """Free the simulator; more than once does no harm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from .friction import SLIPPERY, FrictionSchedule
+from .friction import SLIPPERY, FrictionSchedule, check_friction
 from .walker import STATE_VERSION, Walker
 
 Friction = float | FrictionSchedule
@@ -128,21 +129,25 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         Args:
             seed: Member i gets `seed + i`, or the i-th of a list; None: the life goes on.
-            options: `"reset_mask"`: bool array of shape `[n]`.
+            options: `"reset_mask"`: bool array of shape `[n]`; `"friction"`: one for all members that begin, or one
+                for each member, from now on until their schedule's next change.
 
         Returns:
             Observations of all members, also of those not reset; infos.
 
         Raises:
-            ValueError: the mask or the list of seeds has another shape.
-            TypeError: the mask is not a bool array.
+            ValueError: the mask, the list of seeds or of frictions has another shape; a friction is out of range.
+            TypeError: the mask is not a bool array, a friction is no number.
         """
         mask, seeds = self._check_mask((options or {}).get("reset_mask")), self._seeds(seed)
+        frictions = self._frictions((options or {}).get("friction"))
         for index in np.flatnonzero(mask):
             walker, own = self._walkers[index], seeds[index]
             if own is not None or walker.generator is None:
                 walker.begin(*seeding.np_random(own))
             walker.reset(self._observations[index])
+            if frictions is not None:
+                walker.choose_friction(frictions[index])
         self._read_friction()
         return self._observations.copy(), self._info()
 
@@ -154,6 +159,16 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if len(seed) != self.num_envs:
             raise ValueError(f"a list of seeds must have one for each of the {self.num_envs} members, got {len(seed)}")
         return list(seed)
+
+    def _frictions(self, given: Any) -> list[float] | None:
+        if given is None:
+            return None
+        each = [given] * self.num_envs if np.ndim(given) == 0 else list(given)
+        if len(each) != self.num_envs:
+            raise ValueError(
+                f"options['friction'] must be one for each of the {self.num_envs} members, got {len(each)}"
+            )
+        return [check_friction(one, "options['friction']") for one in each]
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
@@ -236,6 +251,10 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             walker.load_state_dict(stored)
         self._observations[:] = np.asarray(state["observations"])
         self._read_friction()
+
+    def __copy__(self) -> SlipperyVectorEnv:
+        # two environments on one simulator would move each other's robots
+        return copy.deepcopy(self)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the simulators; called by `close()`."""

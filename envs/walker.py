@@ -45,6 +45,7 @@ class Walker:
     def __init__(
         self, robot: str, friction: float | FrictionSchedule, *, time_limit: int | None, merge_fixed_links: bool
     ) -> None:
+        self._arguments = (robot, friction, time_limit, merge_fixed_links)
         self.robot: Robot = find_robot(robot)
         self.schedule = friction if isinstance(friction, FrictionSchedule) else FrictionSchedule.constant(friction)
         if time_limit is not None and time_limit < 1:
@@ -57,6 +58,7 @@ class Walker:
         self.episode_steps = 0
         self.task = 0
         self.friction = math.nan
+        self.info: dict[str, Any] = {}
         self.needs_reset = True
         self._next_change: float = math.inf
         self._contacts = [0.0] * len(self.robot.feet)
@@ -98,6 +100,8 @@ class Walker:
     def _set_friction(self, task: int, friction: float) -> None:
         self.world.set_friction(friction)
         self.task, self.friction = task, friction
+        # NumPy scalars: TorchRL asks an info for its dtype. Made here, where they change, not at every step
+        self.info = {"friction": np.float64(friction), "task": np.int64(task)}
         every = self.schedule.change_every
         self._next_change = math.inf if every is None else (task + 1) * every
 
@@ -118,6 +122,10 @@ class Walker:
         self.episode_steps = 0
         self.needs_reset = False
         self._observe([0.0] * motors, out)
+
+    def choose_friction(self, friction: Any) -> None:
+        """Ground of this friction, in (0, 10], until the schedule's next change."""
+        self._set_friction(self.task, check_friction(friction, "options['friction']"))
 
     def act(self, action: list[float]) -> None:
         """The first half of a step: change the friction if it is time, apply torques, simulate 16.5 ms.
@@ -272,6 +280,18 @@ class Walker:
             self.generator.bit_generator.state = state["generator"]
             self._set_friction(int(state["task"]), float(state["friction"]))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy, or what is unpickled elsewhere, has a simulator of its own: the number of a client means nothing there
+        return _rebuild, (self._arguments, self.state_dict())
+
     def close(self) -> None:
         """Free the simulator."""
         self.world.close()
+
+
+def _rebuild(arguments: tuple[Any, ...], state: dict[str, Any]) -> Walker:
+    """A walker in a simulator of its own that continues from `state`."""
+    robot, friction, time_limit, merge_fixed_links = arguments
+    walker = Walker(robot, friction, time_limit=time_limit, merge_fixed_links=merge_fixed_links)
+    walker.load_state_dict(state)
+    return walker

@@ -14,7 +14,8 @@ def play(env: SlipperyAnt, steps: int, seed: int = 0) -> list[list[float]]:
     for _ in range(steps):
         action = generator.uniform(-1.2, 1.2, env.action_space.shape).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
-        rows.append([*observation.tolist(), reward, terminated, truncated, info["friction"], info["task"]])
+        told = [value.item() for value in (info["friction"], info["task"])]
+        rows.append([*observation.tolist(), reward, terminated, truncated, *told])
         if terminated or truncated:
             rows.append(env.reset()[0].tolist())
     return rows

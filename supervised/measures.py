@@ -14,18 +14,6 @@ from .learner import LOSSES
 from .states import array_of
 from .streams import Stream
 
-DIAGNOSTICS = (
-    "dead_units",
-    "dormant_units",
-    "effective_rank",
-    "approximate_rank",
-    "abs_approximate_rank",
-    "stable_rank",
-    "feature_norm",
-    "weight_magnitude",
-)
-"""Columns of every table, nan where a network has no hidden layer or nobody looked."""
-
 
 class Bin:
     """Mean of an online measure over a bin of steps, per run, in float64.
@@ -58,14 +46,14 @@ class Bin:
 
 
 def diagnose(learner: Any, stream: Stream, examples: int) -> dict[str, np.ndarray]:
-    """Diagnostics of every run on the stream's fixed evaluation batch, each `[runs]`.
+    """Diagnostics of every run on the stream's fixed evaluation batch, `[runs]`; nan where it has no hidden layer.
 
     Args:
         learner: with `evaluate`, `weights` and `kinds`.
         stream: whose evaluation batch is used.
         examples: its size; 0 looks at nothing.
     """
-    numbers = {f"plasticity/{name}": np.full(stream.runs, np.nan) for name in DIAGNOSTICS}
+    numbers = {measure.column: np.full(stream.runs, np.nan) for measure in plasticity.MEASURES.values()}
     if not examples:
         return numbers
     _, hidden = learner.evaluate(stream.evaluation(examples))

@@ -68,3 +68,27 @@ def test_importing_surgery_loads_no_reinforcement_learning_package() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"torchrl", "tensordict", "gymnasium", "pybullet", "hydra"} & set(ast.literal_eval(loaded.stdout))
+
+
+@pytest.mark.parametrize("room", ["continual_agents/runs", "continual_agents/plasticity"])
+def test_no_circle_of_imports(room: str) -> None:
+    """Imports inside functions count: a circle that is put off is one."""
+    names = {path: f"{room.replace('/', '.')}.{path.stem}" for path in (ROOT / room).glob("*.py")}
+    reads = {
+        name: {other for other in names.values() if hits(other, tuple(imports(path)))} for path, name in names.items()
+    }
+    left = {name: others - {name} for name, others in reads.items() if not name.endswith("__init__")}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+def test_checking_a_folder_loads_no_tensorboard(tmp_path: Path) -> None:
+    code = (
+        "import sys; from continual_agents.runs import Run, check_logger;"
+        f"Run.check({str(tmp_path / 'run')!r}, {{'seed': 0}}); check_logger({{}});"
+        "print(sorted(name for name in sys.modules if 'tensorboard' in name))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert loaded.stdout == "[]\n"

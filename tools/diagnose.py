@@ -24,18 +24,6 @@ from continual_agents.runs.checkpoint import load_data
 from tools.figures.table import markdown
 from tools.parser import Parser
 
-COLUMNS = {
-    "dead_units": "dead",
-    "dormant_units": "dormant",
-    "effective_rank": "effective rank",
-    "approximate_rank": "approximate rank",
-    "abs_approximate_rank": "abs. approx. rank",
-    "stable_rank": "stable rank",
-    "feature_norm": "feature norm",
-    "weight_magnitude": "weight magnitude",
-}
-"""Measures of `plasticity.summarise` and their headings."""
-
 
 class DiagnoseError(ValueError):
     """What was asked for cannot be loaded; the message is all there is to say."""
@@ -119,9 +107,9 @@ def diagnose(model: nn.Module, batch: Tensor) -> list[dict[str, str]]:
     for units in [*probe.units, None]:
         row = {"layer": "whole network" if units is None else units.name}
         row["units"] = str(sum(one.width for one in probe.units) if units is None else units.width)
-        for measure, heading in COLUMNS.items():
-            value = values.get(f"plasticity/{measure}" + ("" if units is None else f"/{units.name}"), float("nan"))
-            row[heading] = f"{100 * value:.1f}%" if measure.endswith("_units") else f"{value:.3g}"
+        for measure in plasticity.MEASURES.values():
+            value = values.get(measure.column + ("" if units is None else f"/{units.name}"), float("nan"))
+            row[measure.heading] = measure.text(value)
         rows.append(row)
     return rows
 

@@ -4,6 +4,10 @@ from .magnitudes import feature_norm as feature_norm
 from .magnitudes import gradient_norm as gradient_norm
 from .magnitudes import update_norm as update_norm
 from .magnitudes import weight_magnitude as weight_magnitude
+from .measures import MEASURES as MEASURES
+from .measures import Layer as Layer
+from .measures import Measure as Measure
+from .measures import add_measure as add_measure
 from .policy import approximate_kl as approximate_kl
 from .policy import categorical_entropy as categorical_entropy
 from .policy import gaussian_entropy as gaussian_entropy

@@ -7,22 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .magnitudes import feature_norm, weight_magnitude
-from .ranks import (
-    abs_approximate_rank_of,
-    approximate_rank_of,
-    effective_rank_of,
-    singular_values,
-    stable_rank_of,
-)
-from .units import FLAT, dead_units, dormant_units
-
-RANKS = {
-    "effective_rank": effective_rank_of,
-    "approximate_rank": approximate_rank_of,
-    "abs_approximate_rank": abs_approximate_rank_of,
-    "stable_rank": stable_rank_of,
-}
+from .magnitudes import weight_magnitude
+from .measures import MEASURES, Layer
 
 
 def summarise(
@@ -40,8 +26,8 @@ def summarise(
 
     Returns:
         `plasticity/<measure>/<name>` for each layer or weight and `plasticity/<measure>` for the network, each
-        `[...]`: `dead_units` and `dormant_units` are fractions (of all hidden units, for the network), the four ranks
-        and `feature_norm` are averaged over layers, `weight_magnitude` over all entries of all weights.
+        `[...]`, for every row of `measures.MEASURES`: fractions of units are of all hidden units, for the network; the
+        others are averaged over layers, `weight_magnitude` over all entries of all weights.
 
     Raises:
         ValueError: no layer at all.
@@ -52,17 +38,10 @@ def summarise(
     result: dict[str, dict[str, Tensor]] = {}
     widths = {name: h.shape[-1] for name, h in activations.items()}
     for name, h in activations.items():
-        kind = kinds.get(name, "relu")
-        dead = dead_units(h, kind if kind in FLAT else "relu")
-        singular = singular_values(h)
-        layer = {
-            "dead_units": dead.double().mean(-1),
-            "dormant_units": dormant_units(h).double().mean(-1),
-            **{measure: rank(singular) for measure, rank in RANKS.items()},
-            "feature_norm": feature_norm(h),
-        }
-        for measure, value in layer.items():
-            result.setdefault(measure, {})[name] = value
+        layer = Layer(h, kinds.get(name, "relu"))
+        for measure in MEASURES.values():
+            if measure.of is not None:
+                result.setdefault(measure.name, {})[name] = measure.of(layer)
     summary = {f"plasticity/{measure}": _whole(measure, layers, widths) for measure, layers in result.items()}
     summary |= {f"plasticity/{m}/{name}": value for m, layers in result.items() for name, value in layers.items()}
     if weights:
@@ -74,8 +53,8 @@ def summarise(
 
 
 def _whole(measure: str, layers: Mapping[str, Tensor], widths: Mapping[str, int]) -> Tensor:
-    """The network's value: fractions count every unit the same, ranks and norms every layer."""
+    """The network's value: fractions count every unit the same, other measures every layer."""
     values = torch.stack(list(layers.values()))
-    share = torch.tensor([widths[name] if measure.endswith("_units") else 1 for name in layers], dtype=torch.float64)
+    share = torch.tensor([widths[name] if MEASURES[measure].of_units else 1 for name in layers], dtype=torch.float64)
     share = (share / share.sum()).to(values)
     return torch.tensordot(share, values, dims=1)

@@ -6,7 +6,7 @@ from .checkpoint import read_checkpoint as read_checkpoint
 from .configuration import read_configuration as read_configuration
 from .comparison import log_comparison as log_comparison
 from .logger import LoggerError as LoggerError
-from .logger import check_logger as check_logger
+from .loggers import check_logger as check_logger
 from .faults import Fault as Fault
 from .output import steady_output as steady_output
 from .random_state import generator_state as generator_state

@@ -1,4 +1,28 @@
-"""Checkpoints that are either whole or not there, and that load without running code."""
+"""Checkpoints that are either whole or not there, and that load without running code.
+
+What a file holds, as tensors, numbers, strings and containers of them:
+
+```
+format                       version of this layout, `FORMAT`
+step                         position of the run: environment steps, gradient steps or epochs
+state
+  finished                   whether this is the end
+  rows {table: count}        whole rows of each CSV that belong to this state; what lies behind them is cut off
+  logged                     last step that tables and curves know
+  latest {metric: value}     last known value of each, for the final metrics
+  glance {metric: value}     what the overview's curves are divided by
+  run                        the experiment's own
+    of an agent (agents/training.py, Loop.state)
+      collector              frames, generator, current observations, returns and lengths so far, environment (or null)
+      ppo                    actor, critic, optimizer, operations, generator, gradient_steps
+      updates, probed        updates done; names of the diagnostics, for rows in which nobody looked
+    of a stream (supervised/train.py, _state)
+      rows                   rows done
+      groups [stack]         stream (position), learner (steps, stack, optimizer, operations), bin (the row so far)
+    of a warm start (supervised/warm_start.py)
+      epoch, parameters, velocities
+```
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .logger import open_loggers
+from .loggers import open_loggers
 
 
 def log_comparison(

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from .configuration import read_configuration
+from .configuration import flatten, read_configuration
 from .storage import told_in_one_line
-from .tensorboard import flatten
 
 SHOWN = 6
 """Most differing settings that a message lists."""

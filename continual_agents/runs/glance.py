@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from continual_agents.plasticity.measures import MEASURES
+
 
 class Glance:
     """Return, rank, weights and dead units on a scale around 1, with the task changes as a square wave.
@@ -13,9 +15,7 @@ class Glance:
     | curve | is |
     |---|---|
     | `glance/return` | `return/mean` over its largest value so far; nothing while that is not positive |
-    | `glance/effective_rank` | `plasticity/effective_rank` over its largest value so far |
-    | `glance/weight_magnitude` | `plasticity/weight_magnitude` over its first value |
-    | `glance/dead_units` | `plasticity/dead_units`, a fraction as it is |
+    | `glance/NAME` | each diagnostic whose row in `plasticity.MEASURES` is `scaled`: over its largest or first value, or as it is |
     | `glance/task` | `task/index` modulo 2: jumps at every change of task |
 
     Attributes:
@@ -28,14 +28,15 @@ class Glance:
     def __call__(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """The curves' values at one step; nan where `metrics` does not know it."""
         found: dict[str, float] = {}
-        for tag in ("return/mean", "plasticity/effective_rank", "plasticity/weight_magnitude"):
+        scaled = {measure.column: measure.scaled for measure in MEASURES.values() if measure.scaled}
+        for tag, how in {"return/mean": "largest", **scaled}.items():
             value = float(metrics.get(tag, math.nan))
-            if math.isnan(value):
-                continue
-            if tag not in self.scale or (value > self.scale[tag] and tag != "plasticity/weight_magnitude"):
-                self.scale[tag] = value
             name = "return" if tag == "return/mean" else tag.split("/")[1]
-            found[f"glance/{name}"] = value / self.scale[tag] if self.scale[tag] > 0 else math.nan
-        found["glance/dead_units"] = float(metrics.get("plasticity/dead_units", math.nan))
+            if how == "as it is":
+                found[f"glance/{name}"] = value
+            elif not math.isnan(value):
+                if tag not in self.scale or (value > self.scale[tag] and how == "largest"):
+                    self.scale[tag] = value
+                found[f"glance/{name}"] = value / self.scale[tag] if self.scale[tag] > 0 else math.nan
         found["glance/task"] = float(metrics.get("task/index", math.nan)) % 2
         return found

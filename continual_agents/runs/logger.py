@@ -1,17 +1,13 @@
-"""Where a run's curves go: TensorBoard always, Weights & Biases beside it when asked."""
+"""What a logger is, and the numbers and pictures as loggers take them."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-
-KINDS = ("tensorboard", "wandb")
-
 
 class LoggerError(RuntimeError):
     """A logger that cannot be used; the message says why and what to do."""
@@ -43,59 +39,6 @@ class Logger(Protocol):
 
     def close(self) -> None:
         """End it."""
-
-
-class Loggers:
-    """Several loggers as one: it has each of their methods."""
-
-    def __init__(self, loggers: Sequence[Logger]):
-        self.all = list(loggers)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-
-        def each(*arguments: Any) -> None:
-            for logger in self.all:
-                getattr(logger, name)(*arguments)
-
-        return each
-
-
-def check_logger(settings: Mapping[str, Any]) -> None:
-    """Whether the loggers of `settings` can be opened; W&B may ask for its key here, before anything has begun.
-
-    Args:
-        settings: `kind`, one of `KINDS`, and what that kind takes.
-
-    Raises:
-        LoggerError: an unknown kind, a package or a login that is missing.
-    """
-    kind = settings.get("kind", "tensorboard")
-    if kind not in KINDS:
-        raise LoggerError(f"logger.kind={kind}: one of {', '.join(KINDS)}")
-    if kind == "wandb":
-        from .weights_and_biases import check
-
-        check(settings)
-
-
-def open_loggers(
-    folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], *, first_step: int = 0
-) -> Loggers:
-    """Loggers that write into `folder`, continuing at `first_step` what is there.
-
-    Raises:
-        LoggerError: W&B refuses.
-    """
-    from .tensorboard import TensorBoard
-
-    loggers: list[Logger] = [TensorBoard(folder / "tensorboard", config, first_step=first_step)]
-    if settings.get("kind") == "wandb":
-        from .weights_and_biases import WeightsAndBiases
-
-        loggers.append(WeightsAndBiases(folder, config, settings))
-    return Loggers(loggers)
 
 
 def known(values: Mapping[str, Any]) -> dict[str, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 
@@ -24,6 +26,22 @@ def steady_output() -> None:
             stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         if not isinstance(stream, Steady):
             setattr(sys, name, Steady(stream))
+
+
+@contextlib.contextmanager
+def quiet_worker() -> Iterator[None]:
+    """A writer's thread that cannot write prints no stack trace: its error is raised by the next call anyway."""
+    previous = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not (issubclass(arguments.exc_type, OSError) and type(arguments.thread).__name__ == "_AsyncWriterThread"):
+            previous(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 class Steady:

@@ -16,14 +16,15 @@ from tqdm import tqdm
 
 from .checkpoint import Checkpoints, write_atomically
 from .configuration import configuration_text
-from .environment import describe
+from .provenance import describe
 from .folder import RunError, check_folder, check_same, locked
 from .glance import Glance
 from .interrupt import StopSignal
-from .logger import Loggers, open_loggers, run_statistics
+from .logger import run_statistics
+from .loggers import Loggers, open_loggers
+from .output import quiet_worker
 from .storage import storage_error, told_in_one_line
 from .table import Table
-from .tensorboard import quiet_worker
 
 
 class Run:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from continual_agents.plasticity.measures import shown
+
+from .configuration import flatten
 from .logger import gif, known
 
 _STACK = r"/.*/mean$"  # a stack of runs has one curve per setting
@@ -26,22 +28,25 @@ def _chart(*measures: str) -> list[Any]:
     return ["Multiline", [pattern for name in measures for pattern in (f"^{name}$", f"^{name}{_STACK}")]]
 
 
-OVERVIEW = {
-    "Plasticity at a glance": {
-        "all together, to scale": _chart("glance/.*"),
-        "return": _chart("return/mean"),
-        "accuracy": _chart("accuracy", "test_accuracy"),
-        "squared error": _chart("squared_error"),
-        "friction": _chart("task/friction"),
-        "task": _chart("task/index"),
-        "dead and dormant units": _chart("plasticity/dead_units", "plasticity/dormant_units"),
-        "effective rank": _chart("plasticity/effective_rank"),
-        "weight magnitude": _chart("plasticity/weight_magnitude"),
-        "replaced units": _chart("surgery/replaced"),
-        "eligible units": _chart("surgery/eligible"),
+def overview() -> dict[str, dict[str, list[Any]]]:
+    """Custom-scalars layout; the tags are regular expressions. A run shows the charts that it has curves for."""
+    diagnostics: dict[str, list[str]] = {}
+    for measure in shown("chart"):
+        diagnostics.setdefault(measure.chart, []).append(measure.column)
+    return {
+        "Plasticity at a glance": {
+            "all together, to scale": _chart("glance/.*"),
+            "return": _chart("return/mean"),
+            "accuracy": _chart("accuracy", "test_accuracy"),
+            "squared error": _chart("squared_error"),
+            "friction": _chart("task/friction"),
+            "task": _chart("task/index"),
+            **{chart: _chart(*columns) for chart, columns in diagnostics.items()},
+            "replaced units": _chart("surgery/replaced"),
+            "eligible units": _chart("surgery/eligible"),
+        }
     }
-}
-"""Custom-scalars layout; the tags are regular expressions. A run shows the charts that it has curves for."""
+
 
 BOOKKEEPING = ("folder", "threads", "save_seconds", "progress", "logger")
 """Configuration keys and groups that are no hyperparameters."""
@@ -148,30 +153,15 @@ def keep_order(folder: Path) -> None:
         file.rename(folder / f"events.out.tfevents.0000000000.{number:06d}.{rest}")
 
 
-@contextlib.contextmanager
-def quiet_worker() -> Iterator[None]:
-    """A writer's thread that cannot write prints no stack trace: its error is raised by the next call anyway."""
-    previous = threading.excepthook
-
-    def hook(arguments: threading.ExceptHookArgs) -> None:
-        if not (issubclass(arguments.exc_type, OSError) and type(arguments.thread).__name__ == "_AsyncWriterThread"):
-            previous(arguments)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = previous
-
-
 def _overview(tags: Iterable[str]) -> dict[str, Any]:
-    """The charts of `OVERVIEW` that show any of these tags."""
+    """The charts of `overview` that show any of these tags."""
 
-    def shown(chart: list[Any]) -> bool:
+    def has_curves(chart: list[Any]) -> bool:
         return any(re.search(pattern, tag) for pattern in chart[1] for tag in tags)
 
     return {
-        category: {name: chart for name, chart in charts.items() if shown(chart)} for category, charts in OVERVIEW.items()
+        category: {name: chart for name, chart in charts.items() if has_curves(chart)}
+        for category, charts in overview().items()
     }
 
 
@@ -179,14 +169,3 @@ def _column(key: str) -> str:
     """Name of a hyperparameter. The tab sorts them and shows the first few: what runs are told apart by leads."""
     named = {"experiment.name": "experiment", "method.name": "method", "scale": "scale", "seed": "seed"}
     return named.get(key, f"settings.{key}")
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested config as `(dotted key, value)` pairs in order."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs

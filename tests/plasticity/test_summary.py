@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from continual_agents import plasticity
+from continual_agents.plasticity import MEASURES, Measure, Probe
 
 WIDE = torch.tensor([[0.0, 1.0, 0.0, 2.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 8.0, 2.0], [0.0, 1.0, 0.0, 4.0]])
 NARROW = torch.tensor([[0.95, 0.0], [-0.95, 0.0], [0.92, 0.1], [0.99, 0.0]])
@@ -48,3 +51,31 @@ def test_stacked_runs_give_what_each_run_gives_alone():
 def test_no_layer_is_refused():
     with pytest.raises(ValueError, match="no hidden layer"):
         plasticity.summarise({})
+
+
+def test_a_diagnostic_of_your_own_is_a_function_and_a_row(monkeypatch):
+    from continual_agents.runs.glance import Glance
+    from continual_agents.runs.tensorboard import overview
+
+    row = Measure(
+        "largest", lambda layer: layer.activations.amax((-2, -1)), "largest output", "largest", "of all units",
+        shown=("chart",), chart="outputs", scaled="first",
+    )  # fmt: skip
+    monkeypatch.setitem(MEASURES, "largest", row)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2))
+        net[0].bias.zero_()
+    seen = Probe(net)(torch.tensor([[1.0, 2.0], [-5.0, 3.0]]))
+    assert seen["plasticity/largest"] == seen["plasticity/largest/0"] == 3.0
+    assert overview()["Plasticity at a glance"]["outputs"][1][0] == "^plasticity/largest$"
+    assert Glance()({"plasticity/largest": 4.0})["glance/largest"] == 1.0
+    with pytest.raises(ValueError, match="there is a measure 'largest' already"):
+        plasticity.add_measure(row)
+
+
+def test_the_page_lists_every_row():
+    page = (Path(__file__).resolve().parents[2] / "docs/tensorboard.md").read_text()
+    places = {"chart": "overview", "figure": "figures", "table": "table"}
+    for row in MEASURES.values():
+        assert f"| `{row.name}` | {row.meaning} | {', '.join(places[one] for one in row.shown)} |" in page

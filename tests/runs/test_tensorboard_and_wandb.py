@@ -18,7 +18,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from continual_agents.runs import LoggerError, Run, check_logger
 from continual_agents.runs.glance import Glance
-from continual_agents.runs.logger import Loggers, gif, open_loggers
+from continual_agents.runs.logger import gif
+from continual_agents.runs.loggers import Loggers, open_loggers
 from tests.runs.test_run import CONFIG, curve, drive
 
 OFFLINE = {"kind": "wandb", "project": "test", "entity": None, "mode": "offline"}

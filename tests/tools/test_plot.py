@@ -38,7 +38,7 @@ def lines(axes):
 def test_agent_figure_shows_the_numbers_of_the_folders(ants):
     runs = folders.read_folders([ants])
     figure = agent.agent_figure(agent.compare(runs))
-    strip, returns, dead, weights, rank = figure.axes
+    strip, returns, dead, rank, weights = figure.axes
     assert returns.get_title(loc="left") == "return per episode, mean and 95% interval"
     assert dead.get_title(loc="left") == "dead units (%)"
     assert weights.get_title(loc="left") == "mean |weight|"
@@ -171,8 +171,8 @@ def test_stream_figure_shows_the_numbers_of_the_folders(streams):
     assert top.get_title(loc="left") == "accuracy, mean and 95% interval"
     assert [axes.get_title(loc="left") for axes in figure.axes[1:]] == [
         "dead units (%)",
-        "mean |weight|",
         "effective rank",
+        "mean |weight|",
     ]
     metrics = pd.read_csv(streams / "backprop" / "metrics.csv")
     expected = metrics[metrics["run"] >= 5].groupby("task/index")["accuracy"].mean()  # runs 5-9 have step size .01

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from gymnasium.utils import seeding
 
-from continual_agents.runs.environment import describe
+from continual_agents.runs.provenance import describe
 from envs import SlipperyAnt, SlipperyVectorEnv
 from envs.walker import Walker
 from tools.parser import Parser

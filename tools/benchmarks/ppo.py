@@ -29,7 +29,7 @@ from continual_agents.agents.training import Loop
 from continual_agents.methods import Method
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from continual_agents.runs.environment import describe
+from continual_agents.runs.provenance import describe
 from tools.parser import Parser
 
 FRAMES = 2048

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from continual_agents import surgery
-from continual_agents.runs.environment import describe
+from continual_agents.runs.provenance import describe
 from tools.parser import Parser
 
 RATE, MATURITY = 1e-4, 10

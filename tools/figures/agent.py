@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from continual_agents.plasticity.measures import shown
+
 from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
 from .folders import RunFolder, setting_labels
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
@@ -24,13 +26,6 @@ ICE = LinearSegmentedColormap.from_list("ice", ["#c3ddf3", "#ffffff"])
 
 STRONG_ICE = LinearSegmentedColormap.from_list("strong ice", ["#3d8fd1", "#f1efe8"])
 """The same for a strip of its own."""
-
-PANELS = {
-    "plasticity/dead_units": ("dead units (%)", 100.0),
-    "plasticity/weight_magnitude": ("mean |weight|", 1.0),
-    "plasticity/effective_rank": ("effective rank of the hidden layers", 1.0),
-}
-"""Columns of metrics.csv shown below the return: title and factor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +70,8 @@ def plot_agent(runs: list[RunFolder], path: Path) -> Path:
 
 
 def agent_figure(data: Comparison) -> Figure:
-    """Friction of each seed where they differ, return over steps, and one panel per logged member of `PANELS`."""
-    panels = {column: text for column, text in PANELS.items() if _has(data.metrics, column)}
+    """Friction of each seed where they differ, return over steps, a panel per logged diagnostic that figures show."""
+    panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.metrics, row.column)}
     stretches = _stretches(data.episodes)
     heights = [2.4, *[1.05] * len(panels)]
     grounds = _distinct_grounds(stretches)

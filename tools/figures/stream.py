@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from continual_agents.plasticity.measures import shown
+
 from .estimates import binned, estimate, nice_width
 from .folders import short
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
@@ -29,12 +31,6 @@ AXES = {"task": "task", "step": "example", "epoch": "epoch"}
 COLUMNS = 3
 """Panels side by side in the sweep figure."""
 
-PANELS = {
-    "plasticity/dead_units": ("dead units (%)", 100.0),
-    "plasticity/weight_magnitude": ("mean |weight|", 1.0),
-    "plasticity/effective_rank": ("effective rank", 1.0),
-}
-
 
 def plot_stream(data: Stream, path: Path) -> Path:
     """Performance per task with 95% intervals over runs; dead units, weight magnitude and rank below."""
@@ -43,9 +39,9 @@ def plot_stream(data: Stream, path: Path) -> Path:
 
 
 def stream_figure(data: Stream) -> Figure:
-    """One wide panel of performance, and one small panel for each of `PANELS` that was logged."""
+    """One wide panel of performance, and one small panel for each logged diagnostic that figures show."""
     settings = data.settings if len(data.settings) <= MOST_LINES else data.best_settings()
-    panels = {column: text for column, text in PANELS.items() if _has(data.records, column)}
+    panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.records, row.column)}
     figure = Figure(figsize=(WIDTH, 4.3 if panels else 2.6))
     top = figure.add_subplot(
         figure.add_gridspec(1, 1, left=0.11, right=0.72, top=0.94, bottom=0.52 if panels else 0.17)[0]

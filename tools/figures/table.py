@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 
 from continual_agents import plasticity
+from continual_agents.plasticity.measures import shown
 
 from .agent import compare
 from .estimates import estimate_one
 from .folders import RunFolder
 from .tidy import task_table, tidy
 
-DIAGNOSTICS = ("dead_units", "effective_rank", "weight_magnitude")
+DIAGNOSTICS = tuple(measure.name for measure in shown("table"))
 """Columns `plasticity/...` whose last values are reported."""
 
 COLUMNS = (

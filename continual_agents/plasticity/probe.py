@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from continual_agents import surgery
-from continual_agents.surgery.axes import axes_of
-from continual_agents.surgery.units import Reader, Units
+from continual_agents.surgery.finding import Reader, Units, axes_of
 
 from .summary import summarise
 from .units import FLAT

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .distributed import average_, several, share_generator_
+from .finding import Units
 from .generator import Draw, birth_of, private
 from .replace import Job, replace_together_
-from .units import Units
 from .watch import Recent, Watch
 
 

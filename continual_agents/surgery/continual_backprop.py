@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .companion import Companion, per_layer_settings
+from .finding import Units
 from .generator import Draw
 from .replace import Job
 from .running import RunningLayer
 from .scratch import Scratch
 from .selection import least_useful
-from .units import Units
 from .utility import Signals, Utility, finite
 
 

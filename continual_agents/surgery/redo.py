@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .companion import Companion, Layer, per_layer_settings
+from .finding import Units
 from .generator import Draw
 from .replace import Job
 from .selection import dormant
-from .units import Units
 from .utility import dormancy
 from .watch import Watch
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .axes import axes_of
+from .finding import Reader, Slot, Units, axes_of
 from .generator import Birth, Draw, birth_of, private
 from .optimizer_state import forget_
-from .units import Reader, Slot, Units
 
 
 @dataclass

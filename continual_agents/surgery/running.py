@@ -9,10 +9,10 @@ from torch import Tensor
 
 from .births import needs_inputs
 from .companion import Layer
+from .finding import Slot, Units
 from .generator import birth_of
 from .scratch import Scratch
 from .selection import Budget
-from .units import Slot, Units
 from .utility import Signals, Utility, magnitude, utility_of
 from .watch import Recent, Watch
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .companion import Companion, Layer, per_layer_settings
+from .finding import Units
 from .generator import Draw
 from .replace import Job
-from .units import Units
 from .watch import Watch
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from .axes import axes_of
+from .finding import Reader, axes_of, is_paused
 from .scratch import Scratch
-from .units import Reader
 
 
 class Watch:
@@ -141,19 +139,6 @@ class Watch:
         return values if self.reader.block == 1 else values.view(self.width, -1).mean(1)
 
 
-_PAUSED: list[bool] = []
-
-
-@contextmanager
-def paused() -> Iterator[None]:
-    """No watch records inside: the pass is ours, not training."""
-    _PAUSED.append(True)
-    try:
-        yield
-    finally:
-        _PAUSED.pop()
-
-
 class Hook:
     """What a module holds: calls its watch in graph-building passes. Copies and pickles of it do nothing."""
 
@@ -163,7 +148,7 @@ class Hook:
     def __call__(self, module: torch.nn.Module, args: Any, value: Any) -> None:
         """Forward hook (module, args, output) or forward pre-hook (module, args, kwargs)."""
         watch = self.watch
-        if watch is None or not watch.active or not torch.is_grad_enabled() or _PAUSED:
+        if watch is None or not watch.active or not torch.is_grad_enabled() or is_paused():
             return
         given = value if self.output else args[0] if args else next(iter(value.values()))
         if isinstance(given, tuple):  # a PackedSequence: only the steps that exist; else a layer's several outputs

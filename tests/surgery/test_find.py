@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from continual_agents import surgery
-from continual_agents.surgery.axes import LAYERS
+from continual_agents.surgery.finding import LAYERS
 from tests.surgery.networks import CASES, Heads, Recurrent, ResNet, Transformer
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from continual_agents.surgery.axes import LAYERS
+from continual_agents.surgery.finding import LAYERS
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "surgery.md"
 

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .groups import Flow, Segment
-
-if TYPE_CHECKING:
-    from .flow import Analysis
-    from .trace import Call
+from .ledger import Ledger
+from .trace import Call
 
 
-def first(analysis: Analysis, call: Call) -> Any:
+def first(ledger: Ledger, call: Call) -> Any:
     """The Flow of the first argument; None if it carries no units."""
     source = call.args[0] if call.args else next(iter(call.kwargs.values()), None)
-    value = analysis.value(source)
+    value = ledger.value(source)
     return None if isinstance(value, tuple) else value
 
 
-def unseen(analysis: Analysis, call: Call) -> None:
+def unseen(ledger: Ledger, call: Call) -> None:
     """An operation that may mix units: no surgery on what flows into it."""
-    analysis.refuse((*call.args, *call.kwargs.values()), f"flows into {call.target}, which surgery cannot see through")
+    ledger.refuse((*call.args, *call.kwargs.values()), f"flows into {call.target}, which surgery cannot see through")
 
 
-def flatten(analysis: Analysis, source: Any, out: Any, start: int, end: int) -> Any:
+def flatten(ledger: Ledger, source: Any, out: Any, start: int, end: int) -> Any:
     """Flatten dims start to end: a unit then owns a block of entries."""
-    value, shape = analysis.value(source), analysis.shape(source)
+    value, shape = ledger.value(source), ledger.shape(source)
     if value is None:
         return None
     if shape is not None:
-        return _reshaped(analysis, value, shape, analysis.shape(out) or ())
+        return _reshaped(ledger, value, shape, ledger.shape(out) or ())
     ndim = 1 - value.axis  # one batch dim, as in every symbolic trace of conv -> flatten
     if start in (1, 1 - ndim) and end in (-1, ndim - 1):
         block = 1 if value.axis == -1 else None
         return replace(value, axis=-1, segments=_blocks(value, block), path=_said(value, "Flatten", block))
-    analysis.refuse(value, "flattened in a way that needs shapes: give example inputs to find()")
+    ledger.refuse(value, "flattened in a way that needs shapes: give example inputs to find()")
     return None
 
 
-def _reshaped(analysis: Analysis, value: Flow, before: tuple[int, ...], after: tuple[int, ...]) -> Flow | None:
+def _reshaped(ledger: Ledger, value: Flow, before: tuple[int, ...], after: tuple[int, ...]) -> Flow | None:
     """Row-major reshape: the units keep their place if what lies before their dim still does, and own what follows."""
     at = len(before) + value.axis
     ahead, size = math.prod(before[:at]), before[at]
@@ -50,7 +48,7 @@ def _reshaped(analysis: Analysis, value: Flow, before: tuple[int, ...], after: t
             return replace(
                 value, axis=i - len(after), segments=_blocks(value, block), path=_said(value, "Flatten", block)
             )
-    analysis.refuse(value, f"reshaped from {list(before)} to {list(after)}, which splits or mixes them")
+    ledger.refuse(value, f"reshaped from {list(before)} to {list(after)}, which splits or mixes them")
     return None
 
 
@@ -65,35 +63,35 @@ def _blocks(value: Flow, block: int | None) -> tuple[Segment, ...]:
     )
 
 
-def view(analysis: Analysis, call: Call) -> Any:
+def view(ledger: Ledger, call: Call) -> Any:
     """view and reshape."""
-    value = first(analysis, call)
+    value = first(ledger, call)
     if value is None:
         return None
-    before, after = analysis.shape(call.args[0]), analysis.shape(call.out)
+    before, after = ledger.shape(call.args[0]), ledger.shape(call.out)
     if before is None or after is None:
         if call.args[2:] == (-1,) or call.kwargs == {"start_dim": 1}:  # x.view(n, -1): flatten all but the batch
-            return flatten(analysis, call.args[0], call.out, 1, -1)
-        analysis.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
+            return flatten(ledger, call.args[0], call.out, 1, -1)
+        ledger.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
         return None
-    return _reshaped(analysis, value, before, after)
+    return _reshaped(ledger, value, before, after)
 
 
-def flatten_call(analysis: Analysis, call: Call) -> Any:
+def flatten_call(ledger: Ledger, call: Call) -> Any:
     """torch.flatten and Tensor.flatten."""
     start = call.args[1] if len(call.args) > 1 else call.kwargs.get("start_dim", 0)
     end = call.args[2] if len(call.args) > 2 else call.kwargs.get("end_dim", -1)
-    return flatten(analysis, call.args[0], call.out, start, end)
+    return flatten(ledger, call.args[0], call.out, start, end)
 
 
-def permute(analysis: Analysis, call: Call) -> Any:
+def permute(ledger: Ledger, call: Call) -> Any:
     """permute, transpose, movedim: units keep their entries and change their dim."""
-    value = first(analysis, call)
+    value = first(ledger, call)
     if value is None:
         return None
-    shape = analysis.shape(call.args[0])
+    shape = ledger.shape(call.args[0])
     if shape is None:
-        analysis.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
+        ledger.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
         return None
     ndim, rest = len(shape), call.args[1:] or tuple(call.kwargs.values())
     if call.target in ("T", "mT", "t"):
@@ -108,75 +106,80 @@ def permute(analysis: Analysis, call: Call) -> Any:
     return replace(value, axis=place - ndim)
 
 
-def reduce(analysis: Analysis, call: Call) -> Any:
+def reduce(ledger: Ledger, call: Call) -> Any:
     """mean, sum, amax over positions; over the units themselves nothing is left of them."""
-    value = first(analysis, call)
+    value = first(ledger, call)
     if value is None:
         return None
     dims = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", call.kwargs.get("axis"))
     keep = call.args[2] if len(call.args) > 2 else call.kwargs.get("keepdim", False)
     if dims is None:
-        return unseen(analysis, call)
-    shape = analysis.shape(call.args[0])
+        return unseen(ledger, call)
+    shape = ledger.shape(call.args[0])
     ndim = len(shape) if shape else 1 - value.axis
     places = {dim % ndim for dim in (dims if isinstance(dims, (tuple, list)) else [dims])}
     at = ndim + value.axis
     if at in places:
-        return unseen(analysis, call)
+        return unseen(ledger, call)
     behind = 0 if keep else sum(place > at for place in places)
     return replace(value, axis=value.axis + behind, path=(*value.path, str(call.target)))
 
 
-def squeeze(analysis: Analysis, call: Call) -> Any:
+def squeeze(ledger: Ledger, call: Call) -> Any:
     """squeeze and unsqueeze."""
-    value = first(analysis, call)
-    before, after = analysis.shape(call.args[0]), analysis.shape(call.out)
+    value = first(ledger, call)
+    before, after = ledger.shape(call.args[0]), ledger.shape(call.out)
     if value is None:
         return None
     if before is None or after is None:
-        analysis.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
+        ledger.refuse(value, f"{call.target} needs shapes: give example inputs to find()")
         return None
-    return _reshaped(analysis, value, before, after)
+    return _reshaped(ledger, value, before, after)
 
 
-def getitem(analysis: Analysis, call: Call) -> Any:
+def getitem(ledger: Ledger, call: Call) -> Any:
     """An element of a layer's several outputs, or a slice of a tensor that leaves the units whole."""
     source, key = call.args[0], call.args[1]
-    value = analysis.value(source)
+    value = ledger.value(source)
     if isinstance(value, tuple):
         return value[key] if isinstance(key, int) else None
     if value is None:
         return None
-    before, after = analysis.shape(source), analysis.shape(call.out)
+    before, after = ledger.shape(source), ledger.shape(call.out)
     if before is None or after is None:
-        return unseen(analysis, call)
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
-        gap = len(before) - sum(k is not None for k in keys) + 1
-        keys[at : at + 1] = [slice(None)] * gap
-    if any(not isinstance(k, (int, slice, type(None))) for k in keys):
-        return unseen(analysis, call)
-    keys += [slice(None)] * (len(before) - sum(k is not None for k in keys))
-    own = [k for k in keys if k is not None][len(before) + value.axis]
-    if own != slice(None):
-        analysis.refuse(value, "only a part of them is used (slice)")
+        return unseen(ledger, call)
+    keys = _spelled_out(key, len(before))
+    if any(isinstance(k, bool) or not isinstance(k, (int, slice, type(None))) for k in keys):
+        # a list or mask of indices reorders and drops
+        return unseen(ledger, call)
+    # An int takes a dim away, None adds one, a slice keeps it: the key that meets the units' dim must keep all of it,
+    # and its place among the keys that leave a dim behind is the units' dim afterwards.
+    own = [i for i, k in enumerate(keys) if k is not None][len(before) + value.axis]
+    units = range(before[value.axis])
+    if isinstance(keys[own], int) or units[keys[own]] != units:
+        ledger.refuse(value, "only a part of them is used (slice)")
         return None
-    place = [k is None or isinstance(k, slice) for k in keys]
-    position = [i for i, k in enumerate(keys) if k is not None][len(before) + value.axis]
-    return replace(value, axis=sum(place[: position + 1]) - 1 - len(after))
+    return replace(value, axis=sum(not isinstance(k, int) for k in keys[:own]) - len(after))
 
 
-def select(analysis: Analysis, call: Call) -> Any:
+def _spelled_out(key: Any, ndim: int) -> list[Any]:
+    """One entry for every dim that was there (int, slice, indices) or is added (None), instead of `...` and nothing."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    missing = ndim - sum(k is not None and k is not Ellipsis for k in keys)
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    return [*keys[:at], *[slice(None)] * missing, *keys[at + 1 :]]
+
+
+def select(ledger: Ledger, call: Call) -> Any:
     """`x.select(dim, i)`, `x.unbind(dim)`, `x.chunk`, `x.split`: fine along every dim but the units'."""
-    value = first(analysis, call)
+    value = first(ledger, call)
     if value is None:
         return None
-    shape = analysis.shape(call.args[0])
+    shape = ledger.shape(call.args[0])
     position = 2 if call.target in ("chunk", "split", "tensor_split") else 1
     dim = call.args[position] if len(call.args) > position else call.kwargs.get("dim", 0)
     if shape is None or (dim % len(shape)) == len(shape) + value.axis:
-        analysis.refuse(value, f"cut apart by {call.target}")
+        ledger.refuse(value, f"cut apart by {call.target}")
         return None
     shift = call.target in ("select", "unbind") and (dim % len(shape)) > len(shape) + value.axis
     result = replace(value, axis=value.axis + 1) if shift else value

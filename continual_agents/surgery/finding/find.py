@@ -7,8 +7,9 @@ from typing import Any, overload
 
 from torch import nn
 
-from .axes import axes_of
-from .flow import Analysis, Group
+from .flow import follow
+from .groups import Group
+from .layers import axes_of
 from .trace import trace
 from .units import Reader, Units
 
@@ -74,15 +75,15 @@ def find(net: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module], *exampl
     for prefix, part in parts.items():
         part = _unwrap(part)
         names = {id(module): ".".join(p for p in (prefix, name) if p) for name, module in part.named_modules()}
-        analysis = Analysis(trace(part, example_inputs), names)
+        ledger = follow(trace(part, example_inputs), names)
         shared = _shared_parameters(part)
-        for group in analysis.groups():
+        for group in ledger.groups():
             name = names.get(id(group.makers[0]), type(group.makers[0]).__name__) or type(group.makers[0]).__name__
             reason = _reason(group, names, shared)
             if reason:
                 left_out |= {names.get(id(m)) or type(m).__name__: reason for m in group.makers}
             else:
-                units.append(_units(name, group, names, analysis.behind))
+                units.append(_units(name, group, names, ledger.behind))
     return Found(units, left_out)
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from .axes import axes_of
-from .watch import paused
+from .layers import axes_of
+from .quiet import paused, quietly
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ class Trace:
     inputs: list[Ref] = field(default_factory=list)
     outputs: Any = None
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """Every Ref in a nest of tuples, lists and dicts."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from refs(item)
+    elif isinstance(value, dict):
+        yield from refs(tuple(value.values()))
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -169,7 +180,7 @@ class _Recorder(TorchFunctionMode):
 def _by_forward(net: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     recorder = _Recorder()
     recorder.trace.inputs = [recorder.ref(value) for value in inputs]
-    with _quietly(net), _wrapped(net, recorder), recorder:
+    with quietly(net), _wrapped(net, recorder), recorder:
         outputs = net(*inputs)
         recorder.trace.outputs = recorder.ref(outputs)
     return recorder.trace
@@ -189,22 +200,6 @@ def _wrapped(net: nn.Module, recorder: _Recorder) -> Iterator[None]:
                 del module.__dict__["forward"]
             else:
                 module.__dict__["forward"] = own
-
-
-@contextmanager
-def _quietly(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no running statistics change), global random state and watches untouched, gradients on
-    (without them a transformer layer takes a fused path that hides its parts)."""
-    modes = [(module, module.training) for module in net.modules()]
-    devices = {p.device for p in net.parameters() if p.device.type == "cuda"}
-    try:
-        for module, _ in modes:
-            module.training = False
-        with torch.random.fork_rng(devices=list(devices)), paused(), torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 _ALIASES = {"truediv": "div", "true_divide": "div", "divide": "div", "subtract": "sub", "multiply": "mul"}

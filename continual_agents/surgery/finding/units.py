@@ -9,7 +9,7 @@ import torch
 import torch.nn.utils.parametrize
 from torch import Tensor, nn
 
-from .axes import NORM_VALUES, Axes, axes_of
+from .layers import NORM_VALUES, Axes, axes_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from .operations import KEEPS_SIGN, POSITIVE
+from .torch_names import KEEPS_SIGN, POSITIVE
 
 
 @dataclass(frozen=True)

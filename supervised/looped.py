@@ -20,11 +20,11 @@ from torch.nn import functional
 from continual_agents.methods import AfterStep, Method
 from continual_agents.surgery import Birth
 
-from .activations import activation_of
 from .draws import Draw, torch_draws
-from .learner import LOSSES
+from .losses import LOSSES
 from .networks import ConvNet, Mlp
-from .operations import RESETS
+from .stacked.derivatives import activation_of
+from .stacked.operations import RESETS
 from .states import array_of
 
 

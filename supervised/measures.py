@@ -10,9 +10,9 @@ import torch
 
 from continual_agents import plasticity
 
-from .learner import LOSSES
+from .losses import LOSSES
 from .states import array_of
-from .streams import Stream
+from .streams.stream import Stream
 
 
 class Bin:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from continual_agents.settings import check_settings, nearest, written
 
-from .activations import activation_of
 from .draws import Draw, torch_draws
-from .normalisation import NORMS, OnlineNorm
+from .stacked.derivatives import activation_of
+from .stacked.normalisation import NORMS, OnlineNorm
 
 
 @dataclass(frozen=True, kw_only=True)

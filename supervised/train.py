@@ -12,10 +12,11 @@ import torch
 from continual_agents.runs import Run
 
 from .divergence import Divergence
-from .learner import LOSSES
-from .make import make_learner, make_stream
+from .learners import make_learner
+from .losses import LOSSES
 from .measures import Bin, diagnose, test_accuracy
 from .plans import Plan, stacks
+from .streams.table import make_stream
 
 
 class Group:

@@ -22,11 +22,11 @@ from continual_agents.methods import Method
 from continual_agents.surgery.generator import birth_of
 from continual_agents.surgery.selection import Budget
 from supervised.draws import Draw, torch_draws
-from supervised.learner import StackedLearner
-from supervised.make import make_stream
 from supervised.networks import Mlp
-from supervised.stacked_surgery import Surgeon
-from supervised.streams import Stream
+from supervised.stacked.learner import StackedLearner
+from supervised.stacked.surgeon import Surgeon
+from supervised.streams.stream import Stream
+from supervised.streams.table import make_stream
 from tools.figures.estimates import estimate_one
 from tools.parser import Parser
 

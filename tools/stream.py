@@ -9,7 +9,7 @@ from continual_agents.methods import Method
 from continual_agents.runs import Run
 from continual_agents.settings import check_types, written
 from supervised import Plan, make_learner, make_plans, make_stream, stacks, train
-from supervised.make import sample
+from supervised.streams.table import sample
 from tools.method import method_from
 
 TYPES = {

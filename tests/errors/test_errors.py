@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervised.make import load_images
+from supervised.streams.permuted import load_images
 from tests.errors import files
 from tests.errors.case import Case
 from tests.errors.page import PAGE, SECTIONS, text

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from continual_agents.methods import Method
-from supervised.learner import StackedLearner
 from supervised.networks import Mlp
+from supervised.stacked.learner import StackedLearner
 
 CBP = {"rate": 0.02, "maturity": 20, "decay": 0.9, "utility": "adaptable_contribution"}
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from supervised.activations import ACTIVATIONS
 from supervised.networks import Mlp
+from supervised.stacked.derivatives import ACTIVATIONS
 from tests.supervised.helpers import CBP, examples, learner, method, tensors_of
 
 NETWORKS = {

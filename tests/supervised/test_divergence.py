@@ -52,7 +52,7 @@ def test_a_run_that_diverges_is_marked_and_takes_no_other_down(tmp_path: Path, e
 def test_stopping_names_run_and_layer_keeps_the_last_good_checkpoint_and_marking_goes_on_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervised.streams.MOST_BYTES", 1)
+    monkeypatch.setattr("supervised.streams.stream.MOST_BYTES", 1)
     plans = make_plans({**PERMUTED, "seeds": 1}, {"plain": GOOD["plain"], "wild": method("wild", step_size=3e15)})
     with (
         pytest.raises(FloatingPointError) as caught,

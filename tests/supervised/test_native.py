@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from supervised import native
 from supervised.divergence import broken
-from supervised.learner import StackedLearner
 from supervised.networks import Mlp
+from supervised.stacked import native
+from supervised.stacked.learner import StackedLearner
 from tests.supervised.helpers import CBP, examples, learner, method
 
 NETWORKS = {

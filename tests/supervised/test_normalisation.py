@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from supervised.normalisation import BACKWARD_DECAY, EPSILON, FORWARD_DECAY, StackedLayerNorm, StackedOnlineNorm
+from supervised.stacked.normalisation import BACKWARD_DECAY, EPSILON, FORWARD_DECAY, StackedLayerNorm, StackedOnlineNorm
 
 
 def test_online_norm_follows_the_published_recursions_one_number_at_a_time() -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from supervised.learner import StackedLearner
 from supervised.networks import Mlp
+from supervised.stacked.learner import StackedLearner
 from tests.supervised.helpers import CBP, examples, learner, method
 
 NETWORK = Mlp(inputs=12, outputs=4, hidden=(10, 8))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from supervised.regression import SlowlyChangingRegression, _target_network
+from supervised.streams.regression import SlowlyChangingRegression, _target_network
 
 
 def test_published_thresholds_are_the_public_formula() -> None:

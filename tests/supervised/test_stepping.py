@@ -5,9 +5,9 @@ import contextlib
 import pytest
 import torch
 
-from supervised.learner import StackedLearner
 from supervised.networks import Mlp
-from supervised.stepping import UNROLLED, Captured
+from supervised.stacked.learner import StackedLearner
+from supervised.stacked.steps import UNROLLED, Captured
 from tests.supervised.helpers import CBP, examples, learner, method
 
 NETWORK = Mlp(inputs=20, outputs=4, hidden=(16, 11))

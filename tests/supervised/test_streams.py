@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from supervised.class_images import ClassImages
-from supervised.imagenet import ClassPairs
-from supervised.images import Images
-from supervised.make import make_stream
-from supervised.permuted import PermutedImages
-from supervised.regression import SlowlyChangingRegression
+from supervised.streams.class_images import ClassImages
+from supervised.streams.class_pairs import ClassPairs
+from supervised.streams.images import Images
+from supervised.streams.permuted import PermutedImages
+from supervised.streams.regression import SlowlyChangingRegression
+from supervised.streams.table import make_stream
 
 
 def images(count: int = 30, pixels: int = 12) -> Images:

@@ -9,7 +9,8 @@ import torch
 
 from continual_agents.runs import Run
 from supervised import make_plans, train
-from supervised.make import make_learner, make_stream
+from supervised.learners import make_learner
+from supervised.streams.table import make_stream
 from tests.supervised.helpers import CBP, method, tensors_of
 
 METHODS = {
@@ -62,7 +63,7 @@ def interrupt(folder: Path, experiment: dict, monkeypatch: pytest.MonkeyPatch, *
 def test_a_killed_run_continues_to_the_same_table_and_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves: int
 ) -> None:
-    monkeypatch.setattr("supervised.streams.MOST_BYTES", 5000)
+    monkeypatch.setattr("supervised.streams.stream.MOST_BYTES", 5000)
     kind = {"tasks": 3, "examples": 50, "row_steps": 70}
     start(tmp_path / "whole", PERMUTED, **kind)
     interrupt(tmp_path / "killed", PERMUTED, monkeypatch, saves=saves, **kind)
@@ -79,7 +80,7 @@ def test_a_killed_run_continues_to_the_same_table_and_weights(
 
 @pytest.mark.parametrize("experiment", [REGRESSION, TEXTURES], ids=["regression", "textures"])
 def test_other_streams_continue_too(experiment: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervised.streams.MOST_BYTES", 5000)
+    monkeypatch.setattr("supervised.streams.stream.MOST_BYTES", 5000)
     methods = {name: METHODS[name] for name in ("continual", "adam")}
     kind = {"tasks": 3, "examples": 20, "methods": methods}
     start(tmp_path / "whole", experiment, **kind)

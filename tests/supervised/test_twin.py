@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from continual_agents.surgery import UTILITIES, Birth
-from supervised.activations import ACTIVATIONS
 from supervised.draws import Draw, torch_draws
 from supervised.networks import Mlp
+from supervised.stacked.derivatives import ACTIVATIONS
 from tests.supervised.helpers import CBP, examples, learner, method
 
 LOSSES = {"cross_entropy": functional.cross_entropy, "squared_error": functional.mse_loss}

@@ -8,9 +8,9 @@ import torch
 
 from continual_agents import surgery
 from continual_agents.methods import Method
-from supervised.learner import StackedLearner
-from supervised.make import make_stream
 from supervised.networks import Mlp
+from supervised.stacked.learner import StackedLearner
+from supervised.streams.table import make_stream
 from tools import compare_surgery
 
 

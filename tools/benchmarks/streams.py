@@ -16,13 +16,13 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from continual_agents.methods import Method
-from supervised.images import Images
-from supervised.learner import StackedLearner
 from supervised.looped import LoopedLearner
-from supervised.make import make_stream
 from supervised.networks import ConvNet, Mlp, make_network
-from supervised.permuted import PermutedImages
-from supervised.streams import Stream
+from supervised.stacked.learner import StackedLearner
+from supervised.streams.images import Images
+from supervised.streams.permuted import PermutedImages
+from supervised.streams.stream import Stream
+from supervised.streams.table import make_stream
 from tools.parser import Parser
 
 SURGERY = {"rate": 1e-4, "maturity": 100, "decay": 0.99, "utility": "adaptable_contribution"}

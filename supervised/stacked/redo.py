@@ -11,10 +11,10 @@ from torch import Tensor
 
 from continual_agents.surgery.utility import dormancy
 
+from ..states import array_of
+from .network import StackedMlp
 from .optimizers import StackedOptimizer
-from .stacked import StackedMlp
-from .stacked_surgery import SURGEON, Surgeon, common, only
-from .states import array_of
+from .surgeon import SURGEON, Surgeon, common, only
 
 
 class StackedReDo:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .draws import Draw, numpy_draws
-from .states import array_of
-from .streams import chunk_steps
+from ..draws import Draw, numpy_draws
+from ..states import array_of
+from .stream import chunk_steps
 
 
 class SlowlyChangingRegression:

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from continual_agents.surgery.utility import UTILITIES
 
-from .networks import Mlp
+from ..networks import Mlp
+from .continual_backprop import StackedContinualBackprop
+from .network import StackedMlp
 from .optimizers import StackedAdam, StackedOptimizer, StackedSgd
-from .stacked import StackedMlp
-from .stacked_continual_backprop import StackedContinualBackprop
-from .stacked_redo import StackedReDo
+from .redo import StackedReDo
 
 VECTORS = {"__AVX512F__": 64, "__AVX__": 32}
 """Bytes of a vector where the compiler defines these for this machine; 16 elsewhere (SSE, NEON)."""
@@ -49,7 +49,7 @@ ACTIVATIONS = {
     ),
     "linear": ("(z)", "(d)"),
 }
-"""Activation and derivative in C, by the names of `activations.py`."""
+"""Activation and derivative in C, by the names of `derivatives.py`."""
 
 SCORES = {
     "contribution": "activity * out",
@@ -271,5 +271,7 @@ def _cc(*arguments: str, source: str) -> str:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         line = next((line for line in lines if "error" in line), f"exit {done.returncode}")
-        raise CompilerError(f"{compiler} does not compile supervised/native.c ({line}; or set experiment.fast=false)")
+        raise CompilerError(
+            f"{compiler} does not compile supervised/stacked/native.c ({line}; or set experiment.fast=false)"
+        )
     return done.stdout

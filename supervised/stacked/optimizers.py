@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .stacked import StackedLayer, StackedMlp
+from .network import StackedLayer, StackedMlp
 
 
 class StackedOptimizer:

@@ -1,7 +1,7 @@
 """Surgery on a stack: renewing units of many runs at once.
 
 The replacement touches the rows and columns of the units that go and nothing else. What a unit is worth, how many go
-and which is `continual_agents.surgery`'s; `stacked_continual_backprop.py` and `stacked_redo.py` ask it.
+and which is `continual_agents.surgery`'s; `continual_backprop.py` and `redo.py` ask it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from continual_agents.settings import nearest
 
-from .draws import Draw, torch_draws
+from ..draws import Draw, torch_draws
+from .network import StackedMlp
 from .optimizers import StackedOptimizer
-from .stacked import StackedMlp
 
 SURGEON = ("birth", "keep_optimizer_state")
 """Settings of every kind of surgery."""

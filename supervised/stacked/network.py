@@ -3,7 +3,7 @@
 Each run of a stack gets bit for bit what it gets alone (eager, CPU, float32). That rests on three choices, each kept by
 a test: a run's matrix product never depends on where in memory the run lies (so widths are padded to a multiple of 4,
 16 bytes, wherever the BLAS library is used); functions whose last entries round otherwise than the rest are avoided
-(`activations.py`); no sum runs over the runs dim.
+(`derivatives.py`); no sum runs over the runs dim.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .activations import activation_of
-from .networks import Mlp
+from ..networks import Mlp
+from .derivatives import activation_of
 from .normalisation import NORMS, StackedNorm
 
 PAD = 4

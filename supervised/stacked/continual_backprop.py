@@ -17,11 +17,11 @@ from torch import Tensor
 from continual_agents.surgery.selection import Budget, least_useful
 from continual_agents.surgery.utility import Signals, finite, utility_of
 
-from .draws import Draw, numpy_draws
+from ..draws import Draw, numpy_draws
+from ..states import array_of
+from .network import StackedMlp
 from .optimizers import StackedOptimizer
-from .stacked import StackedMlp
-from .stacked_surgery import SURGEON, Surgeon, common, only
-from .states import array_of
+from .surgeon import SURGEON, Surgeon, common, only
 
 BLOCK = 64
 """Steps for which the random utility is drawn at once."""

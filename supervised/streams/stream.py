@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from .stepping import UNROLLED
+from ..stacked.steps import UNROLLED
 
 
 class Stream(Protocol):

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .draws import Draw, torch_draws
+from ..draws import Draw, torch_draws
+from .continual_backprop import StackedContinualBackprop, StackedGenerateAndTest
+from .network import StackedMlp
 from .optimizers import StackedOptimizer
-from .stacked import StackedMlp
-from .stacked_continual_backprop import StackedContinualBackprop, StackedGenerateAndTest
-from .stacked_redo import StackedReDo
-from .stacked_surgery import common, only
+from .redo import StackedReDo
+from .surgeon import common, only
 
 BLOCK = 8192
 """Random numbers that a run draws at once, at least one step's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import Textures, load_imagenet
+from ..draws import Draw, numpy_draws
 from .class_images import ClassImages
-from .draws import Draw, numpy_draws
 
 
 class ClassPairs:
@@ -148,3 +150,42 @@ class ClassPairs:
         last = max(self.position - 1, 0)
         self._pairs = self._draw_pairs(last // self.task_steps)
         self._order = self._draw_order(last // self.epoch_steps)
+
+
+def texture_pairs(
+    seeds: Sequence[int], *, classes: int = 100, side: int = 32, data_seed: int = 0, **settings: Any
+) -> ClassPairs:
+    """Pairs of made texture classes."""
+    ClassPairs.check("textures", classes, _images(settings), **settings)
+    return ClassPairs(seeds, _made_textures(classes, _images(settings), side, data_seed), **settings)
+
+
+def imagenet_pairs(
+    seeds: Sequence[int], *, root: str | None = None, classes: int = 1000, **settings: Any
+) -> ClassPairs:
+    """Pairs of ImageNet's classes; `root` is the folder of the prepared array.
+
+    Raises:
+        ValueError: no root.
+    """
+    if root is None:
+        raise ValueError(
+            "ImageNet needs experiment.stream.root=FOLDER, made by python -m tools.prepare_data imagenet SRC FOLDER"
+        )
+    ClassPairs.check("imagenet", classes, _images(settings), **settings)
+    return ClassPairs(seeds, _loaded_imagenet(root, classes, _images(settings)), **settings)
+
+
+def _images(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("train_images", 600)) + int(settings.get("test_images", 100))
+
+
+@functools.lru_cache(maxsize=2)
+def _made_textures(classes: int, images: int, side: int, seed: int) -> ClassImages:
+    made = Textures(classes=classes, images=images, side=side, seed=seed)
+    return ClassImages("textures", torch.from_numpy(made.array()))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_imagenet(root: str, classes: int, images: int) -> ClassImages:
+    return ClassImages("imagenet", torch.from_numpy(load_imagenet(root, classes=classes, images=images)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .draws import Draw, numpy_draws
-from .images import Images
-from .streams import chunk_steps
+from continual_agents.settings import nearest
+
+from ..data import load_digits, load_mnist
+from ..draws import Draw, numpy_draws
+from .images import Images, flat_images
+from .stream import chunk_steps
 
 
 class PermutedImages:
@@ -113,3 +117,41 @@ class PermutedImages:
         self.position = int(state["position"])
         last = max(self.position - 1, 0)
         self._begin(last // self.task_steps, last % self.task_steps // len(self.images.labels))
+
+
+@functools.lru_cache(maxsize=2)
+def load_images(data: str, root: str | None, source: Literal["files", "openml"] = "files") -> Images:
+    """The data set of a permuted stream, read once however many stacks use it.
+
+    Args:
+        data: "digits" or "mnist".
+        root: folder of MNIST's files; digits ship with scikit-learn.
+        source: where MNIST comes from: the files, or "openml" to download it once into `root`.
+
+    Raises:
+        ValueError: an unknown name, or no root for MNIST.
+    """
+    if data == "digits":
+        images, labels = load_digits()
+        return flat_images("digits", images, labels)
+    if data != "mnist":
+        raise ValueError(f"stream.data={data} is unknown{nearest(data, ('digits', 'mnist'))}")
+    if root is None:
+        raise ValueError(
+            "MNIST needs experiment.stream.root=FOLDER with its four IDX files (plain or .gz), or also "
+            "experiment.stream.source=openml to download it there once"
+        )
+    mnist = load_mnist(root, source=source)
+    return flat_images("mnist", mnist.images, mnist.labels)
+
+
+def permuted_images(
+    seeds: Sequence[int],
+    *,
+    data: str = "digits",
+    root: str | None = None,
+    source: Literal["files", "openml"] = "files",
+    **settings: Any,
+) -> PermutedImages:
+    """The stream from its settings; arguments as in `load_images` and `PermutedImages`."""
+    return PermutedImages(seeds, load_images(data, root, source), **settings)

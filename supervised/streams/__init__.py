@@ -1,0 +1,1 @@
+"""The streams: endless examples for every run of a stack, a task after another."""

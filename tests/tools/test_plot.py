@@ -153,6 +153,16 @@ def test_a_run_on_its_way_does_not_hide_what_the_others_did(tmp_path):
     assert (row["n"], row["tasks"]) == (2, 3)
 
 
+def test_an_environment_that_announces_no_task_has_one(tmp_path):
+    for seed in range(2):
+        folder = agent_run(tmp_path / f"{seed}", seed=seed, change=10**9)
+        episodes = pd.read_csv(folder / "episodes.csv")
+        episodes.assign(task=np.nan, friction=np.nan).to_csv(folder / "episodes.csv", index=False)
+    (row,) = summary_table([tmp_path]).to_dict("records")
+    assert (row["n"], row["tasks"], row["verdict"]) == (2, 1, "one task")
+    assert row["first"] == pytest.approx(row["overall"])
+
+
 def test_a_stub_of_a_last_task_is_left_out():
     steps = np.arange(1000, 21_001, 1000)
     episodes = pd.DataFrame({"step": steps, "task": (steps > 10_000) * 1 + (steps > 20_000), "performance": steps})

@@ -204,6 +204,7 @@ def _episodes(run: RunFolder) -> pd.DataFrame:
     for column, default in (("task", 0), ("friction", np.nan), ("performance", np.nan)):
         if column not in table.columns:
             table = table.assign(**{column: default})
+    table = table.assign(task=table["task"].fillna(0))  # an environment that announces no task has one
     return table[["step", "performance", "task", "friction"]]
 
 

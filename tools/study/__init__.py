@@ -1,0 +1,1 @@
+"""Studies: search settings on some seeds, freeze them, measure on others."""

@@ -1,0 +1,56 @@
+"""One number per run, by which candidates are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tools.figures.agent import compare
+from tools.figures.folders import RunFolder, read_folder
+from tools.figures.table import returns_at_task_ends
+from tools.figures.tidy import tidy
+
+
+def _last_tasks(performance: Sequence[float]) -> float:
+    return float(np.mean(performance[-max(1, len(performance) // 10) :]))
+
+
+CRITERIA: dict[str, Callable[[Sequence[float]], float]] = {
+    "all_tasks": lambda performance: float(np.mean(performance)),
+    "last_tasks": _last_tasks,
+}
+"""How the performances on the tasks become one score: their mean, or that of the last tenth (at least one task)."""
+
+
+def scores(folder: Path, criterion: str) -> list[float]:
+    """The score of every run in a folder: one for an agent, one per run of a stream's stack.
+
+    The performance on a task is an agent's mean return over the last quarter of the task's steps, a stream's mean
+    accuracy or error over the task. A run whose numbers are not finite scores nan.
+
+    Raises:
+        FolderError: no finished row.
+    """
+    run = read_folder(folder)
+    tasks = _stream_tasks(run) if run.is_stream else [_agent_tasks(run)]
+    return [CRITERIA[criterion](one) if len(one) else math.nan for one in tasks]
+
+
+def higher_is_better(folder: Path) -> bool:
+    """Whether the best score of runs like this one is the highest."""
+    run = read_folder(folder)
+    return not run.is_stream or tidy([run]).higher_is_better
+
+
+def _agent_tasks(run: RunFolder) -> list[float]:
+    episodes = compare([run]).episodes
+    return returns_at_task_ends(episodes.assign(task=episodes["task"].fillna(0)))  # no tasks: all is one
+
+
+def _stream_tasks(run: RunFolder) -> list[list[float]]:
+    records = tidy([run]).records
+    table = records.groupby(["run", "task"])["performance"].apply(lambda values: float(np.mean(values.to_numpy())))
+    return [table[number].tolist() for number in sorted(records["run"].unique())]

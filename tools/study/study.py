@@ -1,0 +1,214 @@
+"""The course of a study: tuning runs, the choice, fresh runs, figure and table."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from continual_agents.runs import Run, RunError, Table, read_configuration
+from continual_agents.runs.checkpoint import write_atomically
+from continual_agents.runs.folder import locked
+from tools.figures.table import readable
+from tools.plot import draw_runs
+from tools.pool import Outcome, run_all
+from tools.train import MAY_CHANGE, build
+
+from .protocol import Candidate, Job, Protocol, jobs
+from .scores import higher_is_better, scores
+
+MAY_GROW = "fresh"
+"""The part of a protocol that may be asked for differently later: it cannot change what was chosen."""
+
+
+class StudyError(RuntimeError):
+    """The study cannot go on in this folder; the message says why."""
+
+
+class Study:
+    """A study in its folder.
+
+    ```
+    protocol.yaml   what was asked for
+    tuning/         run folders: METHOD/candidate_N/seed_N
+    tuning.csv      every candidate and seed with its score
+    frozen.yaml     the chosen settings
+    fresh/          run folders: METHOD/seed_N
+    results.csv     their scores
+    figure.png, table.csv, table.md: of the fresh runs
+    ```
+
+    Args:
+        protocol: what is asked for.
+        workers: processes at a time.
+
+    Raises:
+        StudyError: the folder holds another study.
+        RunError: another process works on it.
+        UsageError, ValueError: settings that cannot be run.
+    """
+
+    def __init__(self, protocol: Protocol, *, workers: int):
+        self.protocol, self.workers, self.folder = protocol, workers, protocol.folder
+        self._tuning = jobs(protocol, "tuning", protocol.candidates)
+        for job in [*self._tuning, *jobs(protocol, "fresh", protocol.candidates)]:
+            if job.seeds[0] == getattr(protocol, "tuning")["seeds"][0] or job.seeds[0] == protocol.fresh["seeds"][0]:
+                build(job.config).close()  # one of each kind: the seed alone breaks nothing
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._undo = contextlib.ExitStack()
+        self._undo.enter_context(locked(self.folder))
+        with contextlib.ExitStack() as undo:
+            undo.push(self._undo)
+            self._keep_protocol()
+            undo.pop_all()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def run(self) -> int:
+        """Do what is left of it; the exit code: 0 done, 1 runs failed, 130 stopped."""
+        print(self._budget(), flush=True)
+        code = self._stage("tuning", self._tuning)
+        if code:
+            return code
+        chosen = self._freeze()
+        code = self._stage("fresh", jobs(self.protocol, "fresh", chosen))
+        folders = [path for path in (self.folder / "fresh").glob("*") if any(path.rglob("metrics.csv"))]
+        if folders and code != 130:
+            drawn = draw_runs(folders, self.folder)
+            drawn.log(self.folder / "fresh")
+            print(f"\n{readable(drawn.table)}\nfigure:   {drawn.figures[0]}\nresults:  {self.folder / 'results.csv'}")
+        return code
+
+    def _keep_protocol(self) -> None:
+        path, asked = self.folder / "protocol.yaml", self.protocol.described()
+        if path.exists():
+            there = read_configuration(path)
+            for key in asked:
+                if key != MAY_GROW and there.get(key) != asked[key]:
+                    raise StudyError(
+                        f"{self.folder} holds a study with another {key} (see {path}): give another --folder"
+                    )
+        _write_yaml(path, asked)
+
+    def _budget(self) -> str:
+        """What each method may spend on its settings, and what they are measured with."""
+        protocol = self.protocol
+        candidates = {name: len(group) for name, group in protocol.methods.items()}
+        seeds, counts = len(protocol.tuning["seeds"]), set(candidates.values())
+        each = ", ".join(f"{name} {count}" for name, count in candidates.items())
+        how_many = f"equal: {counts.pop()} candidates" if len(counts) == 1 else f"UNEQUAL: candidates of {each};"
+        steps = self._tuning[0].config["experiment"]
+        length = f"{steps['steps']:,} steps" if steps.get("steps") else f"{steps.get('tasks')} tasks"
+        return (
+            f"tuning budget of the {len(candidates)} methods {how_many} x {seeds} seeds x {length} each; chosen by "
+            f"{protocol.criterion}, then measured on {len(protocol.fresh['seeds'])} fresh seeds"
+        )
+
+    def _stage(self, name: str, planned: Sequence[Job]) -> int:
+        """Train what is not in the stage's table yet; the exit code."""
+        path = self.folder / ("tuning.csv" if name == "tuning" else "results.csv")
+        with contextlib.closing(_reopened(path)) as table:
+            known = _known(path)
+            left = [job for job in planned if not {_key(job.candidate, seed) for seed in job.seeds} <= known]
+            for job in left:
+                Run.check(job.config["folder"], job.config, may_change=MAY_CHANGE)
+
+            def on_end(number: int, outcome: Outcome) -> None:
+                if outcome.kind in ("finished", "diverged"):
+                    table.extend(self._rows(left[number], outcome))
+                    table.sync()
+
+            outcomes = run_all([job.config for job in left], workers=self.workers, title=name, on_end=on_end)
+        bad = [outcome for outcome in outcomes if outcome.kind in ("failed", "diverged")]
+        for outcome in bad:
+            print(outcome, file=sys.stderr)
+        ended = sum(outcome.kind != "stopped" for outcome in outcomes)
+        if ended < len(left):
+            print(f"stopped with {len(left) - ended} {name} runs left: the same command continues", file=sys.stderr)
+            return 130
+        if failed := sum(outcome.kind == "failed" for outcome in outcomes):
+            print(f"{failed} {name} runs failed: the same command tries them again", file=sys.stderr)
+            return 1
+        return 0
+
+    def _rows(self, job: Job, outcome: Outcome) -> dict[str, list[Any]]:
+        """Rows of a run that has ended, as columns."""
+        count = len(job.seeds)
+        values = [math.nan] * count if outcome.kind == "diverged" else scores(outcome.folder, self.protocol.criterion)
+        experiment = job.config["experiment"]
+        return {
+            "method": [job.candidate.method] * count,
+            "candidate": [job.candidate.number] * count,
+            "settings": [job.candidate.settings] * count,
+            "seed": list(job.seeds),
+            "score": values,
+            "steps": [experiment.get("steps") or math.nan] * count,
+            "outcome": ["diverged" if math.isnan(value) else "finished" for value in values],
+            "folder": [str(outcome.folder.relative_to(self.folder))] * count,
+        }
+
+    def _freeze(self) -> list[Candidate]:
+        """The best candidate of each method, written down once."""
+        path = self.folder / "frozen.yaml"
+        if not path.exists():
+            _write_yaml(path, self._choose())
+        frozen = read_configuration(path)["methods"]
+        chosen = []
+        for name, group in self.protocol.methods.items():
+            number = frozen[name]["candidate"]
+            chosen.append(group[number])
+            print(f"{name}: {frozen[name]['settings']} (candidate {number}, {frozen[name]['score']:.6g})", flush=True)
+        return chosen
+
+    def _choose(self) -> dict[str, Any]:
+        """Per method the candidate whose mean score over the tuning seeds is best; one that diverged comes last."""
+        table = pd.read_csv(self.folder / "tuning.csv")
+        ended = table[table["outcome"] == "finished"]
+        best_is_highest = bool(len(ended) == 0 or higher_is_better(self.folder / ended["folder"].iloc[0]))
+        methods = {}
+        for name, group in self.protocol.methods.items():
+            ranked = []
+            for candidate in group:
+                of = table[(table["method"] == name) & (table["candidate"] == candidate.number)]["score"]
+                mean = float(of.mean()) if of.notna().any() else math.nan
+                rank = -math.inf if math.isnan(mean) else mean if best_is_highest else -mean
+                ranked.append((-int(of.isna().sum()), rank, -candidate.number, mean))
+            lost, _, number, mean = max(ranked)
+            methods[name] = {
+                "candidate": -number, "settings": group[-number].settings, "score": mean, "diverged": -lost,
+            }  # fmt: skip
+        best = "highest" if best_is_highest else "lowest"
+        return {"criterion": f"{best} mean {self.protocol.criterion} over the tuning seeds", "methods": methods}
+
+
+def _key(candidate: Candidate, seed: int) -> tuple[str, int, int]:
+    return candidate.method, candidate.number, seed
+
+
+def _known(path: Path) -> set[tuple[str, int, int]]:
+    """The runs that a table has."""
+    if not path.stat().st_size:
+        return set()
+    table = pd.read_csv(path)
+    return set(zip(table["method"], table["candidate"], table["seed"], strict=True))
+
+
+def _reopened(path: Path) -> Table:
+    """A table to be continued; the row that a kill left half written is cut off."""
+    rows = max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+    return Table(path, rows=rows)
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -7,6 +7,7 @@ and `SlipperyHumanoid-v0` with gymnasium.
 from . import quiet as quiet  # isort: skip - before anything imports PyBullet
 from gymnasium.envs.registration import register
 
+from .changing import ChangingObservation as ChangingObservation
 from .friction import FrictionSchedule as FrictionSchedule
 from .robots import ROBOTS as ROBOTS
 from .robots import Robot as Robot

@@ -27,6 +27,7 @@ TYPES: dict[str, dict[str, Any]] = {
         "friction": float | Mapping[str, Any] | None,
         "time_limit": int | None,
         "merge_fixed_links": bool | None,
+        "changing": Mapping[str, Any] | None,
     },
     "probe": {"every": int, "batch": int},
 }
@@ -48,8 +49,9 @@ def environment_from(settings: Mapping[str, Any], render_mode: str | None = None
         raise ValueError(f"experiment.environment.count={count}: at least one environment is needed")
     walkers = {f"Slippery{robot.title}-v0": robot.name for robot in envs.ROBOTS.values()}
     if name not in walkers:
+        source = (lambda: changing_from(make_environment(name), settings)) if settings["changing"] else name  # type: ignore[arg-type]
         try:
-            made = make_environment(name, count)
+            made = make_environment(source, count)
         except gymnasium.error.Error as error:
             raise ValueError(f"experiment.environment.id={name}: {error}") from error
         for key in ("friction", "time_limit", "merge_fixed_links"):
@@ -68,10 +70,28 @@ def environment_from(settings: Mapping[str, Any], render_mode: str | None = None
             "merge_fixed_links": bool(settings["merge_fixed_links"]),
         }
         if count > 1:
+            if settings["changing"]:
+                raise ValueError(f"environment.changing works with environment.count=1 only for {name}")
             return envs.SlipperyVectorEnv(walkers[name], count, **walker)
-        return envs.SlipperyAnt(robot=walkers[name], render_mode=render_mode, **walker)
+        made = envs.SlipperyAnt(robot=walkers[name], render_mode=render_mode, **walker)
+        return changing_from(made, settings) if settings["changing"] else made
     except ValueError as error:
         raise ValueError(f"experiment.environment: {error}") from error
+
+
+def changing_from(environment: Environment, settings: Mapping[str, Any]) -> Environment:
+    """The environment behind the changing observations of `experiment.environment.changing`."""
+    import envs
+
+    where = "experiment.environment.changing"
+    check_settings(where, settings["changing"], envs.ChangingObservation)
+    if "change_every" not in settings["changing"]:
+        raise ValueError(f"{where}.change_every is missing: environment steps of a task")
+    try:
+        return envs.ChangingObservation(environment, **settings["changing"])  # type: ignore[arg-type]
+    except ValueError as error:
+        environment.close()
+        raise ValueError(f"experiment.environment.{error}") from error
 
 
 def check_experiment(experiment: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 
 Environment = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -50,12 +50,23 @@ def make_environment(source: str | Callable[[], Any] | Environment, count: int =
 
 def tell(environment: Environment, name: str) -> np.ndarray:
     """What the environments say of themselves (`friction`, `task`), float64 `[envs]`; nan where they say nothing."""
-    members = _members(environment)
-    source = environment.unwrapped
-    if hasattr(source, name) or not isinstance(source, SyncVectorEnv):
-        value = np.asarray(getattr(source, name, np.nan), dtype=np.float64)
-        return np.broadcast_to(value, (getattr(environment, "num_envs", 1),))
-    return np.array([getattr(member.unwrapped, name, np.nan) for member in members], dtype=np.float64)
+    if isinstance(environment.unwrapped, SyncVectorEnv):
+        return np.array([_said(member, name) for member in _members(environment)], dtype=np.float64)
+    value = np.asarray(_said(environment, name), dtype=np.float64)
+    return np.broadcast_to(value, (getattr(environment, "num_envs", 1),))
+
+
+def _layers(environment: Any) -> list[Any]:
+    """The wrappers from the outside in, and the environment itself."""
+    found = [environment]
+    while isinstance(found[-1], gymnasium.Wrapper | VectorWrapper):
+        found.append(found[-1].env)
+    return found
+
+
+def _said(environment: Any, name: str) -> Any:
+    """An attribute of the outermost layer that has it: a wrapper may announce tasks of its own."""
+    return next((getattr(layer, name) for layer in _layers(environment) if hasattr(layer, name)), np.nan)
 
 
 def environment_state(environment: Environment) -> dict[str, Any] | None:
@@ -67,7 +78,7 @@ def environment_state(environment: Environment) -> dict[str, Any] | None:
 def set_environment_state(environment: Environment, state: dict[str, Any]) -> None:
     """Continue from `environment_state()`."""
     for member, stored in zip(_members(environment), state["members"], strict=True):
-        member.unwrapped.load_state_dict(stored["state"])
+        _stateful(member).load_state_dict(stored["state"])
         for limit, steps in zip(_time_limits(member), stored["elapsed_steps"], strict=True):
             limit._elapsed_steps = steps
 
@@ -79,19 +90,23 @@ def _members(environment: Environment) -> list[Any]:
 
 
 def _state(member: Any) -> dict[str, Any] | None:
-    if not hasattr(member.unwrapped, "state_dict"):
+    source = _stateful(member)
+    if source is None:
         return None
     return {
-        "state": member.unwrapped.state_dict(),
+        "state": source.state_dict(),
         "elapsed_steps": [limit._elapsed_steps for limit in _time_limits(member)],
     }
 
 
+def _stateful(member: Any) -> Any:
+    """The outermost layer that can say its state and, with it, that of what it wraps; None if there is none."""
+    for layer in _layers(member):
+        if hasattr(layer, "state_dict") and getattr(layer, "saves_environment", True):
+            return layer
+    return None
+
+
 def _time_limits(member: Any) -> list[TimeLimit]:
     """The wrappers that count steps, from the outside in. Gymnasium gives their count no public name."""
-    found = []
-    while isinstance(member, gymnasium.Wrapper):
-        if isinstance(member, TimeLimit):
-            found.append(member)
-        member = member.env
-    return found
+    return [layer for layer in _layers(member) if isinstance(layer, TimeLimit)]

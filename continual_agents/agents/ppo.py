@@ -151,6 +151,11 @@ class PPO:
             "optimizer/skipped_steps": float(len(statistics) - len(taken)),
         }
 
+    def start_task(self) -> None:
+        """Tell the operations that the next batch is of another task."""
+        for operation in self.operations:
+            getattr(operation, "start_task", lambda: None)()
+
     def _leave_out(self, batch: TensorDict) -> dict[str, float]:
         """What `update` returns for a batch that nothing is learned from."""
         self.operation_seconds = 0.0

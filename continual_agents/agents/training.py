@@ -144,6 +144,10 @@ class Loop:
         batch = collector.collect()
         clock.append(time.perf_counter())
         metrics = _world(collector) | ppo.update(batch)
+        task = self._ground()[0]
+        if task != before[0] and not math.isnan(task):
+            # between two batches: the steps of the new task that this batch already holds were the old policy's
+            ppo.start_task()
         clock.append(time.perf_counter())
         looks = self.updates % self.probe_every == 0
         self.updates += 1

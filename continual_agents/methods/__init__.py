@@ -5,5 +5,6 @@ from .l2_init import PullToInit as PullToInit
 from .method import Method as Method
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .perturb import Perturb as Perturb
+from .reset import Reset as Reset
 from .table import OPERATIONS as OPERATIONS
 from .table import Operation as Operation

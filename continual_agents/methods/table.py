@@ -11,7 +11,7 @@ from continual_agents import surgery
 from .after_step import AfterStep, parameters_of
 from .l2_init import PullToInit
 from .perturb import Perturb
-from .reset import make_reset, reset_settings
+from .reset import Reset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,9 @@ OPERATIONS: dict[str, Operation] = {
     "l2_init": Operation(
         lambda modules, optimizer, generator, **settings: PullToInit(parameters_of(modules), **settings), PullToInit
     ),
-    "reset": Operation(make_reset, reset_settings),
+    "reset": Operation(
+        lambda modules, optimizer, generator, **settings: Reset(modules, optimizer, generator=generator, **settings),
+        Reset,
+    ),
 }
 """Operations by name."""

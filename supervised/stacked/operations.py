@@ -180,7 +180,7 @@ class Reset:
     """
 
     def __init__(self, settings: Sequence[Mapping[str, Any]]):
-        only(settings, "reset", "layers", "keep_momentum")
+        only(settings, "reset", "layers", "keep_momentum", "birth")
         self.layers = common(settings, "layers", "head")
         self.keep_momentum = bool(common(settings, "keep_momentum", False))
         if self.layers not in RESETS:

@@ -169,7 +169,6 @@ def test_a_finished_run_is_continued_when_more_tasks_are_asked_for(tmp_path: Pat
         (("experiment=continual_imagenet",), "tools.prepare_data imagenet"),
         (("experiment=permuted_digits", "experiment.optimizer.step_size=-1"), "step_size=-1"),
         (("experiment=slippery_ant", "method=compared"), "method=compared is for streams"),
-        (("experiment=slippery_ant", "method=fresh"), "only streams announce"),
         (("experiment=permuted_digits", "device=cudo"), "device=cudo"),
     ],
 )

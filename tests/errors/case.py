@@ -6,6 +6,7 @@ from pathlib import Path
 
 BASES = {
     "agent": "experiment=slippery_ant scale=smoke",
+    "changing": "experiment=changing_cartpole scale=smoke",
     "gymnasium": "experiment=gymnasium scale=smoke",
     "digits": "experiment=permuted_digits scale=smoke",
     "regression": "experiment=slowly_changing_regression scale=smoke",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from continual_agents import surgery
 from continual_agents.methods import Method
-from continual_agents.surgery.generator import birth_of
+from continual_agents.surgery.births import birth_of
 from continual_agents.surgery.selection import Budget
 from supervised.draws import Draw, torch_draws
 from supervised.networks import Mlp

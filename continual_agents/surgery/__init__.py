@@ -2,6 +2,7 @@
 
 from .adam import Adam as Adam
 from .births import BIRTHS as BIRTHS
+from .births import Birth as Birth
 from .continual_backprop import GENERATE_AND_TEST as GENERATE_AND_TEST
 from .continual_backprop import ContinualBackprop as ContinualBackprop
 from .finding import Found as Found
@@ -9,11 +10,11 @@ from .finding import Reader as Reader
 from .finding import Units as Units
 from .finding import find as find
 from .finding import register as register
-from .generator import Birth as Birth
 from .optimizer_state import forget_ as forget_
 from .redo import ReDo as ReDo
 from .replace import replace_ as replace_
-from .snr import SelfNormalizedResets as SelfNormalizedResets
+from .replacement import Replacement as Replacement
+from .self_normalized_resets import SelfNormalizedResets as SelfNormalizedResets
 from .utility import UTILITIES as UTILITIES
 from .utility import Signals as Signals
 from .utility import Utility as Utility

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,75 +10,101 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .births import birth_of, needs_inputs
 from .distributed import average_, several, share_generator_
 from .finding import Units
-from .generator import Draw, birth_of, private
-from .replace import Job, replace_together_
+from .replace import Renewal, replace_together_
+from .replacement import Replacement, private
+from .scratch import Scratch
 from .watch import Recent, Watch
+from .words import nearest
 
 
 class Layer:
     """One layer under watch: its units, its watches (one per distinct tensor that readers read), its counters."""
 
-    def __init__(self, units: Units) -> None:
-        self.units = units
+    def __init__(self, units: Units, birth: Any) -> None:
+        self.units, self.birth = units, birth_of(birth)
         self.watches: list[Watch] = []
-        self.near: list[Recent] = []
+        self.heard: list[int | None] = []
+        self.near = [Recent(module) for module in units.incoming] if needs_inputs(self.birth) else []
         self.replaced = 0
+
+    def listen(
+        self,
+        wants: frozenset[str],
+        centre: Callable[[Tensor], Tensor] | None = None,
+        scratch: Scratch | None = None,
+    ) -> None:
+        """Watch the units where they are read: each distinct tensor once, the first one (a recurrent layer's own
+        output, if it is one) for the statistics `wants` too; the others matter for the means that are handed over."""
+        distinct: dict[tuple[int, int], Watch] = {}
+        for reader in sorted(self.units.outgoing, key=lambda r: not r.recurrent):
+            key = (reader.source, reader.start)
+            if key not in distinct and (not distinct or self.units.takes_mean(reader)):
+                distinct[key] = Watch(reader, self.units.width, frozenset() if distinct else wants, centre, scratch)
+        self.watches = list(distinct.values())
+        keys = list(distinct)
+        # per reader, the watch whose tensor it reads
+        self.heard = [keys.index(k) if (k := (r.source, r.start)) in distinct else None for r in self.units.outgoing]
 
     @property
     def device(self) -> torch.device:
         """Where the units live now."""
         return self.units.made[0].tensor().device
 
+    def renewal(self, index: Tensor, means: Sequence[Tensor | None]) -> Renewal:
+        """These units go; `means`: see `Renewal`."""
+        return Renewal(self.units, index, means, self.birth, [near.inputs for near in self.near])
+
 
 class Companion:
     """Base of `ContinualBackprop`, `ReDo` and `SelfNormalizedResets`.
 
-    Subclasses fill `self.layers` and implement `_after_step() -> list[(layer position, Job)]`.
+    Subclasses implement `_layer(units, **settings) -> Layer` and `_after_step() -> list[(Layer, Renewal)]`.
 
     Args:
         units: what `surgery.find` returns, one `Units`, or several.
         optimizer: the optimizer that trains them, or several; needed to forget its state.
-        generator: source of every random draw; None: a private one with a fixed seed.
-        birth: how new units are drawn: a name of `surgery.BIRTHS` or a function.
-        bias: of new units: "zero" or "initial".
-        transfer: hand removed units' mean contribution to their readers' biases.
-        keep_optimizer_state: leave the optimizer's state of replaced entries as it is (a published quirk).
+        settings: of a layer, by name.
+        layers: settings by layer name that differ: {"actor.0": {"rate": 1e-3}}.
+        replacement: how units are renewed; its birth can be another one for each layer.
         distributed: where torch.distributed is set up with several processes, choose the same units on each of them
             (every process must then take the same steps). False: this network is this process's own.
 
     Raises:
         ValueError: no units, names used twice, units whose parameters none of the optimizers trains.
         TypeError: an optimizer that is none, or one without per-entry state (LBFGS).
+        KeyError: a layer or a setting of a layer that does not exist.
     """
+
+    layers: list[Any]
 
     def __init__(
         self,
         units: Units | Iterable[Units],
         optimizer: Optimizer | Sequence[Optimizer],
+        settings: Mapping[str, Any],
         *,
-        generator: torch.Generator | None = None,
-        birth: str | Draw = "default",
-        bias: str = "zero",
-        transfer: bool = True,
-        keep_optimizer_state: bool = False,
-        distributed: bool = True,
+        layers: Mapping[str, Mapping[str, Any]] | None,
+        replacement: Replacement,
+        distributed: bool,
     ) -> None:
         self.distributed, self._shared = distributed, False
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-        self.generator = generator if generator is not None else private()
-        self.birth, self.transfer, self.keep_optimizer_state = birth_of(birth), transfer, keep_optimizer_state
-        if bias not in ("zero", "initial"):
-            raise ValueError(f"bias={bias!r}: 'zero' or 'initial'")
-        self.bias = bias
+        self.replacement = replacement
+        self.generator = replacement.generator if replacement.generator is not None else private()
         self.units = [units] if isinstance(units, Units) else list(units)
         _check(self.units, self.optimizers)
+        each = per_layer_settings(self.units, {**settings, "birth": replacement.birth}, layers)
         self.steps = 0
-        self.layers: list[Layer] = []
+        self.layers = []
         self._stepped: set[int] = set()
         self._attached = False
         self._handles = [optimizer.register_step_post_hook(self._on_optimizer_step) for optimizer in self.optimizers]
+        with self._undone_on_error():
+            for u, s in zip(self.units, each, strict=True):
+                self.layers.append(self._layer(u, **s))
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
@@ -127,16 +152,16 @@ class Companion:
         if self.distributed and not self._shared and several():
             share_generator_(self.generator, self.layers[0].device)
             self._shared = True
-        jobs = self._after_step()
-        if jobs:
+        renewals = self._after_step()
+        if renewals:
             replace_together_(
-                [job for _, job in jobs],
+                [renewal for _, renewal in renewals],
                 self.optimizers,
                 self.generator,
-                bias=self.bias,
-                keep_state=self.keep_optimizer_state,
+                bias=self.replacement.bias,
+                keep_state=self.replacement.keep_optimizer_state,
             )
-        return {layer.units.name: job.index for layer, job in jobs}
+        return {layer.units.name: renewal.index for layer, renewal in renewals}
 
     def forget_passes(self) -> None:
         """Drop what was recorded since the last step: the optimizer will not step on it."""
@@ -154,7 +179,10 @@ class Companion:
         if dict(stored) != present:
             raise ValueError(f"this state is of layers {dict(stored)}, the network has {present}")
 
-    def _after_step(self) -> list[tuple[Any, Job]]:
+    def _layer(self, units: Units, **settings: Any) -> Layer:
+        raise NotImplementedError
+
+    def _after_step(self) -> list[tuple[Any, Renewal]]:
         raise NotImplementedError
 
     def _on_optimizer_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -183,17 +211,12 @@ def per_layer_settings(
     """
     names = [u.name for u in units]
     for name, settings in (layers or {}).items():
-        _known("layer", name, names)
+        if name not in names:
+            raise KeyError(f"there is no layer {name!r}: {nearest(name, names)}")
         for key in settings:
-            _known("setting", key, list(common))
+            if key not in common:
+                raise KeyError(f"there is no setting {key!r}: {nearest(key, common)}")
     return [{**common, **(layers or {}).get(name, {})} for name in names]
-
-
-def _known(what: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        raise KeyError(f"there is no {what} {name!r}: {hint}")
 
 
 def _check(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:

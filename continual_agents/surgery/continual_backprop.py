@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .companion import Companion, per_layer_settings
+from .companion import Companion
 from .finding import Units
-from .generator import Draw
-from .replace import Job
+from .replace import Renewal
+from .replacement import Replacement, takes_replacement
 from .running import RunningLayer
 from .scratch import Scratch
 from .selection import least_useful
@@ -33,15 +33,12 @@ class ContinualBackprop(Companion):
         maturity: optimizer steps before a unit may be replaced.
         decay: of the running utility and mean activation, in [0, 1).
         utility: name in `surgery.UTILITIES`, a `surgery.Utility`, or a function of `surgery.Signals`.
-        birth: name in `surgery.BIRTHS` or a function of `surgery.Birth`: how a new unit is drawn.
-        bias: of new units: "zero" or "initial" (PyTorch's own draw).
-        generator: source of every random draw; None: a private one with a fixed seed.
-        layers: settings by layer name that differ: {"actor.0": {"rate": 1e-3}}.
-        transfer: hand removed units' mean contribution to their readers' biases.
-        keep_optimizer_state: do not forget the optimizer's state of replaced entries (published RL results).
         count_all: let the budget grow with all units, not the eligible ones (public code for conv nets).
+        layers: settings by layer name that differ: {"actor.0": {"rate": 1e-3, "birth": "orthogonal"}}.
         distributed: with several processes (DDP), choose the same units on each; their statistics are averaged at
             replacements, so every process must take the same steps.
+        replacement: keyword arguments of `Replacement`: `birth`, `bias`, `transfer`, `keep_optimizer_state`,
+            `generator`.
 
     Raises:
         ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
@@ -53,6 +50,7 @@ class ContinualBackprop(Companion):
 
     layers: list[RunningLayer]  # type: ignore[assignment]
 
+    @takes_replacement
     def __init__(
         self,
         units: Units | Iterable[Units],
@@ -62,44 +60,35 @@ class ContinualBackprop(Companion):
         maturity: int = 10_000,
         decay: float = 0.99,
         utility: str | Utility | Callable[[Signals], Tensor] = "contribution",
-        birth: str | Draw = "default",
-        bias: str = "zero",
-        generator: torch.Generator | None = None,
-        layers: Mapping[str, Mapping[str, Any]] | None = None,
-        transfer: bool = True,
-        keep_optimizer_state: bool = False,
         count_all: bool = False,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
         distributed: bool = True,
+        **replacement: Any,
     ) -> None:
+        self.scratch = Scratch()
         super().__init__(
             units,
             optimizer,
-            generator=generator,
-            birth=birth,
-            bias=bias,
-            transfer=transfer,
-            keep_optimizer_state=keep_optimizer_state,
+            {"rate": rate, "maturity": maturity, "decay": decay, "utility": utility, "count_all": count_all},
+            layers=layers,
             distributed=distributed,
+            replacement=Replacement.of("ContinualBackprop", replacement),
         )
-        common = {"rate": rate, "maturity": maturity, "decay": decay, "utility": utility, "birth": birth}
-        with self._undone_on_error():
-            settings = per_layer_settings(self.units, common, layers)
-        scratch = Scratch()
-        with self._undone_on_error():
-            for u, s in zip(self.units, settings, strict=True):
-                self.layers.append(RunningLayer(u, scratch, **s, count_all=count_all))
 
-    def _after_step(self) -> list[tuple[RunningLayer, Job]]:
+    def _layer(self, units: Units, **settings: Any) -> RunningLayer:
+        return RunningLayer(units, self.scratch, **settings)
+
+    def _after_step(self) -> list[tuple[RunningLayer, Renewal]]:
         self._follow()
         counts = []
         for layer in self.layers:
             counts.append((layer, layer.budget.spend(self.steps)))
         counts = [(layer, count) for layer, count in counts if count]
         self._agree([tensor for layer, _ in counts for tensor in (layer.utility, *layer.means)])
-        jobs = [(layer, self._job(layer, count)) for layer, count in counts]
+        renewals = [(layer, self._renewal(layer, count)) for layer, count in counts]
         for layer in self.layers:
             layer.look_ahead(self.steps)
-        return jobs
+        return renewals
 
     def _follow(self) -> None:
         """Move every running utility and mean towards this step's."""
@@ -128,21 +117,21 @@ class ContinualBackprop(Companion):
             for mean, value, weight in zip(running, fresh, weights, strict=True):
                 mean.lerp_(value, weight)
 
-    def _job(self, layer: RunningLayer, count: int) -> Job:
-        age = self.steps - layer.born
+    def _renewal(self, layer: RunningLayer, count: int) -> Renewal:
+        age = self.steps - layer.birth_step
         index = least_useful(layer.utility, age, count, maturity=layer.budget.maturity, decay=layer.decay)
         means: list[Tensor | None] = []
-        if self.transfer:
+        if self.replacement.transfer:
             correction = 1 - layer.decay ** age.to(layer.utility.dtype)
             corrected = [(m.view(len(age), -1) / correction[:, None]).view(m.shape) for m in layer.means]
             means = [None if i is None else corrected[i] for i in layer.heard]
         layer.utility.index_fill_(0, index, 0.0)
-        layer.born.index_fill_(0, index, self.steps)
+        layer.birth_step.index_fill_(0, index, self.steps)
         for mean in layer.means:
             mean.view(layer.units.width, -1).index_fill_(0, index, 0.0)
         layer.budget.born(self.steps, count)
         layer.replaced += count
-        return Job(layer.units, index, means, layer.birth, [near.inputs for near in layer.near])
+        return layer.renewal(index, means)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly: tensors and numbers, loadable with `weights_only=True`."""
@@ -152,7 +141,7 @@ class ContinualBackprop(Companion):
             "layers": {
                 layer.units.name: {
                     "utility": layer.utility.clone(),
-                    "born": layer.born.clone(),
+                    "birth_step": layer.birth_step.clone(),
                     "means": [mean.clone() for mean in layer.means],
                     "sized": [int(known) for known in layer.sized],
                     "replaced": layer.replaced,
@@ -173,7 +162,7 @@ class ContinualBackprop(Companion):
         self.generator.set_state(state["generator"].cpu())
         for layer in self.layers:
             part = state["layers"][layer.units.name]
-            layer.utility, layer.born = (part[k].to(layer.device, copy=True) for k in ("utility", "born"))
+            layer.utility, layer.birth_step = (part[k].to(layer.device, copy=True) for k in ("utility", "birth_step"))
             layer.means = [mean.to(layer.device, copy=True) for mean in part["means"]]
             layer.sized = [bool(known) for known in part["sized"]]
             layer.replaced = int(part["replaced"])
@@ -186,7 +175,7 @@ class ContinualBackprop(Companion):
         """Numbers for a log, per layer; reads them from the device, so call it now and then."""
         numbers: dict[str, float] = {}
         for layer in self.layers:
-            name, age = layer.units.name, (self.steps - layer.born).double()
+            name, age = layer.units.name, (self.steps - layer.birth_step).double()
             numbers[f"replaced/{name}"] = float(layer.replaced)
             numbers[f"eligible/{name}"] = float(layer.budget.eligible)
             numbers[f"age_mean/{name}"] = float(age.mean())
@@ -204,11 +193,11 @@ class ContinualBackprop(Companion):
     @torch.no_grad()
     def histograms(self) -> dict[str, Tensor]:
         """Ages and bias-corrected utilities of every layer, on the host."""
-        ages = {f"age/{layer.units.name}": (self.steps - layer.born).cpu() for layer in self.layers}
+        ages = {f"age/{layer.units.name}": (self.steps - layer.birth_step).cpu() for layer in self.layers}
         return ages | {f"utility/{layer.units.name}": self._corrected(layer).cpu() for layer in self.layers}
 
     def _corrected(self, layer: RunningLayer) -> Tensor:
-        age = (self.steps - layer.born).clamp(min=1).to(layer.utility.dtype)
+        age = (self.steps - layer.birth_step).clamp(min=1).to(layer.utility.dtype)
         return layer.utility / (1 - layer.decay**age)
 
 

@@ -9,39 +9,39 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .companion import Companion, Layer, per_layer_settings
 from .finding import Units
-from .generator import Draw
-from .replace import Job
+from .periodic import Periodic, PeriodicLayer
+from .replacement import Replacement, takes_replacement
 from .selection import dormant
 from .utility import dormancy
-from .watch import Watch
 
 
-class _Layer(Layer):
-    def __init__(self, units: Units, threshold: float) -> None:
-        super().__init__(units)
+class _Layer(PeriodicLayer):
+    def __init__(self, units: Units, birth: Any, threshold: float) -> None:
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold={threshold}: a fraction of the layer's mean activity lies in [0, 1)")
+        super().__init__(units, birth, frozenset({"activity"}))
         self.threshold = threshold
         self.dormant = 0.0
-        first = min(units.outgoing, key=lambda r: not r.recurrent)
-        self.watches = [Watch(first, units.width, frozenset({"activity"}))]
 
 
-class ReDo(Companion):
+class ReDo(Periodic):
     """Recycle dormant neurons (Sokar et al., ICML 2023).
 
-    Every `period` optimizer steps, a unit whose score `mean|h| / mean over the layer of mean|h|`, on the training
-    passes of that step, is at most `threshold` gets new in-weights and zero out-weights. A dormant unit has next to no
-    mean contribution to hand over; with `transfer=True` what there is is handed over.
+    Every `period` optimizer steps, a unit whose score `mean|h| / mean over the layer of mean|h|` is at most `threshold`
+    gets new in-weights and zero out-weights. The means are over all training passes since the last look: one batch,
+    and one example all the more, says little about a unit that is active now and then.
 
     Args:
-        units, optimizer, birth, bias, generator, layers, keep_optimizer_state, distributed: as in
-            `ContinualBackprop`.
+        units, optimizer: as in `ContinualBackprop`.
         threshold: tau, in [0, 1).
         period: optimizer steps between two looks. Only these steps wait for the device.
-        transfer: hand removed units' mean contribution (of this step) to their readers' biases.
+        layers: settings by layer name that differ: {"actor.0": {"threshold": 0.1}}.
+        distributed: as in `ContinualBackprop`.
+        replacement: keyword arguments of `Replacement`; the mean handed over is that since the last look.
+
+    Raises:
+        ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
 
     Example:
         >>> redo = ReDo(surgery.find(net), optimizer, threshold=0.1, period=100)
@@ -49,89 +49,44 @@ class ReDo(Companion):
 
     layers: list[_Layer]  # type: ignore[assignment]
 
+    @takes_replacement
     def __init__(
         self,
         units: Units | Iterable[Units],
         optimizer: Optimizer | Sequence[Optimizer],
         *,
-        threshold: float = 0.1,
-        period: int = 100,
-        birth: str | Draw = "default",
-        bias: str = "zero",
-        generator: torch.Generator | None = None,
+        threshold: float = 0.025,
+        period: int = 1_000,
         layers: Mapping[str, Mapping[str, Any]] | None = None,
-        transfer: bool = True,
-        keep_optimizer_state: bool = False,
         distributed: bool = True,
+        **replacement: Any,
     ) -> None:
         super().__init__(
             units,
             optimizer,
-            generator=generator,
-            birth=birth,
-            bias=bias,
-            transfer=transfer,
-            keep_optimizer_state=keep_optimizer_state,
+            {"threshold": threshold},
+            period=period,
+            layers=layers,
             distributed=distributed,
+            replacement=Replacement.of("ReDo", replacement),
         )
-        with self._undone_on_error():
-            if period < 1:
-                raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
-        self.period = period
-        with self._undone_on_error():
-            settings = per_layer_settings(self.units, {"threshold": threshold}, layers)
-        with self._undone_on_error():
-            for u, s in zip(self.units, settings, strict=True):
-                self.layers.append(_Layer(u, **s))
-        self._listen()
 
-    def _listen(self) -> None:
-        """Record only the passes of the step at whose end there is a look."""
-        for layer in self.layers:
-            for watch in layer.watches:
-                watch.active = (self.steps + 1) % self.period == 0
+    def _layer(self, units: Units, **settings: Any) -> _Layer:
+        return _Layer(units, **settings)
 
-    def _after_step(self) -> list[tuple[_Layer, Job]]:
-        jobs = []
-        if self.steps % self.period == 0:
-            records = [layer.watches[0].take() for layer in self.layers]
-            if not any(records):
-                raise self._seen_nothing()
-            for layer, record in zip(self.layers, records, strict=True):
-                if record is None:
-                    continue
-                self._agree(list(record.values()))
-                index = dormant(dormancy(record["activity"]), layer.threshold).nonzero().flatten()
-                layer.dormant = len(index) / layer.units.width
-                layer.replaced += len(index)
-                if len(index):
-                    same = [r.source == layer.watches[0].reader.source for r in layer.units.outgoing]
-                    means = [record["mean"] if known else None for known in same] if self.transfer else []
-                    jobs.append((layer, Job(layer.units, index, means, self.birth)))
-        self._listen()
-        return jobs
+    def _improper(self, layer: _Layer) -> Tensor:
+        activity = layer.average("activity")
+        if activity is None:  # no pass through this layer: nothing is known about it
+            return torch.zeros(0)
+        chosen = dormant(dormancy(activity), layer.threshold)
+        layer.dormant = float(chosen.float().mean())
+        return chosen
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        layers = {
-            layer.units.name: {"width": layer.units.width, "replaced": layer.replaced, "dormant": layer.dormant}
-            for layer in self.layers
-        }
-        return {"steps": self.steps, "generator": self.generator.get_state(), "layers": layers}
+    def _own_state(self, layer: _Layer) -> dict[str, Any]:
+        return {"dormant": layer.dormant}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`.
-
-        Raises:
-            ValueError: the state is of other layers.
-        """
-        self._same_layers({name: part["width"] for name, part in state["layers"].items()})
-        self.steps = int(state["steps"])
-        self.generator.set_state(state["generator"].cpu())
-        for layer in self.layers:
-            part = state["layers"][layer.units.name]
-            layer.replaced, layer.dormant = int(part["replaced"]), float(part["dormant"])
-        self._listen()
+    def _load_own(self, layer: _Layer, part: Mapping[str, Any]) -> None:
+        layer.dormant = float(part["dormant"])
 
     def report(self) -> dict[str, float]:
         """Per layer: units replaced so far, fraction dormant at the last look, steps until the next one."""
@@ -143,5 +98,5 @@ class ReDo(Companion):
         return numbers
 
     def histograms(self) -> dict[str, Tensor]:
-        """Nothing is kept between looks."""
+        """Nothing worth a histogram is kept."""
         return {}

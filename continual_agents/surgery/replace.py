@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .births import Birth, Draw, birth_of
 from .finding import Reader, Slot, Units, axes_of
-from .generator import Birth, Draw, birth_of, private
 from .optimizer_state import forget_
+from .replacement import check_bias, private
 
 
 @dataclass
-class Job:
+class Renewal:
     """One layer's share of a replacement.
 
     Attributes:
@@ -75,12 +76,12 @@ def replace_(
     if isinstance(means, Tensor) or means is None:
         means = [means] * len(units.outgoing)
     rng = generator if generator is not None else private()
-    replace_together_([Job(units, index.to(device), means, birth)], _as_list(optimizer), rng, bias=bias)
+    replace_together_([Renewal(units, index.to(device), means, birth)], _as_list(optimizer), rng, bias=bias)
 
 
 @torch.no_grad()
 def replace_together_(
-    jobs: Sequence[Job],
+    renewals: Sequence[Renewal],
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
     *,
@@ -92,22 +93,27 @@ def replace_together_(
     All means are handed over with the old weights, then all in-weights are drawn, then all out-weights zeroed: a
     weight from a newborn to a newborn is 0.
     """
-    if bias not in ("zero", "initial"):
-        raise ValueError(f"bias={bias!r}: 'zero' or 'initial'")
-    for job in jobs:
-        for reader, slots, mean in zip(job.units.outgoing, job.units.read, job.means or (), strict=bool(job.means)):
+    check_bias(bias)
+    for renewal in renewals:
+        for reader, slots, mean in zip(
+            renewal.units.outgoing, renewal.units.read, renewal.means or (), strict=bool(renewal.means)
+        ):
             if mean is not None:
-                _hand_over(reader, slots, job.index, mean)
-    for job in jobs:
-        _draw(job, generator, bias)
-    for job in jobs:
-        for slots in job.units.read:
+                _hand_over(reader, slots, renewal.index, mean)
+    for renewal in renewals:
+        _draw(renewal, generator, bias)
+    for renewal in renewals:
+        for slots in renewal.units.read:
             for slot in slots:
-                slot.tensor().index_fill_(slot.dim, slot.entries(job.index), 0.0)
+                slot.tensor().index_fill_(slot.dim, slot.entries(renewal.index), 0.0)
     if not keep_state:
-        for job in jobs:
-            for slot in [*job.units.made, *job.units.normed, *(slot for slots in job.units.read for slot in slots)]:
-                forget_(optimizers, slot.tensor(), slot.dim, slot.entries(job.index))
+        for renewal in renewals:
+            for slot in [
+                *renewal.units.made,
+                *renewal.units.normed,
+                *(slot for slots in renewal.units.read for slot in slots),
+            ]:
+                forget_(optimizers, slot.tensor(), slot.dim, slot.entries(renewal.index))
 
 
 def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tensor) -> None:
@@ -142,19 +148,21 @@ def _mean_of_conv(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor, maps:
     return made.flatten(2).mean(2)[0]
 
 
-def _draw(job: Job, generator: torch.Generator, bias: str) -> None:
-    draw = birth_of(job.birth)
+def _draw(renewal: Renewal, generator: torch.Generator, bias: str) -> None:
+    draw = birth_of(renewal.birth)
     given: dict[int, Tensor] = {}  # module -> biases that came with the weights
-    for slot in job.units.made:
-        tensor, entries = slot.tensor(), slot.entries(job.index)
+    for slot in renewal.units.made:
+        tensor, entries = slot.tensor(), slot.entries(renewal.index)
         weight = tensor.movedim(slot.dim, 0)
         if tensor.ndim > 1:
-            inputs = job.inputs[job.units.incoming.index(slot.owner)] if job.inputs else None
-            birth = _birth(slot, weight, entries, generator, job, inputs)
+            inputs = renewal.inputs[renewal.units.incoming.index(slot.owner)] if renewal.inputs else None
+            birth = _birth(slot, weight, entries, generator, renewal, inputs)
             drawn = draw(birth)
             rows, biases = drawn if isinstance(drawn, tuple) else (drawn, None)
             if rows.shape != birth.shape:
-                raise ValueError(f"birth {job.birth!r} gave weights of shape {tuple(rows.shape)}, not {birth.shape}")
+                raise ValueError(
+                    f"birth {renewal.birth!r} gave weights of shape {tuple(rows.shape)}, not {birth.shape}"
+                )
             if biases is not None:
                 given[id(slot.owner)] = biases
         elif id(slot.owner) in given:
@@ -163,17 +171,17 @@ def _draw(job: Job, generator: torch.Generator, bias: str) -> None:
             tensor.index_fill_(0, entries, 0.0)
             continue
         else:
-            birth = _birth(slot, weight, entries, generator, job, None)
+            birth = _birth(slot, weight, entries, generator, renewal, None)
             rows = birth.uniform(birth.bound)
         weight.index_copy_(0, entries, rows.to(tensor.device, tensor.dtype))
-    for slot in job.units.normed:
-        slot.tensor().index_fill_(slot.dim, slot.entries(job.index), slot.value)
+    for slot in renewal.units.normed:
+        slot.tensor().index_fill_(slot.dim, slot.entries(renewal.index), slot.value)
 
 
 def _birth(
-    slot: Slot, weight: Tensor, entries: Tensor, generator: torch.Generator, job: Job, inputs: Tensor | None
+    slot: Slot, weight: Tensor, entries: Tensor, generator: torch.Generator, renewal: Renewal, inputs: Tensor | None
 ) -> Birth:
-    matrix = weight if weight.ndim > 1 else next(s for s in job.units.made if s.owner is slot.owner).tensor()
+    matrix = weight if weight.ndim > 1 else next(s for s in renewal.units.made if s.owner is slot.owner).tensor()
     fan_in = matrix[0].numel()
     kernel = matrix[0, 0].numel() if matrix.ndim > 2 else 1
     axes = axes_of(slot.owner)
@@ -182,7 +190,7 @@ def _birth(
     return Birth(
         shape=(len(entries), *weight.shape[1:]),
         fan_in=fan_in,
-        fan_out=job.units.width * kernel,
+        fan_out=renewal.units.width * kernel,
         bound=bound,
         weight=weight,
         index=entries,

@@ -7,23 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .births import needs_inputs
 from .companion import Layer
 from .finding import Slot, Units
-from .generator import birth_of
 from .scratch import Scratch
 from .selection import Budget
 from .utility import Signals, Utility, magnitude, utility_of
-from .watch import Recent, Watch
 
 
 class RunningLayer(Layer):
-    """State of one layer: running utility and means, step of birth of every unit, budget."""
+    """State of one layer: running utility and means, birth step of every unit, budget."""
 
     def __init__(
         self,
         units: Units,
         scratch: Scratch,
+        *,
         rate: float,
         maturity: int,
         decay: float,
@@ -31,37 +29,27 @@ class RunningLayer(Layer):
         birth: Any,
         count_all: bool,
     ) -> None:
-        super().__init__(units)
+        super().__init__(units, birth)
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay}: the decay of a running mean lies in [0, 1)")
-        self.decay, self.birth, self.scratch = decay, birth_of(birth), scratch
+        self.decay, self.scratch = decay, scratch
         self.criterion: Utility = utility_of(utility)
         self.budget = Budget(units.width, rate, maturity, count_all=count_all)
         weight = units.made[0].tensor()
         dtype = weight.dtype if weight.dtype in (torch.float32, torch.float64) else torch.float32
         self.utility = torch.zeros(units.width, dtype=dtype, device=weight.device)
-        self.born = torch.zeros(units.width, dtype=torch.int64, device=weight.device)
+        self.birth_step = torch.zeros(units.width, dtype=torch.int64, device=weight.device)
         wants = frozenset(self.criterion.needs) & {"activity", "deviation", "sensitivity"}
-        distinct: dict[tuple[int, int], Watch] = {}
-        for reader in sorted(units.outgoing, key=lambda r: not r.recurrent):
-            key = (reader.source, reader.start)
-            if key not in distinct and (not distinct or units.takes_mean(reader)):
-                wanted = wants if not distinct else frozenset()
-                distinct[key] = Watch(reader, units.width, wanted, self._centre, scratch)
-        self.watches = list(distinct.values())
-        # per reader, the watch whose tensor it reads
-        keys = list(distinct)
-        self.heard = [keys.index(k) if (k := (r.source, r.start)) in distinct else None for r in units.outgoing]
+        self.listen(wants, self._centre, scratch)
         self.means = [torch.zeros(w.width * w.reader.block, dtype=dtype, device=weight.device) for w in self.watches]
         self.sized = [False] * len(self.means)
         # of the next step's means, in a tensor of its own: a number that changes would recompile a compiled network
         self.correction = torch.full_like(self.utility, 1 - decay)
-        self.near = [Recent(module) for module in units.incoming] if needs_inputs(self.birth) else []
 
     def move(self, device: torch.device) -> None:
         """Follow the network to another device."""
         if self.utility.device != device:
-            self.utility, self.born = self.utility.to(device), self.born.to(device)
+            self.utility, self.birth_step = self.utility.to(device), self.birth_step.to(device)
             self.means = [mean.to(device) for mean in self.means]
             self.correction = self.correction.to(device)
 
@@ -85,7 +73,7 @@ class RunningLayer(Layer):
     def look_ahead(self, step: int) -> None:
         """Prepare the bias correction of the next step's means."""
         if "deviation" in self.criterion.needs:
-            age = ((step + 1) - self.born).to(self.utility.dtype)
+            age = ((step + 1) - self.birth_step).to(self.utility.dtype)
             torch.pow(self.decay, age, out=self.correction) if self.decay else self.correction.zero_()
             self.correction.neg_().add_(1.0)
 

@@ -45,6 +45,7 @@ class Watch:
         self.axis = axes.axis if reader.recurrent else axes.read_axis
         self.size = width * reader.block
         self.active = True
+        self.samples = 0  # of what was taken last
         self.scratch = Scratch() if scratch is None else scratch
         self._records: list[tuple[int, dict[str, Tensor]]] = []
         self._gradients: list[tuple[int, Tensor]] = []
@@ -70,6 +71,7 @@ class Watch:
         """The statistics since the last call, or None if there was no training pass."""
         if not self._records:
             return None
+        self.samples = sum(count for count, _ in self._records)
         if len(self._records) == 1:
             statistics = self._records[0][1]
         else:
@@ -164,7 +166,7 @@ class Hook:
 
 
 class Recent:
-    """Keeps a few samples of the latest training inputs of a layer, for generators that look at them."""
+    """Keeps a few samples of the latest training inputs of a layer, for births that look at them."""
 
     SAMPLES = 32
 

@@ -1,5 +1,7 @@
 """ReDo, self-normalised resets, the published quirks, and generate-and-test as a configuration."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -53,6 +55,76 @@ def test_redo_threshold_per_layer_is_relative_to_the_layers_mean() -> None:
         redo = surgery.ReDo(surgery.find(net), optimizer, period=1, layers={"0": {"threshold": threshold}})
         assert step(net, optimizer, redo, torch.rand(16, 3)) == expected
         redo.detach()
+
+
+def test_redo_judges_and_hands_over_what_was_seen_since_the_last_look() -> None:
+    """A unit that only the first of four steps excites is alive; the readers keep their mean over the four."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.001, 0.001]]))
+        net[2].weight.copy_(torch.tensor([[1.0, 2.0, 50.0]]))
+        net[2].bias.zero_()
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    redo = surgery.ReDo(surgery.find(net), optimizer, threshold=0.05, period=4)
+    batches = [[[1.0, 6.0], [1.0, 0.0]], [[2.0, 0.0]], [[2.0, 0.0]], [[2.0, 0.0]]]
+    log = [step(net, optimizer, redo, torch.tensor(x)) for x in batches]
+    # means over the five examples: 8 / 5, 6 / 5 and .001 * 14 / 5; in the fourth step alone, the second would be 0
+    assert log == [{}, {}, {}, {"0": [2]}]
+    assert net[2].bias.item() == pytest.approx(50 * 0.001 * (8 + 6) / 5)
+    assert redo.report()["dormant/0"] == pytest.approx(1 / 3)
+    log = [step(net, optimizer, redo, torch.tensor([[1.0, 0.0]])) for _ in range(4)]
+    assert 1 in log[3]["0"]  # what came before the look is forgotten
+
+
+def test_redo_continues_in_the_middle_of_a_period() -> None:
+    nets = [net_with_dead([]) for _ in range(2)]
+    x = [torch.rand(5, 3, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    logs = []
+    for net, cut in zip(nets, (6, 2), strict=True):
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        redo = surgery.ReDo(surgery.find(net), optimizer, threshold=0.8, period=3)
+        log = [step(net, optimizer, redo, x[i]) for i in range(cut)]
+        state = redo.state_dict()
+        redo.detach()
+        redo = surgery.ReDo(surgery.find(net), optimizer, threshold=0.8, period=3)
+        redo.load_state_dict(state)
+        logs.append(log + [step(net, optimizer, redo, x[i]) for i in range(cut, 6)])
+    assert logs[0] == logs[1]
+    assert logs[0][2]
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+def test_self_normalized_resets_hand_over_what_a_silent_unit_still_says() -> None:
+    """An ELU unit at -1 fires never: its reader keeps its output."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.ELU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[0].bias.copy_(torch.tensor([-50.0, 5.0]))
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    snr = surgery.SelfNormalizedResets(surgery.find(net), optimizer, patience=4, period=4)
+    x = torch.zeros(3, 1)
+    before = net(x)
+    assert [step(net, optimizer, snr, x) for _ in range(4)][3] == {"0": [0]}
+    torch.testing.assert_close(net(x), before)
+
+
+def test_every_companion_takes_how_units_are_renewed() -> None:
+    names = {"birth", "bias", "transfer", "keep_optimizer_state", "generator"}
+    for kind in (surgery.ContinualBackprop, surgery.ReDo, surgery.SelfNormalizedResets):
+        parameters = inspect.signature(kind).parameters
+        assert names <= parameters.keys()
+        assert not any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+        assert (parameters["birth"].default, parameters["transfer"].default) == ("default", True)
+        net = net_with_dead([])
+        optimizer = torch.optim.SGD(net.parameters(), 0.0)
+        with pytest.raises(TypeError, match=rf"{kind.__name__}\(\) has no argument 'brith': did you mean 'birth'"):
+            kind(surgery.find(net), optimizer, brith="default")
+        with pytest.raises(ValueError, match="bias='one': 'zero' or 'initial'"):
+            kind(surgery.find(net), optimizer, bias="one")
+        with pytest.raises(ValueError, match="unknown birth 'orthogonla'"):
+            kind(surgery.find(net), optimizer, layers={"0": {"birth": "orthogonla"}})
+        assert not any(module._forward_pre_hooks for module in net.modules())
 
 
 def test_self_normalized_resets_wait_by_each_units_own_history() -> None:

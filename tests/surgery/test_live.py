@@ -190,7 +190,7 @@ def test_moving_the_model_after_construction() -> None:
     meta = torch.device("meta")
     layer = cbp.layers[0]
     layer.move(meta)
-    assert all(t.device == meta for t in (layer.utility, layer.born, layer.correction, *layer.means))
+    assert all(t.device == meta for t in (layer.utility, layer.birth_step, layer.correction, *layer.means))
 
 
 def test_several_optimizers() -> None:

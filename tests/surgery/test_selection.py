@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from continual_agents.surgery.selection import Budget, dormant, least_useful
-from continual_agents.surgery.snr import silence_limit
+from continual_agents.surgery.self_normalized_resets import silence_limit
 from continual_agents.surgery.utility import dormancy
 
 

@@ -10,23 +10,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .companion import Companion, Layer, per_layer_settings
 from .finding import Units
-from .generator import Draw
-from .replace import Job
-from .watch import Watch
+from .periodic import Periodic, PeriodicLayer
+from .replacement import Replacement, takes_replacement
 
 
-class _Layer(Layer):
-    def __init__(self, units: Units, threshold: float, patience: int) -> None:
-        super().__init__(units)
+class _Layer(PeriodicLayer):
+    def __init__(self, units: Units, birth: Any, threshold: float, patience: int) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold={threshold}: a probability lies in (0, 1)")
         if patience < 1:
             raise ValueError(f"patience={patience}: a number of steps is at least 1")
+        super().__init__(units, birth, frozenset({"firing"}))
         self.threshold, self.patience = threshold, patience
-        first = min(units.outgoing, key=lambda r: not r.recurrent)
-        self.watches = [Watch(first, units.width, frozenset({"firing"}))]
         self.silent, self.waits, self.fired = (torch.zeros(units.width, device=self.device) for _ in range(3))
 
     def improbable(self) -> Tensor:
@@ -46,7 +42,7 @@ def silence_limit(waits: Tensor, fired: Tensor, threshold: float) -> Tensor:
     return torch.where(fired > 0, math.log(threshold) / torch.log1p(-rate), torch.zeros_like(rate))
 
 
-class SelfNormalizedResets(Companion):
+class SelfNormalizedResets(Periodic):
     """Self-normalised resets (Farias and Jozefiak 2024, arXiv 2410.20098).
 
     A unit fires in a step when it is above 0 for any sample of that step's training passes. Each unit keeps the mean
@@ -54,11 +50,16 @@ class SelfNormalizedResets(Companion):
     `threshold` means that the unit has died, and it is replaced. Made for units that can be silent (ReLU and kin).
 
     Args:
-        units, optimizer, birth, bias, generator, layers, keep_optimizer_state, distributed: as in
-            `ContinualBackprop`.
+        units, optimizer: as in `ContinualBackprop`.
         threshold: eta, the probability under which a silence is no chance, in (0, 1).
         patience: steps of silence that are always granted.
         period: optimizer steps between two looks; only these wait for the device.
+        layers: settings by layer name that differ: {"actor.0": {"patience": 500}}.
+        distributed: as in `ContinualBackprop`.
+        replacement: keyword arguments of `Replacement`; the mean handed over is that since the last look (0 for ReLU).
+
+    Raises:
+        ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
 
     Example:
         >>> snr = SelfNormalizedResets(surgery.find(net), optimizer, threshold=0.02)
@@ -66,6 +67,7 @@ class SelfNormalizedResets(Companion):
 
     layers: list[_Layer]  # type: ignore[assignment]
 
+    @takes_replacement
     def __init__(
         self,
         units: Units | Iterable[Units],
@@ -74,50 +76,28 @@ class SelfNormalizedResets(Companion):
         threshold: float = 0.02,
         patience: int = 100,
         period: int = 20,
-        birth: str | Draw = "default",
-        bias: str = "zero",
-        generator: torch.Generator | None = None,
         layers: Mapping[str, Mapping[str, Any]] | None = None,
-        keep_optimizer_state: bool = False,
         distributed: bool = True,
+        **replacement: Any,
     ) -> None:
         super().__init__(
             units,
             optimizer,
-            generator=generator,
-            birth=birth,
-            bias=bias,
-            keep_optimizer_state=keep_optimizer_state,
+            {"threshold": threshold, "patience": patience},
+            period=period,
+            layers=layers,
             distributed=distributed,
+            replacement=Replacement.of("SelfNormalizedResets", replacement),
         )
-        with self._undone_on_error():
-            if period < 1:
-                raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
-        self.period = period
-        with self._undone_on_error():
-            settings = per_layer_settings(self.units, {"threshold": threshold, "patience": patience}, layers)
-        with self._undone_on_error():
-            for u, s in zip(self.units, settings, strict=True):
-                self.layers.append(_Layer(u, **s))
 
-    def _after_step(self) -> list[tuple[_Layer, Job]]:
-        records = [layer.watches[0].take() for layer in self.layers]
-        if not any(records):
-            raise self._seen_nothing()
-        jobs = []
-        for layer, record in zip(self.layers, records, strict=True):
-            if record is not None:
-                self._count(layer, record["firing"])
-            if self.steps % self.period == 0:
-                index = layer.improbable().nonzero().flatten()
-                if len(index):
-                    for counter in (layer.silent, layer.waits, layer.fired):
-                        counter.index_fill_(0, index, 0.0)
-                    layer.replaced += len(index)
-                    jobs.append((layer, Job(layer.units, index, birth=self.birth)))
-        return jobs
+    def _layer(self, units: Units, **settings: Any) -> _Layer:
+        return _Layer(units, **settings)
 
-    def _count(self, layer: _Layer, firing: Tensor) -> None:
+    def _follow(self, layer: _Layer, records: Sequence[Mapping[str, Tensor] | None]) -> None:
+        """Lengthen the silences, or end them."""
+        if records[0] is None:
+            return
+        firing = records[0]["firing"]
         if layer.silent.device != firing.device:
             layer.silent, layer.waits, layer.fired = (
                 t.to(firing.device) for t in (layer.silent, layer.waits, layer.fired)
@@ -129,33 +109,18 @@ class SelfNormalizedResets(Companion):
         layer.fired += firing
         layer.silent *= 1 - firing
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        layers = {
-            layer.units.name: {
-                "replaced": layer.replaced,
-                "silent": layer.silent.clone(),
-                "waits": layer.waits.clone(),
-                "fired": layer.fired.clone(),
-            }
-            for layer in self.layers
-        }
-        return {"steps": self.steps, "generator": self.generator.get_state(), "layers": layers}
+    def _improper(self, layer: _Layer) -> Tensor:
+        chosen = layer.improbable()
+        for count in (layer.silent, layer.waits, layer.fired):
+            count.masked_fill_(chosen, 0.0)  # a newborn has no history
+        return chosen
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`.
+    def _own_state(self, layer: _Layer) -> dict[str, Any]:
+        return {name: getattr(layer, name).clone() for name in ("silent", "waits", "fired")}
 
-        Raises:
-            ValueError: the state is of other layers.
-        """
-        self._same_layers({name: len(part["silent"]) for name, part in state["layers"].items()})
-        self.steps = int(state["steps"])
-        self.generator.set_state(state["generator"].cpu())
-        for layer in self.layers:
-            part = state["layers"][layer.units.name]
-            layer.replaced = int(part["replaced"])
-            for name in ("silent", "waits", "fired"):
-                setattr(layer, name, part[name].to(layer.device, copy=True))
+    def _load_own(self, layer: _Layer, part: Mapping[str, Any]) -> None:
+        for name in ("silent", "waits", "fired"):
+            setattr(layer, name, part[name].to(layer.device, copy=True))
 
     @torch.no_grad()
     def report(self) -> dict[str, float]:

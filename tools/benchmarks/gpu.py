@@ -1,0 +1,209 @@
+"""Streams and surgery on a GPU: do graph, eager and CPU agree, does a step wait for the device, how fast are stacks.
+
+Without torchrl, gymnasium or PyBullet: what streams need is all it needs. Speeds are wall-clock run-steps per second of
+eager steps and of the captured graph, in turn in one run, beside the same stack's memory traffic over a large copy's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from continual_agents import surgery
+from continual_agents.methods import Method
+from supervised.looped import LoopedLearner
+from supervised.networks import ConvNet, Mlp, make_network
+from supervised.stacked.learner import StackedLearner
+from supervised.streams.images import Images
+from supervised.streams.permuted import PermutedImages
+from supervised.streams.stream import Stream
+from supervised.streams.table import make_stream
+from tools.benchmarks.streams import SURGERY, memory_floor
+from tools.parser import Parser
+
+NETWORK = Mlp(inputs=20, outputs=4, hidden=(32, 32))
+BUSY = {"rate": 1e-2, "maturity": 20, "decay": 0.99, "utility": "adaptable_contribution"}
+METHODS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": {"kind": "sgd", "step_size": 1e-2}},
+    "momentum, l2": {"optimizer": {"kind": "sgd", "step_size": 1e-2, "momentum": 0.9, "weight_decay": 1e-3}},
+    "adam": {"optimizer": {"kind": "adam", "step_size": 1e-3}},
+    "continual backprop": {"optimizer": {"kind": "sgd", "step_size": 1e-2}, "operations": {"continual_backprop": BUSY}},
+    "continual backprop, adam": {
+        "optimizer": {"kind": "adam", "step_size": 1e-3},
+        "operations": {"continual_backprop": BUSY},
+    },
+    "l2 init": {
+        "optimizer": {"kind": "sgd", "step_size": 1e-2},
+        "operations": {"l2_init": {"strength": 1e-3}},
+    },
+    "shrink and perturb": {
+        "optimizer": {"kind": "sgd", "step_size": 1e-2, "weight_decay": 1e-3},
+        "operations": {"perturb": {"noise": 1e-3}},
+    },
+}
+"""What is compared across devices."""
+
+STACKS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...], int]] = {
+    "regression": ({"kind": "regression"}, {"hidden": [5]}, (100, 3000), 2000),
+    "digits": ({"kind": "permuted", "data": "digits"}, {"hidden": [32, 32]}, (200, 2000), 1000),
+    "784-100x3": ({"kind": "noise"}, {"hidden": [100, 100, 100]}, (30, 300), 500),
+    "784-2000x3": ({"kind": "noise"}, {"hidden": [2000, 2000, 2000]}, (1, 10, 30), 200),
+    "conv 32x32": (
+        {"kind": "textures", "classes": 4, "side": 32, "train_images": 600, "test_images": 10, "batch": 100},
+        {"kind": "conv"}, (1, 8), 60,
+    ),
+}  # fmt: skip
+"""Name: settings of the stream, of the network, stack sizes, steps a round."""
+
+
+def stream_of(settings: dict[str, Any], runs: int, device: str) -> Stream:
+    """A stream on the device; "noise" has MNIST's shape and its share of black pixels."""
+    if settings["kind"] != "noise":
+        return make_stream(settings, range(runs), device=device)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(2000, 784, generator=generator) * (torch.rand(2000, 784, generator=generator) < 0.19)
+    labels = torch.randint(0, 10, (2000,), generator=generator)
+    return PermutedImages(range(runs), Images("noise", pixels, labels, 10), device=device)
+
+
+def agreement(name: str, steps: int = 400) -> dict[str, Any]:
+    """Largest difference of any weight between the CPU and the GPU, eager and captured, after the same steps."""
+    methods = [Method(name=name, **METHODS[name])] * 3
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(steps, 3, 1, 20, generator=generator)
+    y = torch.randint(0, 4, (steps, 3, 1), generator=generator)
+    weights, replaced = {}, {}
+    for where, device, fast in (("cpu", "cpu", False), ("eager", "cuda", False), ("graph", "cuda", True)):
+        learner = StackedLearner(NETWORK, methods, [0, 1, 2], loss="cross_entropy", device=device, fast=fast)
+        learner.learn(x.to(device), y.to(device))
+        weights[where] = [tensor.cpu() for tensor in learner.stack.tensors]
+        replaced[where] = learner.report().get("replaced", [0.0])
+        if fast:
+            code = learner.code
+    gap = {
+        where: max(float((a - b).abs().max()) for a, b in zip(weights["cpu"], weights[where], strict=True))
+        for where in ("eager", "graph")
+    }
+    same = all(list(replaced["cpu"]) == list(replaced[where]) for where in ("eager", "graph"))
+    return {**gap, "replaced": float(sum(replaced["cpu"])), "same count": same, "code": code}
+
+
+def waits() -> str:
+    """Whether an ordinary step with surgery asks the device for anything: torch raises an error if it does."""
+    net = torch.nn.Sequential(
+        torch.nn.Linear(28, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 8)
+    ).cuda()
+    optimizer = surgery.Adam(net.parameters(), lr=1e-4, fused=True)
+    cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=1e-2, maturity=10)
+    x = torch.randn(128, 28, device="cuda")
+    replaced = 0
+    for step in range(200):
+        torch.cuda.set_sync_debug_mode("error" if step > 20 else "default")
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+        replaced += sum(len(units) for units in cbp.step().values())
+    torch.cuda.set_sync_debug_mode("default")
+    return f"180 steps, replacements included ({replaced} units), none waited for the device"
+
+
+def rounds(
+    stream: Stream, settings: dict[str, Any], operations: dict[str, Any], fast: bool, steps: int
+) -> Iterator[float]:
+    """Run-steps per second, round after round."""
+    network = make_network(settings, stream.shape, stream.outputs)
+    methods = [Method(name="x", optimizer={"kind": "sgd", "step_size": 3e-3}, operations=operations)] * stream.runs
+    learner: Any
+    if isinstance(network, ConvNet):
+        learner = LoopedLearner(network, methods, range(stream.runs), loss=stream.loss, device="cuda")
+    else:
+        learner = StackedLearner(
+            network, methods, range(stream.runs), loss=stream.loss, batch=stream.batch, device="cuda", fast=fast
+        )
+    learner.learn(*stream.next(40))
+    while True:
+        done = 0
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        while done < steps:
+            x, y = stream.next(steps - done)
+            learner.learn(x, y)
+            done += len(x)
+        torch.cuda.synchronize()
+        yield done * stream.runs / (time.perf_counter() - started)
+
+
+def copy_rate() -> float:
+    """Bytes per second that a large device copy reads and writes."""
+    source = torch.zeros(2**29, device="cuda")
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(10):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * source.numel() * 4 / best
+
+
+def speeds(name: str, count: int) -> None:
+    """Print the rows of one kind of stack."""
+    settings, network, sizes, steps = STACKS[name]
+    for runs in sizes:
+        stream = stream_of(settings, runs, "cuda")
+        mlp = network.get("kind") != "conv"
+        ways = {
+            (label, code): rounds(stream, network, operations, code == "graph", steps)
+            for label, operations in (("backprop", {}), ("continual backprop", {"continual_backprop": SURGERY}))
+            for code in (("eager", "graph") if mlp else ("loop",))
+        }
+        best = dict.fromkeys(ways, 0.0)
+        for _ in range(count):
+            for way, measured in ways.items():
+                best[way] = max(best[way], next(measured))
+        for (label, code), rate in best.items():
+            share = ""
+            if mlp:
+                made = make_network(network, stream.shape, stream.outputs)
+                assert isinstance(made, Mlp)
+                share = f"{rate * memory_floor(made) / copy_rate():.0%}"
+            print(f"| {name}: {label}, {code}, {runs} runs | {rate:,.0f} | {share} |", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    """The command `python -m tools.benchmark gpu`."""
+    parser = Parser(prog="python -m tools.benchmark gpu", description=__doc__)
+    parser.add_argument("--stacks", nargs="*", default=list(STACKS), choices=list(STACKS), help="which (all)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the best counts (3)")
+    chosen = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("there is no GPU here")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copy {copy_rate() / 1e12:.2f} TB/s", flush=True)
+    print("| method | CPU to eager | CPU to graph | replaced | same count | code |\n|---|---|---|---|---|---|")
+    for name in METHODS:
+        try:
+            values = agreement(name).values()
+            print(
+                f"| {name} | {' | '.join(f'{v:.1e}' if isinstance(v, float) else str(v) for v in values)} |", flush=True
+            )
+        except Exception as error:
+            print(f"| {name} | FAILED {type(error).__name__}: {error} |", flush=True)
+    try:
+        print(waits())
+    except Exception as error:
+        print(f"surgery on a module: FAILED {type(error).__name__}: {error}", flush=True)
+    print("| stack | run-steps/s | traffic over a copy's |\n|---|---|---|")
+    for name in chosen.stacks:
+        try:
+            speeds(name, chosen.rounds)
+        except Exception as error:
+            print(f"| {name} | FAILED {type(error).__name__}: {error} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

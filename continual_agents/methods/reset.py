@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from continual_agents.surgery.generator import Birth, birth_of
+from continual_agents.surgery.births import Birth, birth_of
 
 
 class Reset:

@@ -51,56 +51,79 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(
-    configs: Sequence[Mapping[str, Any]],
-    *,
-    workers: int,
-    title: str = "runs",
-    on_end: Callable[[int, Outcome], None] = lambda number, outcome: None,
-) -> list[Outcome]:
-    """Train every configuration, each in a worker process; what fails does not end the others.
-
-    Ctrl-C and SIGTERM stop all runs at their next safe point, saved. If this process is killed, its workers stop by
-    themselves.
+class Pool:
+    """Worker processes that train runs; what fails does not end the others.
 
     Args:
-        configs: resolved configurations of runs, in the order in which they start.
         workers: processes at a time.
-        title: what the overview calls them.
-        on_end: is told of each run as it ends, with its number in `configs`.
 
-    Returns:
-        How each ended; without those that had not begun when it was stopped.
+    Example:
+        >>> with Pool(2) as pool:
+        ...     outcomes = pool.run(configs)
     """
-    outcomes: list[Outcome] = []
-    waiting = list(enumerate(configs))[::-1]
-    idle = [Worker() for _ in range(min(workers, len(configs)))]
-    running: dict[Future[str], tuple[int, Worker]] = {}
-    with StopSignal() as stop, Overview(title, len(configs)) as overview, contextlib.ExitStack() as undo:
-        undo.callback(lambda: [worker.close() for worker in idle])
-        while running or (waiting and not stop.requested):
-            while idle and waiting and not stop.requested:
-                number, config = waiting.pop()
-                worker = idle.pop()
-                running[worker.submit(config)] = number, worker
-                overview.begin(number, config)
-            if stop.requested:
-                for _, worker in running.values():
-                    worker.stop()
-            ended, _ = concurrent.futures.wait(running, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ended:
-                number, worker = running.pop(future)
-                outcome = worker.outcome(future, configs[number], stopping=stop.requested)
-                outcomes.append(outcome)
-                overview.end(number, failed=outcome.kind in ("failed", "diverged"))
-                on_end(number, outcome)
-                idle.append(worker if worker.lives else Worker())
-            overview.draw()
-    return outcomes
+
+    def __init__(self, workers: int):
+        self._size = workers
+        self._idle: list[Worker] = []
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._idle:
+            worker.close()
+
+    def run(
+        self,
+        configs: Sequence[Mapping[str, Any]],
+        *,
+        title: str = "runs",
+        on_end: Callable[[int, Outcome], None] = lambda number, outcome: None,
+    ) -> list[Outcome]:
+        """Train every configuration.
+
+        Ctrl-C and SIGTERM stop all runs at their next safe point, saved. If this process is killed, its workers stop
+        by themselves.
+
+        Args:
+            configs: resolved configurations of runs, in the order in which they start.
+            title: what the overview calls them.
+            on_end: is told of each run as it ends, with its number in `configs`.
+
+        Returns:
+            How each ended; without those that had not begun when it was stopped.
+        """
+        outcomes: list[Outcome] = []
+        waiting = list(enumerate(configs))[::-1]
+        running: dict[Future[str], tuple[int, Worker]] = {}
+        with StopSignal() as stop, Overview(title, len(configs)) as overview:
+            while running or (waiting and not stop.requested):
+                while len(running) < self._size and waiting and not stop.requested:
+                    number, config = waiting.pop()
+                    worker = self._idle.pop() if self._idle else Worker()
+                    running[worker.submit(config)] = number, worker
+                    overview.begin(number, config)
+                if stop.requested:
+                    for _, worker in running.values():
+                        worker.stop()
+                ended, _ = concurrent.futures.wait(running, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in ended:
+                    number, worker = running.pop(future)
+                    outcome = worker.outcome(future, configs[number], stopping=stop.requested)
+                    outcomes.append(outcome)
+                    overview.end(number, failed=outcome.kind in ("failed", "diverged"))
+                    on_end(number, outcome)
+                    if worker.lives:
+                        self._idle.append(worker)
+                overview.draw()
+        return outcomes
 
 
 class Worker:
-    """A process that trains one run after the other. Each has an executor of its own: a broken one ends one run only."""
+    """A process that trains one run after the other.
+
+    Each has an executor of its own: an executor whose process dies gives up all that it was asked for.
+    """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -129,7 +152,9 @@ class Worker:
             self.close()
             if stopping:  # between two runs, or before it had opened its folder
                 return Outcome(folder, "stopped")
-            return Outcome(folder, "failed", "its process died, for want of memory perhaps; the same command continues it")
+            return Outcome(
+                folder, "failed", "its process died, for want of memory perhaps; the same command continues it"
+            )
 
     def close(self) -> None:
         """Let the process go."""

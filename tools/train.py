@@ -125,8 +125,12 @@ def train(composed: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from None
 
 
-def train_one(config: dict[str, Any], position: int = 0) -> None:
-    """Build the job, open its run folder, train; its progress bar is on line `position`."""
+def train_one(config: dict[str, Any], position: int = 0, *, bar: bool = True) -> bool:
+    """Build the job, open its run folder, train; its progress bar, if any, is on line `position`.
+
+    Returns:
+        Whether the run is finished; else it was asked to stop, and is saved.
+    """
     torch.set_num_threads(config["threads"])
     job = build(config)
     try:
@@ -135,17 +139,18 @@ def train_one(config: dict[str, Any], position: int = 0) -> None:
             config,
             may_change=MAY_CHANGE,
             save_seconds=config["save_seconds"],
-            bar_position=position if config["progress"] else None,
+            bar_position=position if bar and config["progress"] else None,
             logger=config["logger"],
         ) as run:
             if run.finished and run.step >= job.steps:
                 print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
-                return
+                return True
             job.run(run)
             if run.stop_requested:
                 print(
                     f"\nstopped and saved at step {run.step}: the same command continues {run.folder}", file=sys.stderr
                 )
+            return run.finished
     finally:
         job.close()
 

@@ -158,7 +158,7 @@ def test_an_environment_that_announces_no_task_has_one(tmp_path):
         folder = agent_run(tmp_path / f"{seed}", seed=seed, change=10**9)
         episodes = pd.read_csv(folder / "episodes.csv")
         episodes.assign(task=np.nan, friction=np.nan).to_csv(folder / "episodes.csv", index=False)
-    (row,) = summary_table([tmp_path]).to_dict("records")
+    (row,) = plot.summary_table([tmp_path]).to_dict("records")
     assert (row["n"], row["tasks"], row["verdict"]) == (2, 1, "one task")
     assert row["first"] == pytest.approx(row["overall"])
 

@@ -7,7 +7,6 @@ and runs on fresh seeds, which alone make figure and table. The same command con
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from continual_agents.runs import CheckpointError, RunError, steady_output
@@ -41,4 +40,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     steady_output()
-    sys.exit(main())
+    main()

@@ -190,10 +190,15 @@ def _candidates(path: Path, name: str, grid: Any) -> list[Candidate]:
     """Every combination of a method's values."""
     if grid is not None and not isinstance(grid, Mapping):
         raise ValueError(f"{path}: methods.{name}={written(grid)}: write KEY: [VALUES] below it, or nothing")
-    values = {"method": [name], **{str(key): one if isinstance(one, list) else [one] for key, one in (grid or {}).items()}}
+    values = {
+        "method": [name],
+        **{str(key): one if isinstance(one, list) else [one] for key, one in (grid or {}).items()},
+    }
     if empty := [key for key, several in values.items() if not several]:
         raise ValueError(f"{path}: methods.{name}.{empty[0]}=[]: at least one value")
-    combinations = itertools.product(*([f"{key}={written(value)}" for value in several] for key, several in values.items()))
+    combinations = itertools.product(
+        *([f"{key}={written(value)}" for value in several] for key, several in values.items())
+    )
     return [Candidate(name, number, words) for number, words in enumerate(combinations)]
 
 

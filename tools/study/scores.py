@@ -46,8 +46,7 @@ def higher_is_better(folder: Path) -> bool:
 
 
 def _agent_tasks(run: RunFolder) -> list[float]:
-    episodes = compare([run]).episodes
-    return returns_at_task_ends(episodes.assign(task=episodes["task"].fillna(0)))  # no tasks: all is one
+    return returns_at_task_ends(compare([run]).episodes)
 
 
 def _stream_tasks(run: RunFolder) -> list[list[float]]:

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from continual_agents.runs import Run, RunError, Table, read_configuration
+from continual_agents.runs import Run, Table, read_configuration
 from continual_agents.runs.checkpoint import write_atomically
 from continual_agents.runs.folder import locked
 from tools.figures.table import readable
 from tools.plot import draw_runs
-from tools.pool import Outcome, run_all
+from tools.pool import Outcome, Pool
 from tools.train import MAY_CHANGE, build
 
 from .protocol import Candidate, Job, Protocol, jobs
@@ -55,18 +55,19 @@ class Study:
     """
 
     def __init__(self, protocol: Protocol, *, workers: int):
-        self.protocol, self.workers, self.folder = protocol, workers, protocol.folder
+        self.protocol, self.folder = protocol, protocol.folder
+        self._pool = Pool(workers)
         self._tuning = jobs(protocol, "tuning", protocol.candidates)
-        for job in [*self._tuning, *jobs(protocol, "fresh", protocol.candidates)]:
-            if job.seeds[0] == getattr(protocol, "tuning")["seeds"][0] or job.seeds[0] == protocol.fresh["seeds"][0]:
-                build(job.config).close()  # one of each kind: the seed alone breaks nothing
+        for stage, planned in (("tuning", self._tuning), ("fresh", jobs(protocol, "fresh", protocol.candidates))):
+            for job in planned:
+                if job.seeds[0] == min(getattr(protocol, stage)["seeds"]):  # the seed alone breaks nothing
+                    build(job.config).close()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._undo = contextlib.ExitStack()
-        self._undo.enter_context(locked(self.folder))
         with contextlib.ExitStack() as undo:
-            undo.push(self._undo)
+            undo.enter_context(locked(self.folder))
+            undo.enter_context(self._pool)
             self._keep_protocol()
-            undo.pop_all()
+            self._undo = undo.pop_all()
 
     def __enter__(self) -> Study:
         return self
@@ -120,6 +121,8 @@ class Study:
         with contextlib.closing(_reopened(path)) as table:
             known = _known(path)
             left = [job for job in planned if not {_key(job.candidate, seed) for seed in job.seeds} <= known]
+            if not left:
+                return 0
             for job in left:
                 Run.check(job.config["folder"], job.config, may_change=MAY_CHANGE)
 
@@ -128,7 +131,7 @@ class Study:
                     table.extend(self._rows(left[number], outcome))
                     table.sync()
 
-            outcomes = run_all([job.config for job in left], workers=self.workers, title=name, on_end=on_end)
+            outcomes = self._pool.run([job.config for job in left], title=name, on_end=on_end)
         bad = [outcome for outcome in outcomes if outcome.kind in ("failed", "diverged")]
         for outcome in bad:
             print(outcome, file=sys.stderr)

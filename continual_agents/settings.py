@@ -82,14 +82,27 @@ def keywords(constructor: Callable[..., Any]) -> dict[str, Any]:
     return {one.name: hints.get(one.name, Any) for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
+LONGEST = 120
+"""Letters of a value in a message; of a longer one both ends are shown."""
+
+
+def shortened(text: str) -> str:
+    """The text, or both ends of a long one."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
+
+
 def written(value: Any) -> str:
-    """A value as the command line has it: `null`, `true`, `[a, b]`."""
+    """A value as the command line has it, `null`, `true`, `[a, b]`; of a long one both ends."""
+    return shortened(_written(value))
+
+
+def _written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(written, value))}]"
+        return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {written(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_written(item)}" for key, item in value.items()) + "}"
     return str(value)
 
 

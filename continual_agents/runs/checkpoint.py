@@ -28,9 +28,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
+import time
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -38,12 +37,25 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from .files import StrangeFileError, open_file, read_file
+from .unpacking import CodeError, UnpackingError, check_unpacking
+
 FORMAT = 1
 """Version of the checkpoint layout; a file of another version is refused."""
+
+LARGEST_DIGEST = 4096
+"""Bytes; a file of digests has two of 64 letters."""
+
+OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch before 1.6 begin: no archives, so nothing says beforehand what they make."""
 
 
 class CheckpointError(RuntimeError):
     """No usable checkpoint, or a state that cannot be stored."""
+
+
+class VersionError(CheckpointError):
+    """A checkpoint of another version: not damaged, and nothing older takes its place."""
 
 
 def plain(value: Any, path: str = "state") -> Any:
@@ -81,8 +93,9 @@ def write_atomically(
         before_rename: given the whole temporary file, when it is on the disk.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process with our number; or a link that somebody laid there
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -120,10 +133,13 @@ class Checkpoints:
         digests of both stand in the file until the next write: a kill in between leaves either whole.
         """
         path = self.folder / f"step_{step:012d}.pt"
+        for name in (path, _digest_of(path)):
+            if name.is_dir() and not name.is_symlink():
+                _remove(name)  # no file can take its place
         content = {"format": FORMAT, "step": step, "state": plain(state)}
 
         def note_digest(temporary: Path) -> None:
-            digests = [_sha256(known) for known in (temporary, path) if known.exists()]
+            digests = [_sha256(known) for known in (temporary, path) if known == temporary or _is_file(path)]
             write_atomically(_digest_of(path), lambda file: file.write("\n".join(digests).encode()))
 
         write_atomically(path, lambda file: _store(content, file), before_rename=note_digest)
@@ -135,56 +151,83 @@ class Checkpoints:
         paths = self.paths()
         here = paths.index(newest)
         for path in paths[: max(0, here + 1 - self.keep)] + paths[here + 1 :]:
-            path.unlink(missing_ok=True)
+            _remove(path)
         for digest in self.folder.glob("step_*.sha256"):
-            if not digest.with_suffix(".pt").exists():
-                digest.unlink(missing_ok=True)
+            if not os.path.lexists(digest.with_suffix(".pt")):
+                _remove(digest)
         for temporary in self.folder.glob(".step_*.tmp"):  # ours are gone: the folder has one writer
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
 
     def paths(self) -> list[Path]:
         """Checkpoint files, oldest first."""
         return sorted(self.folder.glob("step_*.pt"))
 
     @classmethod
-    def check(cls, folder: Path) -> None:
-        """Whether `load` would find a good checkpoint in a folder, or none at all; writes nothing, says nothing.
+    def check(cls, folder: Path) -> dict[str, Any] | None:
+        """What `load` would find in a folder, with its tensors left in the file; writes nothing, says nothing.
 
         Raises:
             CheckpointError: as `load`.
         """
         if not Path(folder).is_dir():
-            return
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cls(folder).load(mmap=True)
+            return cls(folder).load(mmap=True, damage=damage_of_run)
 
-    def load(self, *, mmap: bool = False) -> dict[str, Any] | None:
+    def load(
+        self, *, mmap: bool = False, damage: Callable[[dict[str, Any]], str | None] | None = None
+    ) -> dict[str, Any] | None:
         """The newest good checkpoint's content (`step`, `state`), or None when there is none at all.
 
         Damaged ones are passed over with a warning that names the file and what was used instead.
 
         Args:
             mmap: leave the tensors in the file until they are looked at.
+            damage: says what is wrong with a content that is not what it should be, as `damage_of_run`; None if nothing.
 
         Raises:
             CheckpointError: there are checkpoints but none is good, or one is of another format version.
         """
         paths = self.paths()
         damaged: list[tuple[Path, str]] = []
+        refusal: CheckpointError | None = None
         for path in reversed(paths):
             problem = _damage(path)
             if problem is None:
-                content = read_checkpoint(path, mmap=mmap)
+                try:
+                    content = read_checkpoint(path, mmap=mmap)
+                    problem = damage(content) if damage is not None else None
+                except VersionError:
+                    raise
+                except CheckpointError as error:
+                    refusal = refusal or error
+                    problem = str(error).removeprefix(f"{path} ")
+            if problem is None:
                 for one, what in damaged:
                     warnings.warn(f"{one}: {what}; falling back to {path.name}", stacklevel=2)
                 return content
             damaged.append((path, problem))
+        if refusal is not None:
+            raise refusal
         if paths:
             raise CheckpointError(
-                f"none of the {len(paths)} checkpoints in {self.folder} is whole: start in a new folder"
+                f"none of the {len(paths)} checkpoints in {self.folder} is whole ({damaged[0][0].name}: {damaged[0][1]}): "
+                "start in a new folder"
             )
         return None
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """Take a checkpoint's name away; a folder that is not empty, in a file's place, gets another one."""
+    try:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    except OSError:
+        path.rename(path.with_name(f"not_a_checkpoint.{time.time_ns()}"))
 
 
 def read_checkpoint(path: Path, *, map_location: str = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -197,7 +240,7 @@ def read_checkpoint(path: Path, *, map_location: str = "cpu", mmap: bool = False
     if not isinstance(content, dict) or not {"format", "step", "state"} <= content.keys():
         raise CheckpointError(f"{path} is not a checkpoint of this project: give a file of RUN_FOLDER/checkpoints")
     if content["format"] != FORMAT:
-        raise CheckpointError(
+        raise VersionError(
             f"{path} has checkpoint format {content['format']}, this version reads {FORMAT}: "
             "continue it with the version that wrote it (environment.json names it)"
         )
@@ -221,43 +264,65 @@ def load_data(path: Path, *, map_location: str = "cpu", mmap: bool = False) -> A
         CheckpointError: unreadable, needs code to load, or unpacks to more than it is.
     """
     try:
-        _refuse_bomb(path)
+        with open_file(path, follow=True) as file:
+            start = file.read(len(OLD_FORMAT))
+        if start == OLD_FORMAT:
+            raise CheckpointError(f"{path} is in the format of torch before 1.6: load it with torch and save it again")
+        if start[:4] != b"PK\x03\x04":  # as torch tells its archives from other files
+            raise CheckpointError(f"{path} is not a file of torch.save, or is damaged")
+        check_unpacking(path)
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        if "unsupported global" in str(error).lower():
-            raise CheckpointError(f"{path} asks for code to be run: do not use this file") from error
+    except (CheckpointError, StrangeFileError) as error:
+        raise CheckpointError(str(error)) from error
+    except CodeError as error:
+        raise CheckpointError(f"{path} asks for code to be run: do not use this file") from error
+    except UnpackingError as error:
+        raise CheckpointError(f"{path} {error}: do not use this file") from error
+    except Exception as error:  # torch, zipfile and pickle raise a dozen types here
         raise CheckpointError(f"{path} is not a file of torch.save, or is damaged") from error
-    except Exception as error:  # torch raises a dozen types here
-        raise CheckpointError(f"{path} is not a file of torch.save, or is damaged") from error
-
-
-def _refuse_bomb(path: Path) -> None:
-    """torch.save compresses nothing, so what the members say they hold is in the file, byte for byte.
-
-    Raises:
-        CheckpointError: an archive that would unpack to more than it is.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CheckpointError(f"{path} is compressed, which torch.save never does: do not use this file")
-    size, have = sum(member.file_size for member in members), path.stat().st_size
-    if size > have:
-        raise CheckpointError(f"{path} would unpack from {have:,} to {size:,} bytes: do not use this file")
 
 
 def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, as far as its digest tells; None if nothing is."""
     try:
-        expected = _digest_of(path).read_text().split()
+        expected = read_file(_digest_of(path), most=LARGEST_DIGEST).decode("ascii").split()
     except FileNotFoundError:
         return "there is no .sha256 beside it"
-    return None if _sha256(path) in expected else "its content does not match its .sha256"
+    except (OSError, ValueError):  # no file, no text, too large
+        return "its .sha256 cannot be read"
+    try:
+        return None if _sha256(path) in expected else "its content does not match its .sha256"
+    except StrangeFileError:
+        return "it is no file"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def damage_of_run(content: dict[str, Any]) -> str | None:
+    """What a checkpoint of the right digest lacks of the tree that this module's docstring draws; None if nothing."""
+    step, state = content["step"], content["state"]
+    if not _is_count(step):
+        return "its step is no count"
+    if not isinstance(state, dict):
+        return "its state is no mapping"
+    if not isinstance(state.get("run"), dict) or not isinstance(state.get("finished"), bool):
+        return "its state is not that of a run"
+    rows = state.get("rows")
+    if not isinstance(rows, dict) or not all(isinstance(name, str) and _is_count(rows[name]) for name in rows):
+        return "its rows are no counts"
+    if not _is_count(state.get("logged", 0)):
+        return "its last logged step is no count"
+    for part in ("latest", "glance"):
+        known = state.get(part, {})
+        if not isinstance(known, dict) or not all(isinstance(value, int | float) for value in known.values()):
+            return f"its {part} values are no numbers"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _digest_of(path: Path) -> Path:
@@ -265,12 +330,8 @@ def _digest_of(path: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: IO[bytes]) -> str:  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open_file(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

@@ -8,17 +8,34 @@ from typing import Any
 
 import yaml
 
-LARGEST = 1 << 20
-"""Bytes; the configurations of this project have some 10,000."""
+from .files import StrangeFileError, read_file
+
+LARGEST = 1 << 16
+"""Bytes; the configurations of this project have some 10,000, and 65,536 bytes of YAML can take three seconds."""
+
+LONGEST_NUMBER = 400
+"""Letters of a number: one more is text. The largest double has 309 digits."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only: no Python objects, and no aliases, with which a small file can stand for a huge one."""
+    """Plain values only: no Python objects, no aliases, with which a small file can stand for a huge one, no dates."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
         return super().compose_node(parent, index)
+
+    def plain_number(self, node: Any) -> Any:
+        """A number in base 10, 8 or 16; what YAML 1.1 reads in base 60 (1:30) or is endless stays text."""
+        if ":" in node.value or len(node.value) > LONGEST_NUMBER:
+            return node.value
+        kind = node.tag.rpartition(":")[2]
+        return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.plain_number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -27,23 +44,30 @@ class _Dumper(yaml.SafeDumper):
 
 
 def configuration_text(config: Mapping[str, Any]) -> str:
-    """The configuration as YAML that `read_configuration` reads."""
-    return str(yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    """The configuration as YAML that `read_configuration` reads.
+
+    Raises:
+        ValueError: it is longer than that would read.
+    """
+    text = str(yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    if len(text.encode()) > LARGEST:
+        raise ValueError(f"the configuration has more than {LARGEST:,} bytes: give fewer values, or several runs")
+    return text
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
     """What a config.yaml holds; nothing that it names is built or called.
 
     Raises:
-        ValueError: unreadable, no YAML, no mapping, with tags or aliases, or too large; in one line.
+        ValueError: unreadable, no ordinary file, no YAML, no mapping, with tags or aliases, or too large; in one line.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path} is not a run's configuration: more than {LARGEST:,} bytes")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(read_file(path, most=LARGEST).decode("utf-8"), Loader=_Loader)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): check the path and its rights") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except StrangeFileError:
+        raise
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # PyYAML raises all of them
         problem = getattr(error, "problem", None) or "no text"
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from continual_agents.settings import shortened
+
 from .configuration import flatten, read_configuration
+from .files import StrangeFileError, check_ordinary, open_in_place
 from .storage import told_in_one_line
+from .table import check_table
+
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+"""What flock says where somebody else has the lock; anything else comes from the file system."""
+
+TIMING = "timing"
+"""The table of speeds."""
 
 SHOWN = 6
 """Most differing settings that a message lists."""
@@ -25,27 +37,70 @@ def check_folder(folder: Path, config: Mapping[str, Any], may_change: Sequence[s
         RunError: another process uses it, it belongs to another configuration, or it cannot be made.
         StorageError: it cannot be written.
     """
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    if not there.is_dir():
-        raise RunError(f"{folder} cannot be made, {there} is a file: give another folder=...")
-    if (folder / ".lock").exists():
-        with told_in_one_line(folder, "as it was"):
+    with told_in_one_line(folder, "as it was"):
+        try:
+            there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        except OSError as error:
+            raise RunError(f"folder={shortened(str(folder))}: {error.strerror}: give another one") from error
+        if not there.is_dir():
+            raise RunError(f"{folder} cannot be made, {there} is a file: give another folder=...")
+        if folder.is_dir():
+            check_contents(folder)
+        if (folder / ".lock").exists():
             locked(folder).close()
     check_same(folder, config, may_change)
+
+
+def check_contents(folder: Path) -> None:
+    """Whether writing into the folder's files can only change the folder.
+
+    Raises:
+        RunError: something in it is a link, a device, or of another kind than a run makes.
+    """
+    try:
+        check_ordinary(folder)
+    except StrangeFileError as error:
+        raise RunError(f"{error}, or give another folder=...") from error
+
+
+def check_tables(folder: Path, rows: Mapping[str, int]) -> None:
+    """Whether the tables have what the last checkpoint counted; timing.csv need not, it is never the same.
+
+    Raises:
+        RunError: one is gone, or rows were taken out of it.
+    """
+    for name, count in rows.items():
+        if not count or name == TIMING:
+            continue
+        if "/" in name or "\0" in name:
+            raise RunError(f"{folder} has a checkpoint with a table of the name {name!r}: start in a new folder")
+        try:
+            check_table(folder / f"{name}.csv", count)
+        except ValueError as error:
+            raise RunError(str(error)) from error
 
 
 def locked(folder: Path) -> IO[str]:
     """The folder's lock file, locked until it is closed or the process ends.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or the file system knows no locks.
     """
-    lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        descriptor = open_in_place(folder / ".lock", os.O_RDWR)
+    except StrangeFileError as error:
+        raise RunError(f"{error}, or give another folder=...") from error
+    lock = os.fdopen(descriptor, "r+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise RunError(f"{folder} is in use by another process: wait for it, or give another folder=...") from error
+        if error.errno in HELD:
+            raise RunError(f"{folder} is in use by another process: wait for it, or give another folder=...") from error
+        raise RunError(
+            f"{folder} cannot be locked ({error.strerror}): its file system has no locks, so that two processes could "
+            "write at once; give a folder=... on another one"
+        ) from error
     return lock
 
 

@@ -1,16 +1,20 @@
-"""What a run was made with: versions, machine, git state."""
+"""What a run was made with: versions, machine, git state; environment.json has it of every session."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from .files import read_file
 
 PACKAGES = (
     "continual-agents",
@@ -23,6 +27,42 @@ PACKAGES = (
     "torch",
     "torchrl",
 )
+
+
+LARGEST = 8 << 20
+"""Bytes of environment.json; a session takes some 1,500."""
+
+MOST_SESSIONS = 1000
+"""Of more sessions the first one and the latest ones are kept."""
+
+
+def read_sessions(path: Path) -> list[dict[str, Any]]:
+    """The sessions of an environment.json; none where there is no such file.
+
+    Raises:
+        ValueError: it is no ordinary file, or not what `describe` gives; in one line.
+    """
+    try:
+        sessions = json.loads(read_file(path, most=LARGEST))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged") from error
+    if not isinstance(sessions, list) or not all(map(_is_session, sessions)):
+        raise ValueError(f"{path} is not the note of a run's sessions")
+    return sessions
+
+
+def keep_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_SESSIONS` of them."""
+    return sessions if len(sessions) <= MOST_SESSIONS else [sessions[0], *sessions[1 - MOST_SESSIONS :]]
+
+
+def _is_session(session: Any) -> bool:
+    parts = ("machine", "packages", "git")
+    return isinstance(session, dict) and all(isinstance(session.get(part) or {}, dict) for part in parts)
 
 
 def describe() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,17 +15,18 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from .checkpoint import Checkpoints, write_atomically
+from .checkpoint import Checkpoints, damage_of_run, write_atomically
 from .configuration import configuration_text
-from .provenance import describe
-from .folder import RunError, check_folder, check_same, locked
+from .provenance import describe, keep_sessions, read_sessions
+from .faults import Fault
+from .folder import TIMING, RunError, check_contents, check_folder, check_same, check_tables, locked
 from .glance import Glance
 from .interrupt import StopSignal
 from .logger import run_statistics
 from .loggers import Loggers, open_loggers
 from .output import quiet_worker
 from .storage import storage_error, told_in_one_line
-from .table import Table
+from .table import Table, check_table
 
 
 class Run:
@@ -66,7 +68,9 @@ class Run:
         self._lock = lock
         self._save_seconds = save_seconds
         self._checkpoints = Checkpoints(folder / "checkpoints", keep=keep)
-        checkpoint = self._checkpoints.load()
+        checkpoint = self._checkpoints.load(damage=damage_of_run)
+        if checkpoint:
+            check_tables(folder, checkpoint["state"]["rows"])
         self.step = checkpoint["step"] if checkpoint else 0
         self.state: dict[str, Any] | None = checkpoint["state"]["run"] if checkpoint else None
         self.finished = bool(checkpoint and checkpoint["state"]["finished"])
@@ -115,6 +119,7 @@ class Run:
         folder = Path(folder)
         with contextlib.ExitStack() as undo, told_in_one_line(folder, "as it was"):
             folder.mkdir(parents=True, exist_ok=True)
+            check_contents(folder)
             lock = undo.enter_context(locked(folder))
             check_same(folder, config, may_change)
             write_atomically(folder / "config.yaml", lambda file: file.write(configuration_text(config).encode()))
@@ -131,12 +136,15 @@ class Run:
         """Whether `open` would accept the folder; touches nothing.
 
         Raises:
-            RunError: another process uses it, it belongs to another configuration, or it cannot be made.
+            RunError: another process uses it, it belongs to another configuration, it cannot be made, or its tables
+                lack what was written.
             StorageError: it cannot be written.
             CheckpointError: its checkpoints cannot be continued from.
         """
         check_folder(Path(folder), config, may_change)
-        Checkpoints.check(Path(folder) / "checkpoints")
+        content = Checkpoints.check(Path(folder) / "checkpoints")
+        if content is not None:
+            check_tables(Path(folder), content["state"]["rows"])
 
     def __enter__(self) -> Run:
         self._signal.__enter__()
@@ -188,7 +196,9 @@ class Run:
         """
         try:
             yield
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (Fault, OSError):
+            raise
+        except Exception as error:  # whatever a state of another shape leads to
             if self.state is None:
                 raise
             raise RunError(
@@ -203,11 +213,23 @@ class Run:
             RunError: somebody has taken rows out of it.
         """
         if name not in self._tables:
+            rows = self._rows.get(name, 0)
             try:
-                self._tables[name] = Table(self.folder / f"{name}.csv", rows=self._rows.get(name, 0))
+                if name == TIMING and rows:
+                    rows = self._rows_of_timing(rows)
+                self._tables[name] = Table(self.folder / f"{name}.csv", rows=rows)
             except ValueError as error:
                 raise RunError(str(error)) from error
         return self._tables[name]
+
+    def _rows_of_timing(self, rows: int) -> int:
+        """As many rows as timing.csv keeps: nothing else depends on it, so a damaged one begins again."""
+        try:
+            check_table(self.folder / f"{TIMING}.csv", rows)
+        except ValueError as error:
+            warnings.warn(f"{error.args[0].split(':')[0]}: it begins again, the other tables are whole", stacklevel=4)
+            return 0
+        return rows
 
     def log(
         self, step: int, metrics: Mapping[str, Any], *, timing: Mapping[str, Any] | None = None, table: bool = True
@@ -319,6 +341,10 @@ class Run:
 
     def _record_session(self) -> None:
         path = self.folder / "environment.json"
-        sessions = json.loads(path.read_text()) if path.exists() else []
-        sessions.append({"step": self.step, **describe()})
+        try:
+            sessions = read_sessions(path)
+        except ValueError as error:  # a note: the run does not need it
+            warnings.warn(f"{error}: it begins again with this session", stacklevel=3)
+            sessions = []
+        sessions = keep_sessions([*sessions, {"step": self.step, **describe()}])
         write_atomically(path, lambda file: file.write(json.dumps(sessions, indent=2).encode()))

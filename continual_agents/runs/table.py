@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from .files import check_in_place, open_file, open_in_place
+
+LONGEST_LINE = 1 << 20
+"""Bytes; a row of a table has some 500."""
+
 
 class Table:
     """CSV file with fixed columns; memory does not grow with its length.
@@ -34,19 +39,13 @@ class Table:
         self.columns: tuple[str, ...] = ()
         if rows:
             self._keep(rows)
-        self._file: IO[str] = open(self.path, "a" if rows else "w", newline="", encoding="utf-8")  # noqa: SIM115
+        flags = os.O_WRONLY | (os.O_APPEND if rows else os.O_TRUNC)
+        self._file: IO[str] = os.fdopen(open_in_place(self.path, flags), "a" if rows else "w", newline="", encoding="utf-8")
 
     def _keep(self, rows: int) -> None:
-        with open(self.path, "rb+") as file:
-            header = file.readline().decode("utf-8")
-            for row in range(rows):
-                if not file.readline().endswith(b"\n"):
-                    raise ValueError(
-                        f"{self.path} has {row} whole rows but the checkpoint counted {rows}: "
-                        "the file was edited; start in a new folder"
-                    )
-            file.truncate(file.tell())
-        self.columns = tuple(next(csv.reader([header])))
+        with os.fdopen(open_in_place(self.path, os.O_RDWR), "rb+") as file:
+            end, self.columns = whole_rows(self.path, file, rows)
+            file.truncate(end)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row. Columns it lacks become `nan`; a column that the first row did not have is an error."""
@@ -84,6 +83,49 @@ class Table:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def check_table(path: Path, rows: int) -> None:
+    """Whether a table has the rows that a checkpoint counted; writes nothing.
+
+    Raises:
+        ValueError: it is gone, it is no ordinary file, or it has fewer.
+        OSError: it cannot be read.
+    """
+    if not os.path.lexists(path):
+        raise ValueError(
+            f"{path} is gone and the checkpoint counted {rows} rows of it: put it back, or start in a new folder"
+        )
+    check_in_place(path)
+    with open_file(path) as file:
+        whole_rows(path, file, rows)
+
+
+def whole_rows(path: Path, file: IO[bytes], rows: int) -> tuple[int, tuple[str, ...]]:
+    """Where the first `rows` rows end, and the columns.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    header = file.readline(LONGEST_LINE)
+    found, end = 0, len(header)
+    while header.endswith(b"\n") and found < rows:
+        block = file.read(LONGEST_LINE)
+        lines = block.count(b"\n")
+        if not lines:
+            break  # the rest of a line, or a hole of any size
+        if found + lines < rows:
+            found, end = found + lines, end + len(block)
+            continue
+        place = -1
+        for _ in range(rows - found):
+            place = block.index(b"\n", place + 1)
+        found, end = rows, end + place + 1
+    if found < rows:
+        raise ValueError(
+            f"{path} has {found} whole rows but the checkpoint counted {rows}: the file was edited; start in a new folder"
+        )
+    return end, tuple(next(csv.reader([header.decode("utf-8", "replace")]), []))
 
 
 def _text(value: Any) -> str:

@@ -186,7 +186,7 @@ FILES: dict[str, list[Case]] = {
     "Checkpoints": [
         Case(
             "",
-            "none of the 1 checkpoints in {tmp}/run/checkpoints is whole: start in a new folder",
+            "none of the 1 checkpoints in {tmp}/run/checkpoints is whole (step_000000000512.pt: its content does not match its .sha256): start in a new folder",
             "agent",
             setup=checkpoint(STATE, whole=False),
             given="every checkpoint is damaged",

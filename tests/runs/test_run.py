@@ -179,8 +179,12 @@ def test_rows_that_were_taken_out_are_missed_in_one_line(tmp_path: Path) -> None
         run.log(1, {"loss": 1.0})
         run.save(1, {})
     (tmp_path / "metrics.csv").write_text("step,loss\n")
-    with Run.open(tmp_path, CONFIG) as run, pytest.raises(RunError, match="the file was edited; start in a new folder"):
-        run.log(2, {"loss": 1.0})
+    for look in (Run.check, Run.open):
+        with pytest.raises(RunError, match="the file was edited; start in a new folder"):
+            look(tmp_path, CONFIG)
+    (tmp_path / "metrics.csv").unlink()
+    with pytest.raises(RunError, match="metrics.csv is gone and the checkpoint counted 1 rows of it: put it back, or"):
+        Run.check(tmp_path, CONFIG)
 
 
 def test_damaged_checkpoint_falls_back_to_the_last_good_one(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,23 +94,29 @@ def agreement(name: str, steps: int = 400) -> dict[str, Any]:
     return {**gap, "replaced": float(sum(replaced["cpu"])), "same count": same, "code": code}
 
 
-def waits() -> str:
-    """Whether an ordinary step with surgery asks the device for anything: torch raises an error if it does."""
+def waits(generator: torch.Generator | None, *, replacing: bool) -> str:
+    """Whether steps with surgery ask the device for anything: torch raises an error where they do."""
     net = torch.nn.Sequential(
         torch.nn.Linear(28, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 8)
     ).cuda()
     optimizer = surgery.Adam(net.parameters(), lr=1e-4, fused=True)
-    cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=1e-2, maturity=10)
+    rate, maturity = (1e-2, 10) if replacing else (1e-4, 10_000)
+    cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=rate, maturity=maturity, generator=generator)
     x = torch.randn(128, 28, device="cuda")
-    replaced = 0
-    for step in range(200):
-        torch.cuda.set_sync_debug_mode("error" if step > 20 else "default")
-        optimizer.zero_grad()
-        net(x).square().mean().backward()
-        optimizer.step()
-        replaced += sum(len(units) for units in cbp.step().values())
-    torch.cuda.set_sync_debug_mode("default")
-    return f"180 steps, replacements included ({replaced} units), none waited for the device"
+    try:
+        for step in range(200):
+            torch.cuda.set_sync_debug_mode("error" if step > 20 else "default")
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+            cbp.step()
+    except RuntimeError:
+        lines = [line for line in traceback.extract_tb(sys.exc_info()[2]) if "continual_agents" in line.filename]
+        return f"waits at {Path(lines[-1].filename).name}:{lines[-1].lineno}: {lines[-1].line}"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    replaced = sum(value for name, value in cbp.report().items() if name.startswith("replaced/"))
+    return f"180 steps did not wait for the device ({replaced:.0f} units replaced)"
 
 
 def rounds(
@@ -193,10 +201,12 @@ def main(arguments: list[str]) -> None:
             )
         except Exception as error:
             print(f"| {name} | FAILED {type(error).__name__}: {error} |", flush=True)
-    try:
-        print(waits())
-    except Exception as error:
-        print(f"surgery on a module: FAILED {type(error).__name__}: {error}", flush=True)
+    for label, generator, replacing in (
+        ("quiet steps", None, False),
+        ("replacing, generator on the CPU", None, True),
+        ("replacing, generator on the GPU", torch.Generator("cuda"), True),
+    ):
+        print(f"surgery on a module, {label}: {waits(generator, replacing=replacing)}", flush=True)
     print("| stack | run-steps/s | traffic over a copy's |\n|---|---|---|")
     for name in chosen.stacks:
         try:

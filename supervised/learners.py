@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from .looped import LoopedLearner
 from .networks import ConvNet, make_network
 from .plans import Plan
 from .stacked.learner import StackedLearner
+from .stacked.operations import obstacle
 from .streams.stream import Stream
 
 
@@ -23,7 +25,10 @@ def make_learner(
     """
     network = make_network(plans[0].network, stream.shape, stream.outputs)
     methods, seeds = [plan.method for plan in plans], [plan.seed for plan in plans]
-    if isinstance(network, ConvNet):
+    missing = obstacle(plans[0].method)
+    if missing is not None and not isinstance(network, ConvNet):
+        warnings.warn(f"{missing} has no form for stacks: {plans[0].method.name}'s runs train one by one", stacklevel=2)
+    if isinstance(network, ConvNet) or missing is not None:
         return LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
     try:
         return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from continual_agents.methods import AfterStep, Method
+from continual_agents.methods import OPERATIONS, AfterStep, Method, Operation
 from continual_agents.surgery import Birth
 
 from .draws import Draw, torch_draws
 from .losses import LOSSES
 from .networks import ConvNet, Mlp
 from .stacked.derivatives import activation_of
-from .stacked.operations import RESETS
 from .states import array_of
 
 
@@ -42,7 +42,7 @@ class LoopedLearner:
         code: how the steps are taken: "torch".
 
     Raises:
-        ValueError: a part to reset that does not exist.
+        ValueError: a setting out of range.
     """
 
     code = "torch"
@@ -57,10 +57,7 @@ class LoopedLearner:
         device: torch.device | str = "cpu",
     ):
         self.network, self.seeds, self.loss = network, list(seeds), loss
-        self.resets = [dict(method.operations.get("reset", {})) for method in methods]
-        for reset in self.resets:
-            if reset and reset.get("layers", "head") not in RESETS:
-                raise ValueError(f"reset.layers={reset['layers']!r}: one of {', '.join(RESETS)}")
+        self.device = torch.device(device)
         self.modules = [network.module(seed).to(device) for seed in self.seeds]
         self.optimizers: list[torch.optim.Optimizer] = []
         self.operations: list[list[AfterStep]] = []
@@ -68,20 +65,25 @@ class LoopedLearner:
             method = dataclasses.replace(method, operations=self._operations_of(method))
             optimizer = method.make_optimizer(module.parameters())
             self.optimizers.append(optimizer)
-            self.operations.append(method.make_operations(module, optimizer, torch_draws(seed, Draw.NEWBORN)))
+            generator = torch_draws(seed, Draw.NEWBORN)
+            fresh = functools.partial(self._fresh, seed)
+            self.operations.append(method.make_operations(module, optimizer, generator, fresh))
         self.replaced = np.zeros(len(self.seeds))
 
     def _operations_of(self, method: Method) -> dict[str, dict[str, Any]]:
-        operations = {name: dict(settings) for name, settings in method.operations.items() if name != "reset"}
+        operations = {name: dict(settings) for name, settings in method.operations.items()}
         gain = activation_of(self.network.activation).gain
 
         def birth(new: Birth) -> Tensor:
             return new.uniform(gain * math.sqrt(3 / new.fan_in))
 
-        for name in ("continual_backprop", "redo"):
-            if name in operations:
-                operations[name]["birth"] = operations[name].get("birth") or birth
+        for name, settings in operations.items():
+            if OPERATIONS[name].renews:
+                settings["birth"] = settings.get("birth") or birth
         return operations
+
+    def _fresh(self, seed: int, index: int) -> nn.Module:
+        return self.network.module(seed, start=index).to(self.device)
 
     @property
     def runs(self) -> int:
@@ -113,29 +115,10 @@ class LoopedLearner:
     @torch.no_grad()
     def start_task(self, task: int) -> None:
         """As `StackedLearner.start_task`."""
-        if task == 0:
-            return
-        for run, reset in enumerate(self.resets):
-            if reset:
-                self._reset(run, task, reset.get("layers", "head"), bool(reset.get("keep_momentum", False)))
-
-    def _reset(self, run: int, task: int, part: str, keep_momentum: bool) -> None:
-        module = self.modules[run]
-        layers = [layer for layer in module if isinstance(layer, nn.Linear | nn.Conv2d)]
-        chosen = {"head": layers[-1:], "last": layers[-2:], "all": layers}[part]
-        if part == "head":
-            for parameter in chosen[0].parameters():
-                parameter.zero_()
-        else:
-            fresh = self.network.module(self.seeds[run], start=task)
-            drawn = [layer for layer in fresh if isinstance(layer, nn.Linear | nn.Conv2d)]
-            for old, new in zip(layers, drawn, strict=True):
-                if any(old is layer for layer in chosen):
-                    old.load_state_dict(new.state_dict())
-        if not keep_momentum:
-            for layer in chosen:
-                for parameter in layer.parameters():
-                    self.optimizers[run].state.pop(parameter, None)
+        for operations in self.operations:
+            for operation in operations:
+                if isinstance(operation, Operation):
+                    operation.start_task(task)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

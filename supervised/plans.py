@@ -8,18 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from continual_agents.methods import Method
+from continual_agents.methods import OPERATIONS, OPTIMIZERS, Method
 from continual_agents.settings import nearest, written
-
-PER_RUN = {
-    "optimizer": ("step_size", "momentum", "weight_decay"),
-    "continual_backprop": ("rate", "maturity"),
-    "generate_and_test": ("rate", "maturity"),
-    "redo": ("threshold",),
-    "perturb": ("noise",),
-    "l2_init": ("strength",),
-}
-"""Settings in which runs of one stack may differ; any other difference makes another stack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +38,11 @@ class Plan:
     def shape(self) -> str:
         """Equal for runs that fit into one stack."""
         operations = {
-            name: {key: value for key, value in settings.items() if key not in PER_RUN.get(name, ())}
+            name: {key: value for key, value in settings.items() if key not in OPERATIONS[name].per_run}
             for name, settings in self.method.operations.items()
         }
-        optimizer = {k: v for k, v in self.method.optimizer.items() if k not in PER_RUN["optimizer"]}
+        per_run = OPTIMIZERS[self.method.optimizer.get("kind", "adam")].per_run
+        optimizer = {k: v for k, v in self.method.optimizer.items() if k not in per_run}
         # momentum costs a buffer, so runs with and without it do not share a stack
         moving = bool(self.method.optimizer.get("momentum", 0))
         parts = [dict(self.network), dict(self.stream), optimizer, moving, operations]

@@ -4,12 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from continual_agents.methods import Method, Perturb, PullToInit
+from continual_agents.methods import Method, ModuleTarget, Perturb, PullToInit
 
 
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def target(*parameters: nn.Parameter, seed: int = 0) -> ModuleTarget:
+    module = nn.ParameterList(parameters)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    return ModuleTarget(module, optimizer, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,7 @@ def test_optimizer_settings_reach_the_optimizer() -> None:
 
 def test_perturbation_is_gaussian_of_the_given_size_and_continues_exactly() -> None:
     parameter = nn.Parameter(torch.zeros(200, 100))
-    perturb = Perturb([parameter], noise=0.01, generator=torch.Generator().manual_seed(0))
+    perturb = Perturb(target(parameter), noise=0.01)
     for _ in range(4):
         perturb.step()
     # four independent draws of .01 add up to .02
@@ -50,7 +56,7 @@ def test_perturbation_is_gaussian_of_the_given_size_and_continues_exactly() -> N
     after = parameter.detach().clone()
     with torch.no_grad():
         parameter.copy_(value)
-    again = Perturb([parameter], noise=0.01, generator=torch.Generator())
+    again = Perturb(target(parameter, seed=1), noise=0.01)
     again.load_state_dict(state)
     again.step()
     assert torch.equal(parameter, after)
@@ -58,7 +64,7 @@ def test_perturbation_is_gaussian_of_the_given_size_and_continues_exactly() -> N
 
 def test_pull_goes_a_fraction_of_the_way_to_the_initial_weights() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
-    pull = PullToInit([parameter], strength=0.25)
+    pull = PullToInit(target(parameter), strength=0.25)
     with torch.no_grad():
         parameter.copy_(torch.tensor([5.0, 2.0]))
     assert pull.report()["distance_from_init"] == pytest.approx(4.0)
@@ -69,9 +75,9 @@ def test_pull_goes_a_fraction_of_the_way_to_the_initial_weights() -> None:
 @pytest.mark.parametrize("value", [-0.1, math.nan])
 def test_values_out_of_range_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="perturb.noise"):
-        Perturb([], noise=value, generator=torch.Generator())
+        Perturb(target(nn.Parameter(torch.zeros(2))), noise=value)
     with pytest.raises(ValueError, match="l2_init.strength"):
-        PullToInit([], strength=value)
+        PullToInit(target(nn.Parameter(torch.zeros(2))), strength=value)
 
 
 def test_operations_of_an_actor_and_a_critic_are_made_once_for_both() -> None:

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+
+from .operation import Operation, in_range
+from .target import Setting, Target
 
 
-class PullToInit:
-    """L2 towards the initial weights (Kumar et al. 2023), decoupled: `w <- w + strength * (w_0 - w)` after each step.
+class PullToInit(Operation):
+    """L2 towards the initial weights (Kumar et al. 2023), decoupled: `w <- w + strength * (w_0 - w)`.
 
     Args:
-        parameters: what is pulled, in place; their values at construction are `w_0`.
-        strength: fraction of the distance per step, in [0, 1].
+        target: what is pulled, in place; its values at construction (or at the last full reset) are `w_0`.
+        strength: fraction of the distance, in [0, 1].
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], *, strength: float):
-        if not 0 <= strength <= 1:
-            raise ValueError(f"l2_init.strength={strength}: a fraction of the distance per step lies in [0, 1]")
-        self.parameters: list[torch.Tensor] = list(parameters)
-        self.initial = [parameter.detach().clone() for parameter in self.parameters]
+    def __init__(self, target: Target, *, strength: Setting):
+        super().__init__(target)
+        in_range("l2_init.strength", strength, 0, 1, what="a fraction of the distance per step lies in [0, 1]")
         self.strength = strength
+        self.initial = [tensor.clone() for tensor in target.tensors]
+
+    def act(self, index: int) -> None:
+        """Pull once."""
+        for tensor, initial in zip(self.target.tensors, self.initial, strict=True):
+            tensor.lerp_(initial, self.strength)
+
+    def restart(self) -> None:
+        """The new weights are the ones to pull to."""
+        self._fill(self.target.tensors)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Pull once."""
-        torch._foreach_lerp_(self.parameters, self.initial, self.strength)
+    def _fill(self, values: Any) -> None:
+        for initial, value in zip(self.initial, values, strict=True):
+            initial.copy_(value)
 
-    def state_dict(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
         """The initial weights."""
         return {"initial": [tensor.clone() for tensor in self.initial]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        for tensor, stored in zip(self.initial, state["initial"], strict=True):
-            tensor.copy_(stored)
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `own_state()`."""
+        self._fill(state["initial"])
 
     @torch.no_grad()
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         """Root mean square distance from the initial weights."""
-        squares = sum(float((p - w).square().sum()) for p, w in zip(self.parameters, self.initial, strict=True))
-        return {"distance_from_init": (squares / sum(p.numel() for p in self.parameters)) ** 0.5}
+        pairs = list(zip(self.target.tensors, self.initial, strict=True))
+        squares = self.target.sums([(tensor - initial).square() for tensor, initial in pairs])
+        return {"distance_from_init": (squares / self.target.sums([torch.ones_like(t) for t, _ in pairs])) ** 0.5}

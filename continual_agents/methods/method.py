@@ -16,9 +16,10 @@ from torch import nn
 
 from continual_agents.settings import check_settings, nearest, written
 
-from .after_step import AfterStep, Modules
+from .operation import AfterStep, Operation
 from .optimizers import OPTIMIZERS, check_optimizer
 from .table import OPERATIONS
+from .target import Fresh, Modules, ModuleTarget, Target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,14 @@ class Method:
                 raise ValueError(f"method {self.name}: operation {name!r} is unknown{nearest(name, OPERATIONS)}")
             # birth: null is a stream's own: new units are drawn as the network began
             typed = {k: v for k, v in settings.items() if (k, v) != ("birth", None)}
-            check_settings(f"method {self.name}: {name}", typed, OPERATIONS[name].settings, given=("generator",))
+            check_settings(f"method {self.name}: {name}", typed, *OPERATIONS[name].schemas, given=("generator",))
+        restarting = [name for name, settings in self.operations.items() if OPERATIONS[name].restarts(settings)]
+        renewing = [name for name in self.operations if OPERATIONS[name].renews]
+        if restarting and renewing:
+            raise ValueError(
+                f"method {self.name}: {restarting[0]} draws the whole network anew, which leaves {renewing[0]} "
+                "nothing to look after: choose one of them"
+            )
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of this method over `parameters`.
@@ -67,36 +75,47 @@ class Method:
         Raises:
             ValueError: a negative step size, momentum or weight decay, or betas outside [0, 1).
         """
-        settings = {key: value for key, value in self.optimizer.items() if key != "kind"}
-        kind = self.optimizer.get("kind", "adam")
-        builder, accepted = OPTIMIZERS[kind]
+        row = OPTIMIZERS[self.optimizer.get("kind", "adam")]
         # one method file serves every experiment: what this kind of optimizer has no use for is left unread
-        chosen = {accepted[key]: value for key, value in settings.items() if key in accepted}
+        chosen = {row.names[key]: value for key, value in self.optimizer.items() if key in row.names}
         if "betas" in chosen:
             chosen["betas"] = tuple(chosen["betas"])
-        return builder(list(parameters), **chosen)
+        return row.make(list(parameters), **chosen)
 
     def make_operations(
         self,
         modules: Modules,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        fresh: Fresh | None = None,
     ) -> list[AfterStep]:
         """The after-step operations, attached to `modules` (actor and critic as a mapping).
 
         Args:
-            modules: the networks whose hidden units are kept alive; output layers are never touched.
+            modules: the networks whose hidden units are kept alive; output layers are never touched by surgery.
             optimizer: the one that trains them.
             generator: source of every random draw the operations make.
+            fresh: gives the k-th newly drawn network of the same shape, for resets.
 
         Raises:
             ValueError: a value that an operation refuses, naming the method and the operation.
         """
-        made = []
-        for name, settings in self.operations.items():
-            try:
-                made.append(OPERATIONS[name].make(modules, optimizer, generator, **settings))
-            except (ValueError, TypeError) as error:
-                named = name == self.name or str(error).startswith(f"{name}.")
-                raise ValueError(f"method {self.name}: {error if named else f'{name}: {error}'}") from error
-        return made
+        target = ModuleTarget(modules, optimizer, generator, fresh)
+        return [self.make_operation(name, target, settings) for name, settings in self.operations.items()]
+
+    def make_operation(self, name: str, target: Target, settings: Mapping[str, Any]) -> AfterStep:
+        """One of the operations on `target`, with `settings` in place of its own (those of many runs as tensors).
+
+        Raises:
+            ValueError: a value that it refuses, naming the method and the operation.
+        """
+        row = OPERATIONS[name]
+        when = {} if row.own_schedule else {key: settings[key] for key in ("period", "at_task") if key in settings}
+        try:
+            made = row.make(target, **{key: value for key, value in settings.items() if key not in when})
+            if isinstance(made, Operation):
+                made.schedule(**when)
+            return made
+        except (ValueError, TypeError) as error:
+            named = name == self.name or str(error).startswith(f"{name}.")
+            raise ValueError(f"method {self.name}: {error if named else f'{name}: {error}'}") from error

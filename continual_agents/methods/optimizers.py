@@ -1,7 +1,8 @@
-"""The optimizers that a method may ask for."""
+"""The optimizers that a method may ask for: one row each."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,18 +12,8 @@ import torch
 from continual_agents import surgery
 from continual_agents.settings import check_settings, nearest, written
 
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, str]]] = {
-    "adam": (
-        # one pass over memory instead of a dozen: a PPO update is a sixth faster
-        functools.partial(surgery.Adam, fused=True),
-        {"step_size": "lr", "betas": "betas", "eps": "eps", "weight_decay": "weight_decay"},
-    ),
-    "sgd": (torch.optim.SGD, {"step_size": "lr", "momentum": "momentum", "weight_decay": "weight_decay"}),
-}
-"""Optimizer kinds: constructor, and what each setting of ours is called there."""
 
-
-def _optimizer_settings(
+def _common_settings(
     *,
     kind: str = "adam",
     step_size: float = 1e-3,
@@ -31,7 +22,39 @@ def _optimizer_settings(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
 ) -> None:
-    """What the optimizers take; each reads what it has a use for."""
+    """What every method may set; each optimizer reads what it has a use for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerRow:
+    """One row.
+
+    Attributes:
+        make: constructor(parameters, **settings).
+        names: what each setting of ours is called there.
+        per_run: settings in which the runs of one stack may differ.
+        settings: keyword arguments of settings beyond the common ones.
+    """
+
+    make: Callable[..., torch.optim.Optimizer]
+    names: Mapping[str, str]
+    per_run: tuple[str, ...] = ("step_size", "weight_decay")
+    settings: Callable[..., Any] | None = None
+
+
+OPTIMIZERS: dict[str, OptimizerRow] = {
+    "adam": OptimizerRow(
+        # one pass over memory instead of a dozen: a PPO update is a sixth faster
+        functools.partial(surgery.Adam, fused=True),
+        {"step_size": "lr", "betas": "betas", "eps": "eps", "weight_decay": "weight_decay"},
+    ),
+    "sgd": OptimizerRow(
+        torch.optim.SGD,
+        {"step_size": "lr", "momentum": "momentum", "weight_decay": "weight_decay"},
+        per_run=("step_size", "momentum", "weight_decay"),
+    ),
+}
+"""Optimizers by kind."""
 
 
 def check_optimizer(where: str, settings: Mapping[str, Any]) -> None:
@@ -40,8 +63,9 @@ def check_optimizer(where: str, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: there is not.
     """
-    check_settings(where, settings, _optimizer_settings)
     kind = settings.get("kind", "adam")
+    row = OPTIMIZERS.get(kind) if isinstance(kind, str) else None
+    check_settings(where, settings, _common_settings, *([row.settings] if row and row.settings else []))
     if kind not in OPTIMIZERS:
         raise ValueError(f"{where}.kind={kind} is unknown{nearest(kind, OPTIMIZERS)}")
     for name in ("step_size", "eps", "momentum", "weight_decay"):

@@ -1,110 +1,70 @@
-"""Layers, or a whole network, drawn anew at every change of the task."""
+"""Resets: the output layer, the last layers, or everything begins anew."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import nn
+from .operation import Operation
+from .target import Target, last_layers
 
-from continual_agents.surgery.births import Birth, birth_of
+RESETS = {"head": 1, "last": 2, "all": None}
+"""How many of a network's last layers that is."""
 
 
-class Reset:
-    """Resets layers, and what the optimizer remembers of them, at every change of the task.
+class Reset(Operation):
+    """Reset layers at every change of the task, or every `period` steps (Nikishin et al. 2022; D'Oro et al. 2023).
 
     `head`: the output layer of each network becomes 0. `last`: its last two layers are drawn anew. `all`: every layer
-    is drawn anew and every other parameter that the optimizer trains (a norm's gain, a policy's log-deviation) is what
-    it was at first: a *fresh* network, which has lost nothing and kept nothing.
+    is drawn anew and everything else that is trained (a norm's gain, a policy's log-deviation) is what it was at first:
+    a *fresh* network, which has lost nothing and kept nothing. The optimizer forgets what is reset.
 
     Args:
-        modules: the networks.
-        optimizer: trains them; what it remembers of a reset parameter is dropped.
-        generator: source of the new weights.
-        layers: head, last or all.
+        target: the networks.
+        layers: one of `RESETS`.
         keep_momentum: leave the optimizer's state alone, as the published ImageNet code does.
-        birth: distribution of the new weights, a name that `surgery.BIRTHS` knows; biases are 0.
+        birth: distribution of the new weights, a name that `surgery.BIRTHS` knows; None: as the network began.
 
     Raises:
         ValueError: an unknown part of the network or distribution.
     """
 
+    period = None
+    at_task = True
+
     def __init__(
-        self,
-        modules: nn.Module | Mapping[str, nn.Module],
-        optimizer: torch.optim.Optimizer,
-        *,
-        layers: str = "head",
-        keep_momentum: bool = False,
-        birth: str = "default",
-        generator: torch.Generator,
+        self, target: Target, *, layers: str = "head", keep_momentum: bool = False, birth: str | None = None
     ):
-        if layers not in ("head", "last", "all"):
+        super().__init__(target)
+        if layers not in RESETS:
             raise ValueError(f"reset.layers={layers!r}: head, last or all")
-        self.draw = birth_of(birth)
-        self.layers, self.optimizer, self.keep_momentum, self.generator = layers, optimizer, keep_momentum, generator
-        parts = modules.values() if isinstance(modules, Mapping) else [modules]
-        self.networks = [[m for m in part.modules() if _weight(m) is not None] for part in parts]
-        drawn = {id(p) for network in self.networks for m in network for p in m.parameters(recurse=False)}
-        trained = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in drawn]
-        self.others = [(p, p.detach().clone()) for p in trained] if layers == "all" else []
-        self.resets = 0
+        target.born_as(birth)
+        self.layers, self.keep_momentum, self.resets = layers, keep_momentum, 0
 
-    def step(self) -> None:
-        """Nothing: it acts between tasks."""
-
-    @torch.no_grad()
-    def start_task(self) -> None:
-        """Reset, before the first batch of a new task."""
-        for network in self.networks:
-            for layer in network[{"head": -1, "last": -2, "all": 0}[self.layers] :]:
-                self._reset(layer)
-        for parameter, initial in self.others:
-            parameter.copy_(initial)
-            self._forget(parameter)
-        self.resets += 1
-
-    def _reset(self, layer: nn.Module) -> None:
-        weight = _weight(layer)
-        assert weight is not None
+    def act(self, index: int) -> None:
+        """Reset."""
+        last = RESETS[self.layers]
         if self.layers == "head":
-            weight.zero_()
+            for layer in last_layers(self.target, 1):
+                layer.weight.zero_()
+                if layer.bias is not None:
+                    layer.bias.zero_()
         else:
-            fan_in = weight[0].numel()
-            fan_out = len(weight) * (weight[0, 0].numel() if weight.ndim > 2 else 1)
-            index = torch.arange(len(weight), device=weight.device)
-            born = self.draw(
-                Birth(tuple(weight.shape), fan_in, fan_out, fan_in**-0.5, weight, index, generator=self.generator)
-            )
-            weight.copy_(born if isinstance(born, torch.Tensor) else born[0])
-        for parameter in layer.parameters(recurse=False):
-            if parameter is not weight:
-                parameter.zero_()
-            self._forget(parameter)
-
-    def _forget(self, parameter: torch.Tensor) -> None:
+            self.target.draw_(last, index)
         if not self.keep_momentum:
-            self.optimizer.state.pop(parameter, None)
+            self.target.forget(last)
+        self.resets += 1
+        if last is None:
+            self.target.restarted()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Resets done, the generator, and what the parameters that are not drawn return to."""
-        initial = [tensor.clone() for _, tensor in self.others]
-        return {"resets": self.resets, "generator": self.generator.get_state(), "initial": initial}
+    def own_state(self) -> dict[str, Any]:
+        """Resets so far."""
+        return {"resets": self.resets}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.resets = state["resets"]
-        self.generator.set_state(state["generator"])
-        for (_, tensor), stored in zip(self.others, state["initial"], strict=True):
-            tensor.copy_(stored)
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `own_state()`."""
+        self.resets = int(state["resets"])
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         """How often it has acted."""
-        return {"resets": float(self.resets)}
-
-
-def _weight(module: nn.Module) -> nn.Parameter | None:
-    """The weight matrix or kernel of a layer; None for containers, norms and activations."""
-    weight = getattr(module, "weight", None)
-    return weight if isinstance(weight, nn.Parameter) and weight.ndim >= 2 else None
+        return {"resets": self.target.each(self.resets)}

@@ -1,64 +1,76 @@
-"""What a method may do after a step: one row per operation."""
+"""What a method may do after a step: one row per operation, which is all that anybody asks about it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from continual_agents import surgery
 
-from .after_step import AfterStep, parameters_of
 from .l2_init import PullToInit
+from .operation import AfterStep, Operation
 from .perturb import Perturb
 from .reset import Reset
+from .target import ModuleTarget
 
 
 @dataclasses.dataclass(frozen=True)
-class Operation:
+class OperationRow:
     """One row.
 
     Attributes:
-        make: constructor(modules, optimizer, generator, **settings).
-        settings: its keyword arguments are what the operation's settings are called, and of which type.
+        make: constructor(target, **settings). A subclass of `Operation` acts on a stack as it does on a network.
+        settings: whose keyword arguments the settings are, by name and type; None: those of `make`.
+        per_run: settings in which the runs of one stack may differ.
+        renews: whether it renews single units, whose share of the optimizer's step count then starts anew.
+        own_schedule: whether it knows by itself when to act, and takes no `period` or `at_task`.
+        restarts: whether it draws the whole network anew with these settings.
     """
 
     make: Callable[..., AfterStep]
-    settings: Callable[..., Any]
+    settings: Callable[..., Any] | None = None
+    per_run: tuple[str, ...] = ()
+    renews: bool = False
+    own_schedule: bool = False
+    restarts: Callable[[Mapping[str, Any]], bool] = lambda settings: False
+
+    @property
+    def schemas(self) -> tuple[Callable[..., Any], ...]:
+        """Whose keyword arguments the settings are."""
+        own = self.settings or self.make
+        return (own,) if self.own_schedule else (own, Operation.schedule)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether `make` serves a stack of runs as it is."""
+        return isinstance(self.make, type) and issubclass(self.make, Operation)
 
 
-OPERATIONS: dict[str, Operation] = {
-    "continual_backprop": Operation(
-        lambda modules, optimizer, generator, **settings: surgery.ContinualBackprop(
-            surgery.find(modules), optimizer, generator=generator, **settings
-        ),
-        surgery.ContinualBackprop,
-    ),
+def _continual_backprop(target: ModuleTarget, **settings: Any) -> AfterStep:
+    units = surgery.find(target.modules)
+    return surgery.ContinualBackprop(units, target.optimizer, generator=target.generator, **settings)
+
+
+def _generate_and_test(target: ModuleTarget, **settings: Any) -> AfterStep:
+    return _continual_backprop(target, **{**surgery.GENERATE_AND_TEST, **settings})
+
+
+def _redo(target: ModuleTarget, **settings: Any) -> AfterStep:
+    return surgery.ReDo(surgery.find(target.modules), target.optimizer, generator=target.generator, **settings)
+
+
+def _surgery(make: Callable[..., AfterStep], companion: type, *per_run: str) -> OperationRow:
+    return OperationRow(make, companion, per_run, renews=True, own_schedule=True)
+
+
+OPERATIONS: dict[str, OperationRow] = {
+    "continual_backprop": _surgery(_continual_backprop, surgery.ContinualBackprop, "rate", "maturity"),
     # Mahmood and Sutton 2012: the ancestor, worth by weight alone
-    "generate_and_test": Operation(
-        lambda modules, optimizer, generator, **settings: surgery.ContinualBackprop(
-            surgery.find(modules), optimizer, generator=generator, **{**surgery.GENERATE_AND_TEST, **settings}
-        ),
-        surgery.ContinualBackprop,
-    ),
-    "redo": Operation(
-        lambda modules, optimizer, generator, **settings: surgery.ReDo(
-            surgery.find(modules), optimizer, generator=generator, **settings
-        ),
-        surgery.ReDo,
-    ),
-    "perturb": Operation(
-        lambda modules, optimizer, generator, **settings: Perturb(
-            parameters_of(modules), generator=generator, **settings
-        ),
-        Perturb,
-    ),
-    "l2_init": Operation(
-        lambda modules, optimizer, generator, **settings: PullToInit(parameters_of(modules), **settings), PullToInit
-    ),
-    "reset": Operation(
-        lambda modules, optimizer, generator, **settings: Reset(modules, optimizer, generator=generator, **settings),
-        Reset,
-    ),
+    "generate_and_test": _surgery(_generate_and_test, surgery.ContinualBackprop, "rate", "maturity"),
+    "redo": _surgery(_redo, surgery.ReDo, "threshold"),
+    "perturb": OperationRow(Perturb, per_run=("noise",)),
+    "l2_init": OperationRow(PullToInit, per_run=("strength",)),
+    "reset": OperationRow(Reset, restarts=lambda settings: settings.get("layers") == "all"),
 }
-"""Operations by name."""
+"""Operations by name. A row of your own is added with `OPERATIONS[name] = OperationRow(...)`."""

@@ -67,12 +67,19 @@ class StackedContinualBackprop:
         self.steps = 0
         self._noise: list[Tensor] = []
 
+    follows = True
+
+    @property
+    def draws(self) -> bool:
+        """Whether every step draws random numbers."""
+        return "noise" in self.utility.needs
+
     @property
     def next_step(self) -> float:
         """The next step after which units are replaced; inf if never."""
         return min(plan.step for plan in self.plans)
 
-    def follow(self, number: int) -> None:
+    def follow_step(self, number: int) -> None:
         """Move running means and utilities towards this step's (number `number` from 0)."""
         for layer, (worth, mean, weight) in enumerate(zip(self.worth, self.means, self.weights, strict=True)):
             signals = self._signals(layer, mean, weight, number)
@@ -113,7 +120,7 @@ class StackedContinualBackprop:
             ]
         return self._noise[layer][:, place]
 
-    def act(self) -> None:
+    def act_now(self) -> None:
         """Replace what is due at this step."""
         due = [plan for plan in self.plans if plan.step == self.steps]
         self.surgeon.replace([self._job(plan) for plan in due])
@@ -132,13 +139,8 @@ class StackedContinualBackprop:
         self.replaced[plan.runs, layer] += plan.count
         return layer, plan.runs, units, means
 
-    def restart(self, runs: Sequence[int]) -> None:
-        """All units of these runs were drawn anew.
-
-        Raises:
-            ValueError: always; a network that is drawn anew at every task has no use for surgery.
-        """
-        raise ValueError("continual_backprop together with reset.layers=all makes no sense: choose one of them")
+    def start_task(self, index: int) -> None:
+        """Tasks are nothing to it."""
 
     def report(self) -> dict[str, np.ndarray]:
         """Units replaced so far per layer, and their mean age, each `[runs]`."""

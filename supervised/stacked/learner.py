@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from continual_agents.methods import Method
+from continual_agents.methods import OPERATIONS, Method
 
 from ..draws import Draw, torch_draws
 from ..losses import LOSSES
 from ..networks import Mlp
 from .native import CompilerError, Native, obstacle, side_by_side
 from .network import StackedMlp
-from .operations import OPERATIONS, Operation, Reset
+from .operations import Operation, make_operations
 from .optimizers import OPTIMIZERS
 from .steps import Captured, one_by_one
 
@@ -68,18 +68,8 @@ class StackedLearner:
         rows = native and not side_by_side(network)
         self.stack = StackedMlp(network, seeds, batch=batch, device=device, dtype=dtype, rows=rows)
         self.optimizer = OPTIMIZERS[kind](self.stack, [method.optimizer for method in methods])
-        self.operations: dict[str, Operation] = {}
-        self.reset: Reset | None = None
-        for name in names:
-            settings = [method.operations[name] for method in methods]
-            if name == "reset":
-                self.reset = Reset(settings)
-            elif name in OPERATIONS:
-                self.operations[name] = OPERATIONS[name](self.stack, self.optimizer, settings)
-            else:
-                raise ValueError(f"a stack knows no operation {name!r}: one of {', '.join(OPERATIONS)}, reset")
-        if any(name in self.operations for name in ("continual_backprop", "generate_and_test", "redo")):
-            self.optimizer.per_unit = True
+        self.operations: dict[str, Operation] = make_operations(self.stack, self.optimizer, methods)
+        self.optimizer.per_unit = any(OPERATIONS[name].renews for name in names)
         self.steps = 0
         self._fast = self._native(loss) if native else self._captured() if fast else None
         self.code = "torch" if self._fast is None else "native" if native else "graph"
@@ -116,7 +106,7 @@ class StackedLearner:
             done = until
             for name, step in due.items():
                 if step == self.steps:
-                    self.operations[name].act()
+                    self.operations[name].act_now()
         return LOSSES[self.loss].measure(outputs, y)
 
     def _learn_quietly(self, x: Tensor, targets: Tensor, outputs: Tensor) -> None:
@@ -128,19 +118,18 @@ class StackedLearner:
 
     def _native(self, loss: str) -> Native | None:
         """Native code for the steps; None where there is none."""
-        if obstacle(self.network, self.batch, self.operations) is not None:
+        if obstacle(self.network, self.batch, self.operations, self.optimizer) is not None:
             return None
+        followed = [operation for operation in self.operations.values() if operation.follows]
         try:
-            return Native(self.stack, self.optimizer, list(self.operations.values()), loss=loss)
+            return Native(self.stack, self.optimizer, followed, loss=loss)
         except CompilerError as error:
             warnings.warn(f"{error}: steps are taken in torch, several times slower", stacklevel=3)
             return None
 
     def _captured(self) -> Captured | None:
         """A CUDA graph of the steps; None for methods that draw numbers at every step, which no graph can repeat."""
-        surgery = self.operations.get("continual_backprop")
-        random = surgery is not None and "noise" in surgery.utility.needs  # type: ignore[attr-defined]
-        if self.network.dropout or "perturb" in self.operations or random:
+        if self.network.dropout or any(one.follows and one.draws for one in self.operations.values()):
             return None
         return Captured(self.step, self.state_dict, self.load_state_dict)
 
@@ -158,13 +147,12 @@ class StackedLearner:
         deltas, affines = self.stack.backward(LOSSES[self.loss].gradient(output, target))
         self.optimizer.step(deltas, affines)
         for operation in self.operations.values():
-            operation.follow(number)
+            operation.follow_step(number)
 
     def start_task(self, task: int) -> None:
-        """Called before the first step of every task; resets what the method resets."""
-        if self.reset is not None and task > 0 and self.reset(self.stack, self.optimizer, task):
-            for operation in self.operations.values():
-                operation.restart(range(self.runs))
+        """Called before the first step of every task; operations that act at tasks do."""
+        for operation in self.operations.values():
+            operation.start_task(task)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -66,14 +66,17 @@ class CompilerError(RuntimeError):
     """There is no C compiler, or it refuses."""
 
 
-def obstacle(network: Mlp, batch: int, operations: Mapping[str, Any]) -> str | None:
+def obstacle(network: Mlp, batch: int, operations: Mapping[str, Any], optimizer: StackedOptimizer) -> str | None:
     """Why the steps of such a stack cannot be native; None if they can.
 
     Args:
         network: its shape.
         batch: examples per step.
-        operations: its operations by name.
+        operations: its operations by name; those that do nothing at most steps are no obstacle.
+        optimizer: what trains it.
     """
+    if type(optimizer) not in (StackedSgd, StackedAdam):
+        return f"optimizer {type(optimizer).__name__}"
     if batch != 1:
         return f"batches of {batch}"
     if network.norm:
@@ -82,9 +85,10 @@ def obstacle(network: Mlp, batch: int, operations: Mapping[str, Any]) -> str | N
         return "dropout"
     if network.activation not in ACTIVATIONS:
         return f"activation={network.activation}"
-    if len(operations) > 1:
-        return " with ".join(operations)
-    for name, operation in operations.items():
+    followed = {name: operation for name, operation in operations.items() if operation.follows}
+    if len(followed) > 1:
+        return " with ".join(followed)
+    for name, operation in followed.items():
         if not isinstance(operation, StackedContinualBackprop | StackedReDo):
             return name
         if isinstance(operation, StackedContinualBackprop) and _utility(operation) not in SCORES:

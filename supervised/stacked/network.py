@@ -86,6 +86,7 @@ class StackedMlp:
         layers: the linear layers.
         norms: normalisation after each hidden layer, or None.
         inputs: of each linear layer in the last `forward`, `[runs, batch, width]`.
+        frozen: pairs of networks that are not trained; the first one's output is added, the second one's taken away.
         sensitivities: gradients of the hidden layers' outputs in the last `backward`, `[runs, batch, width]`.
     """
 
@@ -119,6 +120,8 @@ class StackedMlp:
             NORMS[network.norm](runs, width, device=device, dtype=dtype) if network.norm else None
             for width in network.hidden
         ]
+        self.rows = rows
+        self.frozen: list[tuple[StackedMlp, StackedMlp]] = []
         self.inputs: list[Tensor] = []
         self.sensitivities: list[Tensor] = []
         self._before: list[Tensor] = []
@@ -170,7 +173,20 @@ class StackedMlp:
                 h = h * masks[number]
             self._before.append(z)
             self.inputs.append(h)
-        return self.layers[-1](h)
+        return self._output(self.layers[-1](h), x)
+
+    def _output(self, own: Tensor, x: Tensor) -> Tensor:
+        for old, new in self.frozen:
+            own = own + (old.evaluate(x)[0] - new.evaluate(x)[0])
+        return own
+
+    def twin(self) -> StackedMlp:
+        """A copy that nothing trains."""
+        twin = StackedMlp(
+            self.network, self.seeds, batch=self.batch, device=self.device, dtype=self.dtype, rows=self.rows
+        )
+        twin.load_state_dict({**self.state_dict(), "frozen": []})
+        return twin
 
     def backward(self, delta: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients from that of the output.
@@ -217,13 +233,14 @@ class StackedMlp:
                 z, _ = norm.forward(z, training=False)
             h = self.activation.forward(z)
             hidden[f"hidden_{number}"] = h
-        return torch.baddbmm(self.layers[-1].bias[:, None], h, self.layers[-1].weight), hidden
+        return self._output(torch.baddbmm(self.layers[-1].bias[:, None], h, self.layers[-1].weight), x), hidden
 
     def state_dict(self) -> dict[str, list]:
         """Weights, gains and running statistics."""
         return {
             "tensors": [tensor.clone() for tensor in self.tensors],
             "norms": [{k: v.clone() for k, v in norm.state().items()} for norm in self.norms if norm is not None],
+            "frozen": [[one.state_dict() for one in pair] for pair in self.frozen],
         }
 
     def load_state_dict(self, state: dict[str, list]) -> None:
@@ -233,3 +250,8 @@ class StackedMlp:
         for norm, part in zip([n for n in self.norms if n is not None], state["norms"], strict=True):
             for name, tensor in norm.state().items():
                 tensor.copy_(part[name])
+        for number, pair in enumerate(state["frozen"]):
+            if number == len(self.frozen):
+                self.frozen.append((self.twin(), self.twin()))
+            for one, stored in zip(self.frozen[number], pair, strict=True):
+                one.load_state_dict(stored)

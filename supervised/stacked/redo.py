@@ -45,17 +45,19 @@ class StackedReDo:
         self.replaced = np.zeros((stack.runs, len(self.activity)), dtype=np.int64)
         self.steps = 0
 
+    follows, draws = True, False
+
     @property
     def next_step(self) -> float:
         """The next step after which units may be replaced."""
         return self.steps + self.period - self.steps % self.period
 
-    def follow(self, number: int) -> None:
+    def follow_step(self, number: int) -> None:
         """Add up |h|."""
         for total, h in zip(self.activity, self.stack.inputs[1:], strict=True):
             total.add_(h[:, 0].abs() if h.shape[1] == 1 else h.abs().mean(1))
 
-    def act(self) -> None:
+    def act_now(self) -> None:
         """Replace what is dormant; only here does the host wait for the device."""
         jobs = [
             (layer, [run], units[None], None)
@@ -73,10 +75,8 @@ class StackedReDo:
         for run in mask.any(1).nonzero()[:, 0].tolist():
             yield run, mask[run].nonzero()[:, 0]
 
-    def restart(self, runs: Sequence[int]) -> None:
-        """All units of these runs were drawn anew."""
-        for total in self.activity:
-            total[list(runs)] = 0.0
+    def start_task(self, index: int) -> None:
+        """Tasks are nothing to it."""
 
     def report(self) -> dict[str, np.ndarray]:
         """Units replaced so far, `[runs]`."""

@@ -85,7 +85,7 @@ def test_a_replacement_leaves_the_output_unchanged_on_average_and_the_newborn_un
     for number in range(60):  # the same input over and over, so that the running mean is the activation itself
         stack.stack.forward(x)
         stack.stack.backward(torch.zeros(2, 1, 4))
-        surgery.follow(number)
+        surgery.follow_step(number)
     before = stack.evaluate(x)[0]
     units = torch.tensor([[1, 4], [2, 0]])
     rows = torch.arange(2)[:, None]

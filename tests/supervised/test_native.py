@@ -192,7 +192,7 @@ def test_a_unit_whose_score_breaks_goes_first() -> None:
 def test_what_has_no_native_code_runs_in_torch(network: Mlp, operations: dict, batch: int, why: str) -> None:
     one = learner(network, [method(operations=operations)], [0], loss="cross_entropy", batch=batch, fast=True)
     assert one.code == "torch"
-    assert (native.obstacle(network, batch, one.operations) or "").startswith(why)
+    assert (native.obstacle(network, batch, one.operations, one.optimizer) or "").startswith(why)
     one.learn(*examples(3, 1, batch, network, loss="cross_entropy"))
 
 

@@ -32,9 +32,7 @@ class Reset(Operation):
     period = None
     at_task = True
 
-    def __init__(
-        self, target: Target, *, layers: str = "head", keep_momentum: bool = False, birth: str | None = None
-    ):
+    def __init__(self, target: Target, *, layers: str = "head", keep_momentum: bool = False, birth: str | None = None):
         super().__init__(target)
         if layers not in RESETS:
             raise ValueError(f"reset.layers={layers!r}: head, last or all")

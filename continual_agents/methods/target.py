@@ -179,6 +179,8 @@ class ModuleTarget:
     def born_as(self, birth: str | None) -> None:
         """As the protocol; None: as torch does, unless whole networks are given."""
         self.birth = birth_of(birth if birth is not None else "default")
+        if birth is not None:
+            self._fresh = None
 
     def fresh(self, index: int) -> list[Tensor]:
         """As the protocol."""

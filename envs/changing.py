@@ -8,8 +8,6 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from .classic_state import can_be_saved, classic_state, set_classic_state
-
 KINDS = ("offset", "permute", "drift")
 
 
@@ -74,11 +72,6 @@ class ChangingObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         self._draw_task()
 
     @property
-    def saves_environment(self) -> bool:
-        """Whether `state_dict` holds all that the wrapped environment's future depends on."""
-        return can_be_saved(self.env)
-
-    @property
     def task(self) -> int:
         """Index of the task in force."""
         return self._task
@@ -133,15 +126,10 @@ class ChangingObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         return self._altered(observation), reward, terminated, truncated, {**info, "task": np.int64(self._task)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the future depends on, the wrapped environment included.
-
-        Raises:
-            ValueError: the wrapped environment's state cannot be taken.
-        """
-        return {"life": self._life, "steps": self.steps, "task": self._task, "environment": classic_state(self.env)}
+        """What this wrapper's future depends on; the wrapped environment's state is its own."""
+        return {"life": self._life, "steps": self.steps, "task": self._task}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue bit for bit where `state_dict` was called."""
         self._life, self.steps, self._task = state["life"], state["steps"], state["task"]
         self._draw_task()
-        set_classic_state(self.env, state["environment"])

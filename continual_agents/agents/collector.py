@@ -17,7 +17,8 @@ from torchrl.collectors import BaseCollector
 
 from continual_agents.runs import generator_state, set_generator_state
 
-from .environments import Environment, environment_state, set_environment_state, tell
+from .environment_state import check_states, environment_state, set_environment_state
+from .environments import Environment, begin, first_observation, name_of, tell, unfit_step
 from .errors import EnvironmentFault, NotFiniteError
 from .networks import ActorCritic
 from .policies import Act
@@ -85,6 +86,7 @@ class EnvironmentCollector(BaseCollector):
             raise ValueError(f"the vector environment resets itself ({mode}): make it with AutoresetMode.DISABLED")
         space = environment.single_action_space if isinstance(environment, VectorEnv) else environment.action_space
         self._bounds = (space.low, space.high) if clip_actions and isinstance(space, Box) else None
+        check_states(environment)
         self.set_seed(seed)
         self._make_buffers(space)
 
@@ -112,8 +114,7 @@ class EnvironmentCollector(BaseCollector):
         return seed
 
     def _begin(self, seed: int) -> None:
-        observation, _ = self.environment.reset(seed=seed)
-        self._current = np.array(observation, dtype=np.float32).reshape(self.envs, -1)
+        self._current = begin(self.environment, seed)
         self._returns = np.zeros(self.envs)
         self._lengths = np.zeros(self.envs, dtype=np.int64)
 
@@ -163,22 +164,23 @@ class EnvironmentCollector(BaseCollector):
             start = clock()
             observation, reward, terminated, truncated, _ = step_environment(action)
             seconds += clock() - start
-            if skip and not np.isfinite(observation).all():
+            if type(reward) is not float:
+                reward = np.asarray(reward, dtype=np.float64).item()
+            if skip and not (np.isfinite(reward) and np.isfinite(observation).all()):
                 truncated = True
             nexts[step] = observation
             current = nexts[step : step + 1]
             rewards[step] = reward
             terminations[step] = terminated
             truncations[step] = truncated
-            self._returns[0] += reward
+            self._returns[0] += reward if np.isfinite(reward) else 0.0
             self._lengths[0] += 1
             self.frames += 1
             if terminated or truncated:
                 self._end_episodes(np.array([True]))
                 start = clock()
-                observation, _ = self.environment.reset()
+                current = first_observation(self.environment, 1)
                 seconds += clock() - start
-                current = np.array(observation, dtype=np.float32)[None]
         self._finish(current, seconds)
 
     def _fill_from_many(self, noise: np.ndarray, act: Act) -> None:
@@ -195,22 +197,24 @@ class EnvironmentCollector(BaseCollector):
             observation, reward, terminated, truncated, _ = self.environment.step(action)
             seconds += clock() - start
             if self.on_not_finite == "skip":
-                truncated = np.logical_or(truncated, ~np.isfinite(observation).all(axis=1))
+                good = np.isfinite(observation).all(axis=1) & np.isfinite(reward)
+                truncated = np.logical_or(truncated, ~good)
             following["observation"][step] = observation
             current = following["observation"][step]
             following["reward"][step, :, 0] = reward
             following["terminated"][step, :, 0] = terminated
             following["truncated"][step, :, 0] = truncated
-            self._returns += reward
+            self._returns += np.where(np.isfinite(reward), reward, 0.0)
             self._lengths += 1
             self.frames += self.envs
             ended = np.logical_or(terminated, truncated)
             if ended.any():
                 self._end_episodes(ended)
                 start = clock()
-                observation, _ = self.environment.reset(options={"reset_mask": ended})
+                observation = first_observation(self.environment, self.envs, options={"reset_mask": ended})
                 seconds += clock() - start
-                current = np.array(observation, dtype=np.float32)
+                # only theirs: what a vector environment shows for the others may be older than what they were seen in
+                current = np.where(ended[:, None], observation, current)
         self._finish(current, seconds)
 
     def _finish(self, current: np.ndarray, seconds: float) -> None:
@@ -245,11 +249,14 @@ class EnvironmentCollector(BaseCollector):
                 f"the policy gave an action that is not finite at environment step {step}: its weights have diverged, "
                 "lower the step size"
             )
-        source = getattr(self.environment, "spec", None)
-        name = source.id if source is not None else type(self.environment.unwrapped).__name__
+        if _raised_here(error):  # by what step() gave, not in it
+            error = unfit_step(self.environment, error)
         said = " ".join(str(error).split())
+        if isinstance(error, EnvironmentFault):
+            return EnvironmentFault(f"{said} (environment step {step})")
         return EnvironmentFault(
-            f"the environment {name} failed at environment step {step}: {type(error).__name__}{said and f': {said}'}"
+            f"the environment {name_of(self.environment)} failed at environment step {step}: "
+            f"{type(error).__name__}{said and f': {said}'}"
         )
 
     def _check_finite(self) -> None:
@@ -291,12 +298,26 @@ class EnvironmentCollector(BaseCollector):
         set_generator_state(self.generator, state["generator"])
         if state["environment"] is None:
             # another seed: the same one would show the episodes of the beginning again
-            self._begin(self.seed + self.frames)
+            self._begin(int(np.random.SeedSequence([self.seed, self.frames]).generate_state(1)[0]))
             warnings.warn(
                 f"{self.environment} has no state_dict: the run continues with a new episode, not exactly", stacklevel=2
             )
             return
         set_environment_state(self.environment, state["environment"])
+        if inexact := state["environment"]["inexact"]:
+            warnings.warn(
+                f"{', '.join(inexact)} could not be saved: the run continues, but not exactly (give the wrapper "
+                "state_dict and load_state_dict)",
+                stacklevel=2,
+            )
         self._current = np.asarray(state["current"], dtype=np.float32).copy()
         self._returns = np.asarray(state["returns"], dtype=np.float64).copy()
         self._lengths = np.asarray(state["lengths"], dtype=np.int64).copy()
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether an error comes from this file itself, not from what it called."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_code.co_filename == __file__

@@ -1,15 +1,20 @@
-"""Any gymnasium environment as the collector wants it, and what can be known and kept of it."""
+"""Any gymnasium environment as the collector wants it, begun, seeded and asked in one way."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
-from gymnasium.wrappers import TimeLimit
+
+from .errors import EnvironmentFault
 
 Environment = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
@@ -18,11 +23,12 @@ def make_environment(source: str | Callable[[], Any] | Environment, count: int =
     """One environment, or `count` of them in this process as a vector environment that the collector resets itself.
 
     Args:
-        source: a gymnasium id, a callable that returns an environment, or an environment.
+        source: a gymnasium id, also `module:id` for one that `module` registers (installed, or in the working folder);
+            a callable that returns an environment; or an environment.
         count: how many; a ready-made environment is taken as it is.
 
     Raises:
-        ValueError: `count` below 1, or an unknown id, with the nearest known one.
+        ValueError: `count` below 1, an unknown id, with the nearest known one, or a module that cannot be imported.
         TypeError: a source of another kind.
     """
     if count < 1:
@@ -30,14 +36,8 @@ def make_environment(source: str | Callable[[], Any] | Environment, count: int =
     if isinstance(source, gymnasium.Env | VectorEnv):
         return source
     if isinstance(source, str):
-        name = source
-        try:
-            gymnasium.spec(name)
-        except gymnasium.error.Error as error:
-            near = difflib.get_close_matches(name, gymnasium.registry, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "is the package that registers it imported?"
-            raise ValueError(f"environment.id={name!r} is not registered with gymnasium: {hint}") from error
-        make: Callable[[], Any] = lambda: gymnasium.make(name, disable_env_checker=True)  # noqa: E731
+        name = _registered(source)
+        make: Callable[[], Any] = lambda: _made(name)  # noqa: E731
     elif callable(source):
         make = source
     else:
@@ -45,68 +45,191 @@ def make_environment(source: str | Callable[[], Any] | Environment, count: int =
     if count == 1:
         environment: Environment = make()
         return environment
-    return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+    return SyncVectorEnv([lambda: Member(make())] * count, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class Member(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One of several environments in a vector, which unpacks and copies what it gets without looking.
+
+    Raises:
+        EnvironmentFault: `reset` or `step` gave what gymnasium's do not.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The inner one's, looked at."""
+        arguments = {key: value for key, value in (("seed", seed), ("options", options)) if value not in (None, {})}
+        return first_observation(self.env, 1, **arguments).reshape(self.env.observation_space.shape), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The inner one's, looked at; the reward as a number."""
+        given = self.env.step(action)
+        try:
+            observation, reward, terminated, truncated, info = given
+            as_rows(observation, 1, self.env)
+            return observation, np.asarray(reward, np.float64).item(), bool(terminated), bool(truncated), info
+        except (TypeError, ValueError) as error:
+            raise unfit_step(self.env, error) from error
+
+
+def unfit_step(environment: Environment, error: Exception) -> EnvironmentFault:
+    """What to say of an environment whose `step` gave something else than gymnasium's."""
+    space = getattr(environment, "single_observation_space", environment.observation_space)
+    return EnvironmentFault(
+        f"the environment {name_of(environment)} gave something unfit from step ({' '.join(str(error).split())}): "
+        f"gymnasium's step returns (observation of shape {space.shape}, reward, terminated, truncated, info)"
+    )
+
+
+def _registered(source: str) -> str:
+    """The id behind the colon, once the module in front of it has been imported, as `gymnasium.make` does."""
+    module, _, name = source.rpartition(":")
+    if module:
+        try:
+            _import(module)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"environment.id={source!r}: the module {module!r} cannot be imported ({type(error).__name__}: "
+                f"{said}): install it, or run where it lies"
+            ) from error
+    try:
+        gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        near = difflib.get_close_matches(name, gymnasium.registry, n=1)
+        known = f"did you mean {near[0]!r}?" if near else "name the module that registers it, as mypackage:Mine-v0"
+        if module:
+            known = f"{module!r} registers no such id" + (f", did you mean {near[0]!r}?" if near else "")
+        raise ValueError(f"environment.id={source!r} is not registered with gymnasium: {known}") from error
+    return name
+
+
+def _import(module: str) -> None:
+    """Import a module that is installed or lies in the working folder, which not every way to start has on its path."""
+    if module in sys.modules:
+        return
+    here = str(Path.cwd())
+    if importlib.util.find_spec(module.partition(".")[0]) is None and here not in sys.path:
+        sys.path.append(here)
+        importlib.invalidate_caches()
+    importlib.import_module(module)
+
+
+def _made(name: str) -> Any:
+    """The environment of an id.
+
+    Raises:
+        ValueError: its constructor failed.
+    """
+    try:
+        return gymnasium.make(name, disable_env_checker=True)
+    except gymnasium.error.Error:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"environment.id={name!r} cannot be made: {type(error).__name__}: {said}") from error
+
+
+def name_of(environment: Any) -> str:
+    """What to call an environment in a message: its id, or its class."""
+    spec = getattr(environment, "spec", None)
+    return str(spec.id) if spec is not None else type(environment.unwrapped).__name__
+
+
+def member_seeds(seed: int, count: int) -> list[int]:
+    """One seed for each member of a vector environment; members and runs of other seeds share none.
+
+    Gymnasium's own `seed + member` gives member k of run s what member k - 1 of run s + 1 has. They are 32 bits wide,
+    more than which many simulators do not take.
+    """
+    return [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(count)]
+
+
+def begin(environment: Environment, seed: int) -> np.ndarray:
+    """A new life in every environment: their first observations, float32 `[envs, observation]`.
+
+    Raises:
+        EnvironmentFault: `reset` failed or gave something else than `(observation, info)`.
+    """
+    if not isinstance(environment, VectorEnv):
+        return first_observation(environment, 1, seed=seed)
+    count = environment.num_envs
+    try:
+        return first_observation(environment, count, seed=member_seeds(seed, count))
+    except EnvironmentFault as error:
+        if isinstance(environment.unwrapped, SyncVectorEnv):
+            raise
+        try:  # one generator for all members: such a vector environment takes a number only
+            return first_observation(environment, count, seed=seed)
+        except EnvironmentFault:
+            raise error from None
+
+
+def first_observation(environment: Environment, count: int, **arguments: Any) -> np.ndarray:
+    """What `reset(**arguments)` shows, float32 `[count, observation]`.
+
+    Raises:
+        EnvironmentFault: `reset` failed or gave something else than `(observation, info)`.
+    """
+    said = f"reset({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+    try:
+        given = environment.reset(**arguments)
+    except Exception as error:
+        raise EnvironmentFault(
+            f"the environment {name_of(environment)} failed in {said}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], dict):
+        raise EnvironmentFault(
+            f"the environment {name_of(environment)} gave {_shape_of(given)} from {said}: gymnasium's reset returns "
+            "(observation, info), info being a dict"
+        )
+    try:
+        return as_rows(given[0], count, environment)
+    except (TypeError, ValueError) as error:
+        raise EnvironmentFault(f"the environment {name_of(environment)}, {said}: {error}") from error
+
+
+def as_rows(observation: Any, count: int, environment: Environment) -> np.ndarray:
+    """An observation as float32 `[count, observation]`.
+
+    Raises:
+        ValueError: another shape than the environment's observation space says.
+    """
+    single = getattr(environment, "single_observation_space", environment.observation_space)
+    rows, shape = np.array(observation, dtype=np.float32), tuple(single.shape or ())
+    expected = (count, *shape) if isinstance(environment, VectorEnv) else shape
+    if rows.shape != expected:
+        raise ValueError(f"an observation of shape {rows.shape}, its observation space says {expected}")
+    return rows.reshape(count, -1)
+
+
+def _shape_of(given: Any) -> str:
+    if isinstance(given, tuple):
+        return f"a tuple of {len(given)} ({', '.join(type(one).__name__ for one in given)})"
+    return f"a {type(given).__name__}"
 
 
 def tell(environment: Environment, name: str) -> np.ndarray:
-    """What the environments say of themselves (`friction`, `task`), float64 `[envs]`; nan where they say nothing."""
-    if isinstance(environment.unwrapped, SyncVectorEnv):
-        return np.array([_said(member, name) for member in _members(environment)], dtype=np.float64)
-    value = np.asarray(_said(environment, name), dtype=np.float64)
-    return np.broadcast_to(value, (getattr(environment, "num_envs", 1),))
+    """What the environments, or the wrappers around them, say of themselves (`friction`, `task`).
+
+    Returns:
+        float64 `[envs]`; nan where they say nothing, or no number.
+    """
+    count = getattr(environment, "num_envs", 1)
+    layer: Any = environment
+    while True:
+        if hasattr(layer, name):
+            return _numbers([getattr(layer, name)] if count == 1 else getattr(layer, name), count)
+        if not isinstance(layer, gymnasium.Wrapper | VectorWrapper):
+            break
+        layer = layer.env
+    if isinstance(layer, SyncVectorEnv):
+        return np.concatenate([tell(member, name) for member in layer.envs])
+    return np.full(count, np.nan)
 
 
-def _layers(environment: Any) -> list[Any]:
-    """The wrappers from the outside in, and the environment itself."""
-    found = [environment]
-    while isinstance(found[-1], gymnasium.Wrapper | VectorWrapper):
-        found.append(found[-1].env)
-    return found
-
-
-def _said(environment: Any, name: str) -> Any:
-    """An attribute of the outermost layer that has it: a wrapper may announce tasks of its own."""
-    return next((getattr(layer, name) for layer in _layers(environment) if hasattr(layer, name)), np.nan)
-
-
-def environment_state(environment: Environment) -> dict[str, Any] | None:
-    """State of the environment and of the time limits around it; None if the environment has no `state_dict`."""
-    states = [_state(member) for member in _members(environment)]
-    return None if any(state is None for state in states) else {"members": states}
-
-
-def set_environment_state(environment: Environment, state: dict[str, Any]) -> None:
-    """Continue from `environment_state()`."""
-    for member, stored in zip(_members(environment), state["members"], strict=True):
-        _stateful(member).load_state_dict(stored["state"])
-        for limit, steps in zip(_time_limits(member), stored["elapsed_steps"], strict=True):
-            limit._elapsed_steps = steps
-
-
-def _members(environment: Environment) -> list[Any]:
-    """The environments that have states of their own: a SyncVectorEnv's, or the environment itself."""
-    source = environment.unwrapped
-    return list(source.envs) if isinstance(source, SyncVectorEnv) else [environment]
-
-
-def _state(member: Any) -> dict[str, Any] | None:
-    source = _stateful(member)
-    if source is None:
-        return None
-    return {
-        "state": source.state_dict(),
-        "elapsed_steps": [limit._elapsed_steps for limit in _time_limits(member)],
-    }
-
-
-def _stateful(member: Any) -> Any:
-    """The outermost layer that can say its state and, with it, that of what it wraps; None if there is none."""
-    for layer in _layers(member):
-        if hasattr(layer, "state_dict") and getattr(layer, "saves_environment", True):
-            return layer
-    return None
-
-
-def _time_limits(member: Any) -> list[TimeLimit]:
-    """The wrappers that count steps, from the outside in. Gymnasium gives their count no public name."""
-    return [layer for layer in _layers(member) if isinstance(layer, TimeLimit)]
+def _numbers(value: Any | Sequence[Any], count: int) -> np.ndarray:
+    try:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64).reshape(-1), (count,))
+    except (TypeError, ValueError):  # a task may be a word or an object elsewhere
+        return np.full(count, np.nan)

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from continual_agents.agents.environment_state import environment_state, set_environment_state
 from envs import ChangingObservation, SlipperyAnt
 
 
@@ -89,22 +90,23 @@ def test_a_saved_environment_continues_bit_for_bit(name: str) -> None:
         return seen
 
     steps(env, play[:150])
-    state = env.state_dict()
+    state = environment_state(env)
+    assert state is not None
     expected = steps(env, play[150:])
     _, other = pair(name, change_every=30)
     other.reset(seed=9)
-    other.load_state_dict(state)
+    set_environment_state(other, state)
     assert steps(other, play[150:]) == expected
 
 
 def test_an_environment_with_a_state_of_its_own_is_saved_with_it() -> None:
     env = ChangingObservation(SlipperyAnt(friction=1.0), kind="permute", change_every=10)
     env.reset(seed=0)
-    assert env.saves_environment
-    state = env.state_dict()
+    state = environment_state(env)
+    assert state is not None
     expected = env.step(np.zeros(8))[0]
     env.step(np.ones(8))
-    env.load_state_dict(state)
+    set_environment_state(env, state)
     np.testing.assert_array_equal(env.step(np.zeros(8))[0], expected)
     env.close()
 

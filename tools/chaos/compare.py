@@ -13,7 +13,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from continual_agents.agents.environments import set_environment_state
+from continual_agents.agents.environment_state import set_environment_state
 from continual_agents.runs import read_checkpoint
 from tools.agent import environment_from
 

@@ -1,9 +1,10 @@
 """Figures and a table from run folders: `python -m tools.plot runs/slippery_ant/demo [--output DIR]`.
 
-For each experiment among the runs: one figure (PNG, and SVG beside it) of the performance with the network's dead units
-and rank below, one of the sweep where settings differ; and table.csv, table.md with first tasks against last tasks. The
-files are called figure.png, figure_sweep.png, or by the experiment's name where the runs are of several. TensorBoard
-shows figures and table too, among the runs, as the run "comparison".
+For each experiment among the runs: one figure (PNG, and SVG beside it) of the performance beside a fresh network's,
+with the network's dead units and rank below, one of the sweep where settings differ; and table.csv, table.md: each
+method against a fresh network, first tasks against last tasks. The files are called figure.png, figure_sweep.png, or by
+the experiment's name where the runs are of several. TensorBoard shows figures and table too, among the runs, as the run
+"comparison".
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from continual_agents.runs import log_comparison
 from tools.figures.agent import plot_agent
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
 from tools.figures.records import check_records, write_records
+from tools.figures.sentences import conclusion
 from tools.figures.stream import plot_stream, plot_sweep
-from tools.figures.table import agent_rows, make_table, readable, stream_rows
+from tools.figures.table import legend, make_table, readable, rows_of
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above, unwritable
 
@@ -50,6 +52,10 @@ class Drawn:
             logger=logger,
         )
 
+    def told(self, folder: Path) -> str:
+        """What a command prints about the runs below `folder`: the table, its legend, and what it means."""
+        return f"{readable(self.table)}{legend(self.table)}\n{conclusion(self.table, folder)}"
+
 
 def draw_runs(folders: Iterable[Path | str], output: Path | str) -> Drawn:
     """`plot_runs`, and everything that it made."""
@@ -75,7 +81,7 @@ def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
 
 
 def summary_table(folders: Iterable[Path | str]) -> pd.DataFrame:
-    """One row per experiment and setting: n, first and last tasks with 95% intervals, their change, dead units, rank.
+    """One row per experiment and setting: distance to a fresh network, first and last tasks, dead units, rank.
 
     The columns are `tools.figures.table.COLUMNS`; `tools.figures.table.readable` makes Markdown of it.
     """
@@ -103,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     except OSError as error:
         parser.error(unwritable(error, output))
-    print(readable(drawn.table))
+    print(drawn.told(output))
     for path in drawn.figures:
         print(path)
 
@@ -116,7 +122,7 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[P
         path = output / f"{stem}.png"
         if runs[0].is_stream:
             data = tidy(runs)
-            figures.append(plot_stream(data, path))
+            figures.append(plot_stream(runs, path))
             if data.parameters:
                 figures.append(plot_sweep(data, path.with_name(f"{path.stem}_sweep.png")))
         else:
@@ -128,10 +134,7 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[P
 
 
 def _table(experiments: dict[str, list[RunFolder]]) -> pd.DataFrame:
-    rows = []
-    for runs in experiments.values():
-        rows += stream_rows(runs) if runs[0].is_stream else agent_rows(runs)
-    return make_table(rows)
+    return make_table([row for runs in experiments.values() for row in rows_of(runs)])
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from typing import Any
 
 import yaml
 
-from tools.figures.agent import compare, plot_agent
+from tools.figures.agent import plot_agent
+from tools.figures.comparison import compare
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
 from tools.figures.published import Published, beside
 from tools.figures.relearning import relearning_rows
 from tools.figures.sentences import sentence
 from tools.figures.stream import plot_stream, plot_sweep
-from tools.figures.table import agent_rows, interval, make_table, number, readable_columns, stream_rows
+from tools.figures.table import interval, make_table, number, readable_columns, rows_of
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above, unwritable
 
@@ -40,12 +41,12 @@ h2{margin-top:2.5rem;border-top:1px solid #ddd;padding-top:1rem}
 """
 
 
-STATISTICS = "Means over runs with bootstrapped 95% intervals; an interval over fewer than ten runs is too narrow."
-
-AGENT_STATISTICS = (
-    "A return is that of the last quarter of a task. All tasks: interquartile mean over runs and tasks, with a "
-    "bootstrap stratified by task. The first task includes learning to walk, and slippery ground is harder than rough: "
-    "a rise from first to last says that the agent still learns; methods compare on the same grounds."
+STATISTICS = (
+    "Minus fresh: {measure} in the last quarter of each task, minus that of a fresh network with the same seed and "
+    "task, averaged over the tasks after the first; 95% t-interval over seeds. A method has lost plasticity where the "
+    "interval is on the worse side of 0. First task, last task, change: means over runs, bootstrapped 95% intervals, "
+    "which are too narrow over fewer than ten runs. Tasks differ in difficulty: a change is a loss of plasticity only "
+    "beside a fresh network. All tasks: interquartile mean over runs and tasks, with a bootstrap stratified by task."
 )
 
 
@@ -88,7 +89,7 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
     """The section about one experiment."""
     stream = runs[0].is_stream
     data = tidy(runs) if stream else compare(runs)
-    table = make_table(stream_rows(runs) if stream else agent_rows(runs))
+    table = make_table(rows_of(runs))
     sentences = "".join(f"<li>{escape(sentence(row))}</li>" for row in table.to_dict("records"))
     columns = readable_columns(table)
     del columns["experiment"]
@@ -96,9 +97,9 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
         f"<h2>{escape(name)}</h2>",
         f"<ul>{sentences}</ul>",
         *_figures(runs),
-        "<h3>First tasks against last tasks</h3>",
+        "<h3>Against a fresh network, and first tasks against last tasks</h3>",
         _table(list(columns), list(zip(*columns.values(), strict=True))),
-        f"<p>{STATISTICS if stream else f'{STATISTICS} {AGENT_STATISTICS}'}</p>",
+        f"<p>{STATISTICS.format(measure=escape(str(table['measure'].iloc[0]).replace('_', ' ')))}</p>",
     ]
     if not stream:
         parts += ["<h3>Relearning after each change</h3>", _relearning(runs)]
@@ -114,7 +115,7 @@ def _figures(runs: list[RunFolder]) -> list[str]:
         if not runs[0].is_stream:
             return [_image(plot_agent(runs, path), "Return over steps, with dead units and effective rank below")]
         data = tidy(runs)
-        images = [_image(plot_stream(data, path), "Performance per task, with dead units, weights and rank below")]
+        images = [_image(plot_stream(runs, path), "Performance per task, with dead units, weights and rank below")]
         if data.parameters:
             images.append(_image(plot_sweep(data, path), f"Performance by {', '.join(data.parameters)}"))
         return images
@@ -128,7 +129,7 @@ def _image(path: Path, text: str) -> str:
 def _relearning(runs: list[RunFolder]) -> str:
     rows = relearning_rows(compare(runs))
     if not rows:
-        return "<p>The ground has not changed yet.</p>"
+        return "<p>The task has not changed yet.</p>"
     text = (
         "<p>Per change of task, over changes and runs: the mean drop in return, the steps until the return is back "
         "at 90% of its earlier level (median; never counts as infinite), and the mean area "

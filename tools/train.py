@@ -207,7 +207,6 @@ def _one_line(message: Warning | str, *_: Any) -> str:
 def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
     """Figure and table of the runs, beside them and in their loggers."""
     from tools.figures.folders import FolderError
-    from tools.figures.table import readable
     from tools.plot import draw_runs
 
     parent = Path(os.path.commonpath(folders))
@@ -218,7 +217,7 @@ def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
         return
     drawn.log(parent, logger)
     command = f"tensorboard --logdir {shlex.quote(str(parent))}"
-    print(f"\n{readable(drawn.table)}\nfigure:      {drawn.figures[0]}\nTensorBoard: {command}")
+    print(f"\nfigure:      {drawn.figures[0]}\nTensorBoard: {command}\n\n{drawn.told(parent)}", end="")
 
 
 if __name__ == "__main__":

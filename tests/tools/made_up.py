@@ -93,3 +93,26 @@ def stream_run(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
     return folder
+
+
+def levels_run(
+    folder: Path, levels: list[float], *, method: str = "ppo", seed: int = 0, step_size: float = 1e-3, **experiment
+) -> Path:  # fmt: skip
+    """An agent's run, ten episodes of 100 steps a task: `levels[k]` in the last quarter of task k, 50 less before."""
+    folder.mkdir(parents=True)
+    rows = [
+        (1000 * task + 100 * k, level - 50 * (k < 8), 100, 0.5 + task, task)
+        for task, level in enumerate(levels)
+        for k in range(1, 11)
+    ]
+    episodes = pd.DataFrame(rows, columns=["step", "return", "length", "friction", "task"])
+    episodes.to_csv(folder / "episodes.csv", index=False)
+    metrics = episodes.rename(columns={"return": "return/mean", "task": "task/index"}).drop(columns="length")
+    metrics.to_csv(folder / "metrics.csv", index=False)
+    whole = {
+        "experiment": {"name": "mine", "kind": "agent", "environment": {"id": "Mine-v0"}, **experiment},
+        "method": {"name": method, "optimizer": {"step_size": step_size}},
+        "seed": seed,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(whole))
+    return folder

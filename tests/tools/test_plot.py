@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.tools.made_up import agent_run, stream_run
 from tools import plot
-from tools.figures import agent, estimates, folders, stream, style, table, tidy
+from tools.figures import agent, comparison, estimates, folders, stream, style, table, tasks, tidy
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,9 @@ def lines(axes):
 
 def test_agent_figure_shows_the_numbers_of_the_folders(ants):
     runs = folders.read_folders([ants])
-    figure = agent.agent_figure(agent.compare(runs))
-    strip, returns, dead, rank, weights = figure.axes
+    figure = agent.agent_figure(comparison.compare(runs))
+    strip, ends, returns, dead, rank, weights = figure.axes
+    assert ends.get_title(loc="left") == "return in the last quarter of each task, mean and 95% interval"
     assert returns.get_title(loc="left") == "return per episode, mean and 95% interval"
     assert dead.get_title(loc="left") == "dead units (%)"
     assert weights.get_title(loc="left") == "mean |weight|"
@@ -56,12 +57,13 @@ def test_agent_figure_shows_the_numbers_of_the_folders(ants):
     shown = lines(dead)["PPO"]
     metrics = pd.concat(pd.read_csv(ants / "ppo" / f"seed_{seed}" / "metrics.csv") for seed in range(5))
     assert shown[:, 1].max() == pytest.approx(100 * metrics["plasticity/dead_units"].max(), abs=3)
-    changes = [line.get_xdata()[0] for line in returns.lines if line.get_color() == "#999999"]
-    assert changes == pytest.approx([100_000, 200_000], abs=1_100)  # at the first episode end after the boundary
+    for panel in (ends, returns):
+        changes = [line.get_xdata()[0] for line in panel.lines if line.get_color() == "#999999"]
+        assert changes == pytest.approx([100_000, 200_000], abs=1_100)  # at the first episode end after the boundary
 
 
 def test_labels_sit_at_the_line_ends_and_say_n(ants):
-    figure = agent.agent_figure(agent.compare(folders.read_folders([ants])))
+    figure = agent.agent_figure(comparison.compare(folders.read_folders([ants])))
     for axes in figure.axes[1:]:
         figure.canvas.draw()
         boxes = [text.get_window_extent() for text in axes.texts]
@@ -78,11 +80,12 @@ def test_labels_sit_at_the_line_ends_and_say_n(ants):
 def test_one_sequence_of_frictions_is_drawn_as_bands(tmp_path):
     for method in ("ppo", "continual_backprop"):
         agent_run(tmp_path / method, method=method, steps=150_000)
-    figure = agent.agent_figure(agent.compare(folders.read_folders([tmp_path])))
-    returns = figure.axes[0]
+    figure = agent.agent_figure(comparison.compare(folders.read_folders([tmp_path])))
+    ends, returns = figure.axes[:2]
+    assert ends.get_title(loc="left") == "return in the last quarter of each task, single runs"
     assert returns.get_title(loc="left") == "return per episode, single runs"
     friction = sorted(pd.read_csv(tmp_path / "ppo" / "episodes.csv")["friction"].unique(), reverse=True)
-    written = [text.get_text() for text in returns.texts if "n=" not in text.get_text()]
+    written = [text.get_text() for text in ends.texts if "n=" not in text.get_text()]
     assert written == [f"friction {friction[0]:.2g}", f"{friction[1]:.2g}"]
     colours = [patch.get_facecolor() for patch in returns.patches]
     norm = agent._friction_norm(pd.DataFrame({"friction": friction}))
@@ -102,7 +105,7 @@ def test_iqm_from_eight_runs_on(tmp_path):
     bad = pd.read_csv(tmp_path / "seed_0" / "episodes.csv")
     bad["return"] = -1e6  # one diverged run: the interquartile mean does not care
     bad.to_csv(tmp_path / "seed_0" / "episodes.csv", index=False)
-    figure = agent.agent_figure(agent.compare(folders.read_folders([tmp_path])))
+    figure = agent.agent_figure(comparison.compare(folders.read_folders([tmp_path])))
     returns = next(axes for axes in figure.axes if "return" in axes.get_title(loc="left"))
     assert "interquartile mean" in returns.get_title(loc="left")
     (curve,) = lines(returns).values()
@@ -137,13 +140,13 @@ def test_summary_table_of_agents_by_hand(ants):
 def test_overall_return_is_the_interquartile_mean_with_tasks_as_strata(ants):
     summary = plot.summary_table([ants]).set_index("setting")
     (runs,) = folders.by_experiment(folders.read_folders([ants / "ppo"])).values()
-    scores = np.array([table.returns_at_task_ends(one) for _, one in agent.compare(runs).episodes.groupby("replicate")])
+    scores = tasks.task_ends(runs).ends.to_numpy()
     assert scores.shape == (5, 3)
     assert summary.loc["PPO", "overall"] == pytest.approx(stats.trim_mean(scores.ravel(), 0.25))
     assert summary.loc["PPO", "overall_low"] < summary.loc["PPO", "overall"] < summary.loc["PPO", "overall_high"]
     # tasks of very different height but equal runs: drawing runs anew within a task changes nothing
-    tasks = np.tile([1.0, 100.0, 1000.0, 5.0], (6, 1))
-    assert set(table._overall(tasks).values()) == {52.5}
+    levels = np.tile([1.0, 100.0, 1000.0, 5.0], (6, 1))
+    assert set(table._overall(levels).values()) == {52.5}
 
 
 def test_a_run_on_its_way_does_not_hide_what_the_others_did(tmp_path):
@@ -167,16 +170,17 @@ def test_a_stub_of_a_last_task_is_left_out():
     steps = np.arange(1000, 21_001, 1000)
     episodes = pd.DataFrame({"step": steps, "task": (steps > 10_000) * 1 + (steps > 20_000), "performance": steps})
     # tasks end at 10,000 and 20,000; the third has 1,000 steps only; the last quarter is (7500, 10000], (17500, 20000]
-    assert table.returns_at_task_ends(episodes) == [9_000.0, 19_000.0]
+    assert tasks.returns_at_task_ends(episodes).to_dict() == {0: 9_000.0, 1: 19_000.0}
 
 
 def test_stream_figure_shows_the_numbers_of_the_folders(streams):
-    data = tidy.tidy(folders.read_folders([streams]))
+    runs = folders.read_folders([streams])
+    data = tidy.tidy(runs)
     assert data.parameters == ["step_size"]
     assert set(data.settings) == {
         f"{method}, step size {size}" for method in ("backprop", "continual backprop") for size in ("0.001", "0.01")
     }
-    figure = stream.stream_figure(data)
+    figure = stream.stream_figure(data, tasks.task_ends(runs))
     top = figure.axes[0]
     assert top.get_title(loc="left") == "accuracy, mean and 95% interval"
     assert [axes.get_title(loc="left") for axes in figure.axes[1:]] == [
@@ -244,8 +248,8 @@ def test_rows_longer_than_tasks_are_drawn_over_examples(tmp_path):
     folder = stream_run(tmp_path / "a", tasks=40)
     metrics = pd.read_csv(folder / "metrics.csv")
     metrics[metrics["task/index"] % 2 == 1].to_csv(folder / "metrics.csv", index=False)
-    data = tidy.tidy(folders.read_folders([tmp_path]))
-    top = stream.stream_figure(data).axes[0]
+    runs = folders.read_folders([tmp_path])
+    top = stream.stream_figure(tidy.tidy(runs), tasks.task_ends(runs)).axes[0]
     assert top.get_xlabel() == "example"
     (curve,) = lines(top).values()
     assert curve[:, 0].tolist() == [1797 * (2 * k + 1) for k in range(20)]  # the middle of each row's stretch
@@ -268,7 +272,8 @@ def test_a_comparison_in_one_folder_gives_each_run_its_own_methods_settings(tmp_
 def test_more_methods_than_colours_are_all_drawn_and_differ(tmp_path):
     for k in range(9):
         stream_run(tmp_path / f"{k}", method=f"method_{k}", seeds=1, tasks=3)
-    top = stream.stream_figure(tidy.tidy(folders.read_folders([tmp_path]))).axes[0]
+    runs = folders.read_folders([tmp_path])
+    top = stream.stream_figure(tidy.tidy(runs), tasks.task_ends(runs)).axes[0]
     assert len(lines(top)) == 9
     assert len({(line.get_color(), str(line.get_linestyle())) for line in top.lines}) == 9
 
@@ -318,7 +323,7 @@ def test_settings_that_differ_become_labels_and_seeds_do_not(tmp_path):
             agent_run(folder, seed=seed, steps=5_000)
             config = yaml.safe_load((folder / "config.yaml").read_text())
             (folder / "config.yaml").write_text(yaml.safe_dump(config | {"method": operations}))
-    data = agent.compare(folders.read_folders([tmp_path]))
+    data = comparison.compare(folders.read_folders([tmp_path]))
     assert data.settings == ["continual backprop, rate 0.0001", "continual backprop, rate 1e-05"]
     assert [data.replicates(setting) for setting in data.settings] == [2, 2]
 
@@ -333,7 +338,7 @@ def test_how_a_run_was_trained_and_looked_at_makes_no_label(tmp_path):
             "probe": {"every": 1 + fast},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert len(agent.compare(folders.read_folders([tmp_path])).settings) == 1
+    assert len(comparison.compare(folders.read_folders([tmp_path])).settings) == 1
 
 
 def test_a_killed_run_with_half_a_line_is_read(tmp_path):

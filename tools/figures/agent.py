@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,12 @@ from matplotlib.figure import Figure
 
 from continual_agents.plasticity.measures import shown
 
+from .comparison import Comparison, compare
 from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
-from .folders import RunFolder, setting_labels
+from .folders import RunFolder
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
+from .task_panel import draw_task_ends
+from .tasks import agent_task_ends
 
 BINS = 60
 """Most bins over the whole run; each averages the episodes that ended in it."""
@@ -28,41 +30,6 @@ STRONG_ICE = LinearSegmentedColormap.from_list("strong ice", ["#3d8fd1", "#f1efe
 """The same for a strip of its own."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Runs of one experiment in long form.
-
-    Attributes:
-        episodes: columns `setting`, `replicate`, `step`, `performance`, `task`, `friction`; one row per episode, or per
-            row of metrics.csv where there is no episodes.csv.
-        metrics: the rows of all metrics.csv with `setting` and `replicate`.
-        settings: labels, continual backprop first.
-        folders: the run folders; a replicate is a place in this list.
-    """
-
-    experiment: str
-    episodes: pd.DataFrame
-    metrics: pd.DataFrame
-    settings: list[str]
-    folders: list[RunFolder]
-
-    def replicates(self, setting: str) -> int:
-        """Number of runs of a setting."""
-        return int(self.metrics.loc[self.metrics["setting"] == setting, "replicate"].nunique())
-
-
-def compare(runs: list[RunFolder]) -> Comparison:
-    """Put runs of one experiment into long form. One folder is one replicate; what the labels say makes a setting."""
-    labels = setting_labels(runs)
-    episodes, metrics = [], []
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        mark = {"setting": label, "replicate": number}
-        metrics.append(run.metrics.assign(**mark))
-        episodes.append(_episodes(run).assign(**mark))
-    settings = sorted(dict.fromkeys(labels), key=_preference)
-    return Comparison(runs[0].experiment, pd.concat(episodes), pd.concat(metrics), settings, runs)
-
-
 def plot_agent(runs: list[RunFolder], path: Path) -> Path:
     """Draw the comparison of reinforcement learning runs of one experiment into `path` (PNG, and SVG beside it)."""
     with style():
@@ -70,10 +37,16 @@ def plot_agent(runs: list[RunFolder], path: Path) -> Path:
 
 
 def agent_figure(data: Comparison) -> Figure:
-    """Friction of each seed where they differ, return over steps, a panel per logged diagnostic that figures show."""
+    """Return per task beside a fresh network's, return over steps, a panel per logged diagnostic that figures show.
+
+    Above them the friction of each seed, where the seeds differ in it.
+    """
     panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.metrics, row.column)}
     stretches = _stretches(data.episodes)
-    heights = [2.4, *[1.05] * len(panels)]
+    ends = agent_task_ends(data)
+    heights = [1.6 if len(ends.ends.columns) > 1 else 2.4, *[1.05] * len(panels)]
+    if len(ends.ends.columns) > 1:
+        heights.insert(0, 2.4)
     grounds = _distinct_grounds(stretches)
     if len(grounds) > 1:
         heights.insert(0, min(0.6, 0.09 * len(grounds)))
@@ -86,13 +59,18 @@ def agent_figure(data: Comparison) -> Figure:
     edges = np.arange(0.0, end + width, width)
     if len(grounds) > 1:
         _friction_strip(axes.pop(0), grounds, _friction_norm(stretches), end)
-    statistic = _curves(axes[0], data, data.episodes, "performance", edges, factor=1.0, counts=True)
-    axes[0].set_title(f"return per episode, {statistic}", loc="left")
-    for panel, (column, (title, factor)) in zip(axes[1:], panels.items(), strict=True):
+    top = axes[0]
+    if len(ends.ends.columns) > 1:
+        late = stretches.assign(place=stretches["end"] - (stretches["end"] - stretches["start"]) / 8)
+        draw_task_ends(top, ends, late.groupby("task")["place"].mean())
+    curves = axes[-1 - len(panels)]
+    statistic = _curves(curves, data, data.episodes, "performance", edges, factor=1.0, counts=curves is top)
+    curves.set_title(f"return per episode, {statistic}", loc="left")
+    for panel, (column, (title, factor)) in zip(axes[len(axes) - len(panels) :], panels.items(), strict=True):
         _curves(panel, data, data.metrics, column, edges, factor=factor, counts=False, bottom=0.0)
         panel.set_title(title, loc="left")
     for panel in axes:
-        _task_bands(panel, stretches, label=panel is axes[0])
+        _task_bands(panel, stretches, label=panel is top)
         panel.set_xlim(0, end)
         panel.xaxis.set_major_formatter(thousands)
         panel.tick_params(labelbottom=panel is axes[-1])
@@ -195,22 +173,5 @@ def _agree(one: pd.Series, other: pd.Series) -> bool:
     return len(shared) > 0 and bool(np.allclose(one[shared], other[shared]))
 
 
-def _episodes(run: RunFolder) -> pd.DataFrame:
-    if run.episodes is not None:
-        table = run.episodes.rename(columns={"return": "performance"})
-    else:
-        names = {"return/mean": "performance", "task/friction": "friction", "task/index": "task"}
-        table = run.metrics.rename(columns=names)
-    for column, default in (("task", 0), ("friction", np.nan), ("performance", np.nan)):
-        if column not in table.columns:
-            table = table.assign(**{column: default})
-    table = table.assign(task=table["task"].fillna(0))  # an environment that announces no task has one
-    return table[["step", "performance", "task", "friction"]]
-
-
 def _has(metrics: pd.DataFrame, column: str) -> bool:
     return column in metrics.columns and bool(metrics[column].notna().any())
-
-
-def _preference(label: str) -> tuple[bool, str]:
-    return (not label.startswith("continual backprop"), label)

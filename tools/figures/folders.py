@@ -49,7 +49,7 @@ METHOD_NAMES = {
     "continual_backprop": "continual backprop",
     "continual_backprop_l2": "continual backprop + L2",
     "continual_backprop_adam": "continual backprop with Adam",
-    "fresh": "a fresh network per task",
+    "fresh": "fresh network",
     "warm": "warm start",
     "cold": "from scratch",
     "warm_shrink_and_perturb": "warm start with shrink and perturb",
@@ -166,14 +166,32 @@ def setting_labels(runs: list[RunFolder]) -> list[str]:
             for peer, other in zip(runs, flat, strict=True)
             if (peer.experiment, peer.method) == (run.experiment, run.method)
         ]
-        keys = [key for key in config if is_setting(key) and len({str(other.get(key)) for other in alike}) > 1]
-        labels.append(", ".join([method_label(run.method), *(f"{short(key)} {config[key]}" for key in keys)]))
+        keys = _telling_apart(alike)
+        labels.append(", ".join([method_label(run.method), *(f"{short(key)} {config.get(key)}" for key in keys)]))
     return labels
+
+
+def _telling_apart(configs: list[dict[str, Any]]) -> list[str]:
+    """Keys of the settings that differ; of two with one name and the same values everywhere, the first.
+
+    A method reads its experiment's constants, so that a step size that differs does so in two places.
+    """
+    told: dict[tuple[str, ...], str] = {}
+    for key in dict.fromkeys(key for config in configs for key in config if is_setting(key)):
+        values = tuple(str(config.get(key)) for config in configs)
+        if len(set(values)) > 1:
+            told.setdefault((short(key), *values), key)
+    return list(told.values())
 
 
 def method_label(method: str) -> str:
     """How a method is called in figures."""
     return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def preference(label: str) -> int:
+    """Where a setting stands: continual backprop first, the fresh network that all are held against last."""
+    return 0 if label.startswith("continual") else 2 if label.startswith(METHOD_NAMES["fresh"]) else 1
 
 
 def short(key: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .agent import Comparison
+from .comparison import Comparison
 from .estimates import estimate_one
 from .folders import flatten, method_label
 from .tidy import Stream

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .agent import compare
+from .comparison import compare
 from .folders import FolderError, RunFolder
 from .tidy import tidy
 

@@ -8,7 +8,7 @@ import torch
 
 from continual_agents import plasticity
 
-from .agent import Comparison
+from .comparison import Comparison
 from .estimates import binned, nice_width
 from .table import number
 

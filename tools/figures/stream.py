@@ -15,9 +15,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from continual_agents.plasticity.measures import shown
 
 from .estimates import binned, estimate, nice_width
-from .folders import short
+from .folders import RunFolder, short
+from .fresh import difference
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
-from .tidy import Stream
+from .task_panel import with_difference
+from .tasks import TaskEnds, task_ends
+from .tidy import Stream, tidy
 
 BINS = 50
 """Most bins over all tasks."""
@@ -32,21 +35,21 @@ COLUMNS = 3
 """Panels side by side in the sweep figure."""
 
 
-def plot_stream(data: Stream, path: Path) -> Path:
+def plot_stream(runs: list[RunFolder], path: Path) -> Path:
     """Performance per task with 95% intervals over runs; dead units, weight magnitude and rank below."""
     with style():
-        return save(stream_figure(data), path)
+        return save(stream_figure(tidy(runs), task_ends(runs)), path)
 
 
-def stream_figure(data: Stream) -> Figure:
-    """One wide panel of performance, and one small panel for each logged diagnostic that figures show."""
+def stream_figure(data: Stream, ends: TaskEnds) -> Figure:
+    """A wide panel of performance beside a fresh network's, a small one per logged diagnostic that figures show."""
     settings = data.settings if len(data.settings) <= MOST_LINES else data.best_settings()
     panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.records, row.column)}
     figure = Figure(figsize=(WIDTH, 4.3 if panels else 2.6))
     top = figure.add_subplot(
         figure.add_gridspec(1, 1, left=0.11, right=0.72, top=0.94, bottom=0.52 if panels else 0.17)[0]
     )
-    width = _curves(top, data, settings, "performance", counts=True)
+    width = _curves(top, data, settings, "performance", ends=ends)
     statistic = "single runs" if max(map(data.replicates, settings)) == 1 else "mean and 95% interval"
     bins = f", bins of {thousands(width)} {AXES[data.position]}s" if width > 1 else ""
     top.set_title(f"{data.measure.replace('_', ' ')}, {statistic}{bins}", loc="left")
@@ -199,24 +202,26 @@ def _small_panels(figure: Figure, data: Stream, settings: list[str], panels: dic
 
 
 def _curves(
-    axes: Axes, data: Stream, settings: list[str], column: str, *, factor: float = 1.0, counts: bool = False
+    axes: Axes, data: Stream, settings: list[str], column: str, *, factor: float = 1.0, ends: TaskEnds | None = None
 ) -> float:
-    """Draw a curve per setting, with labels and numbers of runs if `counts`; return the width of the bins."""
+    """Draw a curve per setting, labelled with its distance to a fresh network if `ends`; the width of the bins."""
     look = looks(settings)
     edges = _edges(data)
-    ends = {}
+    texts = {}
     for setting in settings:
         records = data.records[data.records["setting"] == setting]
         curve = estimate(factor * binned(records, column, position=data.position, edges=edges))
         draw_curve(axes, _centres(data, edges), curve, look[setting])
         known = curve[0][np.isfinite(curve[0])]
         label = f"{setting.replace(', ', chr(10), 1)} (n={data.replicates(setting)})"
-        ends[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
+        if ends is not None:
+            label = with_difference(label, setting, difference(ends, setting))
+        texts[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(thousands)
-    if counts:
-        label_ends(axes, ends)
+    if ends is not None:
+        label_ends(axes, texts)
     return float(edges[1] - edges[0])
 
 

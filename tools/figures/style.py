@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+
+from .folders import METHOD_NAMES
 
 WIDTH = 5.5
 """Figure width in inches: the text width of a one-column page; fonts stay readable when it is set at 3.4 inches."""
@@ -30,6 +33,9 @@ PREFERRED = {
     "continual backprop + L2": 6,
 }
 """Places in `COLOURS` that methods keep in every figure."""
+
+GREY = "#767676"
+FRESH = METHOD_NAMES["fresh"]
 
 
 @contextmanager
@@ -57,9 +63,16 @@ def style() -> Iterator[None]:
 def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Name, colour and dashes per label, "method, setting, ...": a colour per method, dashes for its other settings.
 
-    Methods keep their colour in every figure (`PREFERRED`); the others take what is left, in order.
+    Methods keep their colour in every figure (`PREFERRED`); the others take what is left, in order. The fresh network
+    that all are held against is grey.
     """
-    methods = list(dict.fromkeys(label.split(", ")[0] for label in labels))
+    fresh = [label for label in labels if label.split(", ")[0] == FRESH]
+    grey = {  # and below the curves of the others
+        label: {"label": label, "color": GREY, "linestyle": dash, "zorder": 1.5}
+        for label, dash in zip(fresh, itertools.cycle(DASHES), strict=False)
+    }
+    others = [label for label in labels if label not in grey]
+    methods = list(dict.fromkeys(label.split(", ")[0] for label in others))
     wanted = {PREFERRED.get(method) for method in methods}
     free = [place for place in range(len(COLOURS)) if place not in wanted]
     places: dict[str, int] = {}
@@ -70,7 +83,7 @@ def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
         places[method] = place
     used = dict.fromkeys(places.values(), 0)
     chosen: dict[str, dict[str, Any]] = {}
-    for label in labels:
+    for label in others:
         place = places[label.split(", ")[0]]
         chosen[label] = {
             "label": label,
@@ -78,7 +91,7 @@ def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
             "linestyle": DASHES[(place + used[place]) % len(DASHES)],
         }
         used[place] += 1
-    return chosen
+    return chosen | grey
 
 
 def draw_curve(
@@ -87,8 +100,8 @@ def draw_curve(
     """A line with its interval shaded."""
     value, low, high = curve
     known = np.isfinite(value)
-    marker = "o" if known.sum() == 1 else None
-    axes.plot(x[known], value[known], marker=marker, markersize=3, **look)
+    marker = {"marker": "o" if known.sum() == 1 else None, "markersize": 3}
+    axes.plot(x[known], value[known], **{**marker, **look})
     axes.fill_between(x[known], low[known], high[known], color=look["color"], alpha=0.18, linewidth=0)
 
 

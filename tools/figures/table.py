@@ -1,4 +1,4 @@
-"""The printed table: what each setting reached on its first and last tasks, and the state of its network."""
+"""The printed table: how far each setting is from a fresh network, its first and last tasks, its network's state."""
 
 from __future__ import annotations
 
@@ -12,82 +12,85 @@ import torch
 from continual_agents import plasticity
 from continual_agents.plasticity.measures import shown
 
-from .agent import compare
+from .comparison import compare
 from .estimates import estimate_one
 from .folders import RunFolder
-from .tidy import task_table, tidy
+from .fresh import FRESH, difference
+from .tasks import agent_task_ends, stream_settings, stream_task_ends, whole
+from .tidy import tidy
 
 DIAGNOSTICS = tuple(measure.name for measure in shown("table"))
 """Columns `plasticity/...` whose last values are reported."""
 
 COLUMNS = (
-    "experiment", "setting", "n", "measure", "tasks", "first", "first_low", "first_high", "last", "last_low",
-    "last_high", "change", "change_low", "change_high", "verdict", "overall", "overall_low", "overall_high",
-    *DIAGNOSTICS,
+    "experiment", "setting", "n", "minus_fresh", "minus_fresh_low", "minus_fresh_high", "pairs", "tasks_after_first",
+    "plasticity", "missing", "measure", "higher_is_better", "tasks", "first", "first_low", "first_high", "last",
+    "last_low", "last_high", "change", "change_low", "change_high", "verdict", "runs", "overall", "overall_low",
+    "overall_high", *DIAGNOSTICS,
 )  # fmt: skip
 
+PLASTICITY = {"lost": "lost", "above": "above fresh", "level": "no loss shown", "unknown": "unknown"}
+"""What the table says of a setting whose interval lies below, above or around a fresh network."""
 
-def agent_rows(runs: list[RunFolder]) -> list[dict[str, Any]]:
-    """Rows of reinforcement learning runs of one experiment: return at the end of the first and of the last task."""
-    data = compare(runs)
-    rows = []
-    for setting in data.settings:
-        episodes = data.episodes[data.episodes["setting"] == setting]
-        ends = [returns_at_task_ends(one) for _, one in episodes.groupby("replicate", sort=False)]
-        # a run that is still on its way does not hide what the others did
-        tasks = int(np.median([len(one) for one in ends]))
-        performance = np.array([one[:tasks] for one in ends if len(one) >= tasks])
-        rows.append(
-            {"experiment": data.experiment, "setting": setting, "measure": "return at the task's end", "tasks": tasks}
-            | _ends(performance, higher_is_better=True)
-            | _overall(performance)
-            | _diagnostics(data.metrics[data.metrics["setting"] == setting])
-        )
-    return rows
+TRENDS = {"loses": "worse", "keeps": "same", "gains": "better", "unknown": "unknown", "one task": "one task"}
+"""What the table says of the change from first to last tasks."""
 
 
-def returns_at_task_ends(episodes: pd.DataFrame) -> list[float]:
-    """Mean return over the last quarter of each task's steps; a last task shorter than half the others is left out.
+def rows_of(runs: list[RunFolder]) -> list[dict[str, Any]]:
+    """The table's rows about the runs of one experiment, a row per setting.
 
-    Args:
-        episodes: one run, columns `step`, `performance`, `task`.
+    Raises:
+        FolderError: a stream's metrics.csv has no known measure.
     """
-    known = episodes[episodes["performance"].notna()]
-    start, means, lengths = 0.0, [], []
-    for _, task in known.groupby("task"):
-        end = float(task["step"].max())
-        means.append(float(task.loc[task["step"] > end - (end - start) / 4, "performance"].mean()))
-        lengths.append(end - start)
-        start = end
-    if len(lengths) > 1 and lengths[-1] < 0.5 * float(np.median(lengths[:-1])):
-        means.pop()
-    return means
-
-
-def stream_rows(runs: list[RunFolder]) -> list[dict[str, Any]]:
-    """Rows of streams of one experiment: mean accuracy or error over the first and the last tenth of the tasks."""
-    data = tidy(runs)
+    if runs[0].is_stream:
+        stream = tidy(runs)
+        data, records = stream_task_ends(stream, stream_settings(runs)), stream.records
+    else:
+        comparison = compare(runs)
+        data, records = agent_task_ends(comparison), comparison.metrics
     rows = []
     for setting in data.settings:
-        one = data.records[data.records["setting"] == setting]
-        performance = task_table(one)
-        rows.append(
-            {"experiment": data.experiment, "setting": setting, "measure": data.measure, "tasks": performance.shape[1]}
-            | _ends(performance, higher_is_better=data.higher_is_better)
-            | _diagnostics(one)
-        )
+        ends, against = data.of(setting), difference(data, setting)
+        performance = whole(ends)
+        reference = setting.split(", ")[0] == FRESH
+        row: dict[str, Any] = {
+            "experiment": data.experiment, "setting": setting, "measure": data.measure,
+            "higher_is_better": data.higher_is_better, "tasks": performance.shape[1],
+            "runs": len(ends), "plasticity": "reference" if reference else against.verdict,
+            "missing": "" if reference else against.missing,
+        }  # fmt: skip
+        if not reference:
+            row |= {"minus_fresh": against.value, "minus_fresh_low": against.low, "minus_fresh_high": against.high}
+            row |= {"pairs": against.n, "tasks_after_first": against.tasks}
+        whole_runs = performance.dropna(axis=1).to_numpy(float)
+        row |= _ends(whole_runs, higher_is_better=data.higher_is_better) | _overall(whole_runs)
+        rows.append(row | _diagnostics(records[records["setting"] == setting]))
     return rows
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table with fixed columns."""
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"missing": "string"})
 
 
 def readable(table: pd.DataFrame) -> str:
     """The table for people, as Markdown."""
     columns = readable_columns(table)
+    if len(set(columns["experiment"])) == 1:  # nothing to tell apart by it
+        del columns["experiment"]
     return markdown(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def legend(table: pd.DataFrame) -> str:
+    """Two lines that say what the columns of `readable` are."""
+    measure = " or ".join(dict.fromkeys(table["measure"].str.replace("_", " ")))
+    overall = "; IQM: interquartile mean over runs and tasks" if table["overall"].notna().any() else ""
+    return (
+        f"minus fresh: {measure} in the last quarter of a task, minus a fresh network's with the same seed and task; "
+        "mean over the tasks after the first, 95% t-interval over seeds\n"
+        f"first, last task: mean over runs (a tenth of the tasks), bootstrapped 95% interval{overall}; "
+        "dead units and effective rank: at the end\n"
+    )
 
 
 def readable_columns(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -96,11 +99,13 @@ def readable_columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "experiment": [str(name) for name in table["experiment"]],
         "method": [str(name) for name in table["setting"]],
         "n": [str(n) for n in table["n"]],
+        "minus fresh": [_against_fresh(row) for row in table.to_dict("records")],
+        "plasticity": [PLASTICITY.get(word, word) for word in table["plasticity"]],
         "first task": _intervals(table, "first"),
         "last task": _intervals(table, "last"),
         "change": _intervals(table, "change"),
+        "first to last": [TRENDS[verdict] for verdict in table["verdict"]],
         **({"all tasks, IQM": _intervals(table, "overall")} if table["overall"].notna().any() else {}),
-        "plasticity": [str(verdict) for verdict in table["verdict"]],
         "dead units": [_percent(value) for value in table["dead_units"]],
         "rank": [number(value) for value in table["effective_rank"]],
     }
@@ -118,14 +123,13 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _ends(performance: np.ndarray, *, higher_is_better: bool) -> dict[str, Any]:
     """First against last tasks of `[runs, tasks]`, tenths of them averaged, as columns of the table."""
-    whole = performance[np.isfinite(performance).all(axis=1)]
-    result: dict[str, Any] = {"n": len(whole)}
-    if len(whole) == 0 or whole.shape[1] < 2:
-        for part in ("first", "last") if len(whole) and whole.shape[1] else ():
-            result[part], result[f"{part}_low"], result[f"{part}_high"] = estimate_one(whole.mean(axis=1))
+    result: dict[str, Any] = {"n": len(performance)}
+    if len(performance) == 0 or performance.shape[1] < 2:
+        for part in ("first", "last") if performance.size else ():
+            result[part], result[f"{part}_low"], result[f"{part}_high"] = estimate_one(performance.mean(axis=1))
         return result | {"verdict": "one task"}
-    tenth = max(1, whole.shape[1] // 10)
-    index = plasticity.plasticity_index(torch.from_numpy(whole), ends=tenth, higher_is_better=higher_is_better)
+    tenth = max(1, performance.shape[1] // 10)
+    index = plasticity.plasticity_index(torch.tensor(performance), ends=tenth, higher_is_better=higher_is_better)
     for part in ("first", "last", "change"):
         value, low, high = (float(number) for number in getattr(index, part))
         result |= {part: value, f"{part}_low": low, f"{part}_high": high}
@@ -138,14 +142,14 @@ def _overall(performance: np.ndarray) -> dict[str, float]:
     The tasks are the strata: runs are drawn anew within each task.
 
     Args:
-        performance: `[runs, tasks]`.
+        performance: `[runs, tasks]`, finite.
     """
-    whole = performance[np.isfinite(performance).all(axis=1)]
-    if len(whole) < 2:
-        value = float(plasticity.interquartile_mean(torch.from_numpy(whole.reshape(-1, 1)))) if whole.size else np.nan
+    if len(performance) < 2 or not performance.size:
+        flat = torch.tensor(performance.reshape(-1, 1))
+        value = float(plasticity.interquartile_mean(flat)) if performance.size else np.nan
         return {"overall": value, "overall_low": np.nan, "overall_high": np.nan}
-    strata = np.tile(np.arange(whole.shape[1]), len(whole)).tolist()
-    scores = torch.from_numpy(whole.ravel())
+    strata = np.tile(np.arange(performance.shape[1]), len(performance)).tolist()
+    scores = torch.tensor(performance.ravel())
     found = plasticity.bootstrap(scores, plasticity.interquartile_mean, strata=strata)
     return {"overall": float(found.value), "overall_low": float(found.low), "overall_high": float(found.high)}
 
@@ -162,11 +166,21 @@ def _diagnostics(metrics: pd.DataFrame) -> dict[str, float]:
 
 
 def interval(value: float, low: float, high: float, *, ends_only: bool = False) -> str:
-    """A number with its interval, "12.3 [11, 14]", or the interval alone; without one, the number or nothing."""
+    """A number with its interval, "12.3 [11.0, 14.1]", or the interval alone; without one, the number or nothing."""
     if np.isnan(low):
         return "" if ends_only else number(value)
-    ends = f"[{number(low)}, {number(high)}]"
-    return ends if ends_only else f"{number(value)} {ends}"
+    middle, *ends = alike(value, low, high)
+    text = f"[{ends[0]}, {ends[1]}]"
+    return text if ends_only else f"{middle} {text}"
+
+
+def alike(*values: float) -> list[str]:
+    """Numbers that belong together: three digits of the largest, as many decimals for all."""
+    largest = max(map(abs, values))
+    if not 1e-4 <= largest < np.inf:
+        return [number(value) for value in values]
+    decimals = max(0, 2 - int(np.floor(np.log10(largest))))
+    return [f"{round(value, decimals) + 0.0:.{decimals}f}" for value in values]  # + 0.0: no "-0"
 
 
 def number(value: float) -> str:
@@ -174,6 +188,13 @@ def number(value: float) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _against_fresh(row: dict[str, Any]) -> str:
+    if np.isnan(row["minus_fresh"]):
+        return "-"
+    pairs = "" if row["pairs"] == row["n"] else f" ({row['pairs']:.0f} pairs)"
+    return interval(row["minus_fresh"], row["minus_fresh_low"], row["minus_fresh_high"]) + pairs
 
 
 def _intervals(table: pd.DataFrame, part: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .folders import FolderError, RunFolder, flatten, is_setting, method_label, short
+from .folders import FolderError, RunFolder, flatten, is_setting, method_label, preference, short
 
 MEASURES = {"accuracy": True, "test_accuracy": True, "error": False, "squared_error": False, "loss": False}
 """What a stream is measured by, and whether higher is better; the first that metrics.csv has is used."""
@@ -23,7 +23,7 @@ class Stream:
         experiment: its name.
         records: metrics of all runs with `replicate`, `setting`, `method`, `task`, `performance` and one column for
             each of `parameters`.
-        runs: one row per run: `replicate`, `method`, `setting` and every setting by the last part of its name.
+        runs: one row per run: `replicate`, `method`, `setting`, `seed` and every setting by the last part of its name.
         settings: labels in the order of the figures.
         parameters: settings other than the method that differ among runs of a method, for instance `step_size`.
         measure: "accuracy", "error", ...
@@ -81,7 +81,7 @@ def tidy(runs: list[RunFolder]) -> Stream:
     own = ["folder", "run", "replicate", "method", "setting", *parameters]
     records = records.drop(columns=[name for name in own[2:] if name in records.columns])
     records = records.merge(replicates[own], on=["folder", "run"])
-    settings = sorted(dict.fromkeys(replicates["setting"]), key=lambda label: not label.startswith("continual"))
+    settings = sorted(dict.fromkeys(replicates["setting"]), key=preference)
     return Stream(runs[0].experiment, records, replicates, settings, parameters, measure)
 
 
@@ -102,6 +102,7 @@ def _replicates(folder: int, run: RunFolder) -> list[dict[str, Any]]:
         config = {k: str(value) if isinstance(value, list) else value for k, value in _config_of(run, method).items()}
         row = {short_key(key): value for key, value in (config | settings).items()}
         row |= {"method": method_label(method), "folder": folder, "run": number, "replicate": f"{folder}:{number}"}
+        row["seed"] = own.get(number, {}).get("seed", run.config.get("seed"))
         rows.append(row)
     return rows
 
@@ -132,7 +133,7 @@ def _labels(replicates: pd.DataFrame) -> list[str]:
 
 def _varied(replicates: pd.DataFrame) -> list[str]:
     """Settings that differ within a method."""
-    bookkeeping = {"method", "folder", "run", "replicate", "setting", "name"}
+    bookkeeping = {"method", "folder", "run", "replicate", "setting", "name", "seed"}
     groups = [alike for _, alike in replicates.groupby("method")]
     return [
         str(key)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.figures.agent import compare
+from tools.figures.comparison import compare
 from tools.figures.folders import RunFolder, read_folder
-from tools.figures.table import returns_at_task_ends
+from tools.figures.tasks import returns_at_task_ends
 from tools.figures.tidy import tidy
 
 
@@ -46,7 +46,7 @@ def higher_is_better(folder: Path) -> bool:
 
 
 def _agent_tasks(run: RunFolder) -> list[float]:
-    return returns_at_task_ends(compare([run]).episodes)
+    return returns_at_task_ends(compare([run]).episodes).tolist()
 
 
 def _stream_tasks(run: RunFolder) -> list[list[float]]:

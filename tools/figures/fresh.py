@@ -1,0 +1,104 @@
+"""A method beside a fresh network, and any two methods beside each other: paired differences with intervals over seeds.
+
+A method has lost plasticity where it ends a task worse than a fresh network that had the same task and the same steps.
+Both meet the same tasks where they share a seed, so the difference is taken run by run and task by task; the first task
+is left out, because there every network is fresh.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .folders import method_label
+from .tasks import TaskEnds, whole
+
+FRESH = method_label("fresh")
+"""What the method `fresh` is called: a new network and optimizer at every change of the task."""
+
+ENOUGH = 3
+"""Seeds from which on an interval is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A setting minus the reference, at the ends of the tasks after the first.
+
+    Attributes:
+        value: mean over tasks, then over seeds; nan without any pair.
+        low: lower end of the 95% t-interval over seeds, nan below `ENOUGH` of them.
+        high: its upper end.
+        n: pairs of runs that share a seed and their tasks, and that came as far as half of the pairs did.
+        tasks: tasks after the first that the pairs have.
+        missing: "", or what an answer needs.
+        verdict: "lost", "above", "level" or "unknown": whether the interval lies below, above or around the reference.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    tasks: int
+    missing: str
+    verdict: str
+
+
+def difference(data: TaskEnds, setting: str, reference: str = FRESH) -> Difference:
+    """`setting` minus the method `reference`, paired by seed.
+
+    Where the reference was run with several settings, a run's partner is the one that agrees with it in most of them.
+    """
+    own = data.of(setting)
+    partners = {name: _partners(data, name, reference) for name in own.index}
+    pairs = pd.DataFrame(
+        {name: own.loc[name] - data.ends.loc[other].mean() for name, other in partners.items() if other}
+    ).T
+    if pairs.empty:
+        return Difference(np.nan, np.nan, np.nan, 0, 0, _missing_runs(data, reference), "unknown")
+    later = whole(pairs.drop(columns=data.ends.columns[0]))
+    values = later.mean(axis=1).to_numpy(float)
+    n, tasks = len(values), later.shape[1]
+    if n == 0:
+        return Difference(np.nan, np.nan, np.nan, 0, 0, "one task so far: it has to change", "unknown")
+    low, high = t_interval(values)
+    missing = "" if n >= ENOUGH else f"{'one seed' if n == 1 else f'{n} seeds'}: at least {ENOUGH} needed"
+    verdict = _verdict(low, high, higher_is_better=data.higher_is_better)
+    return Difference(float(values.mean()), low, high, n, tasks, missing, verdict)
+
+
+def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean, nan below `ENOUGH` values; right for few seeds, unlike a bootstrap."""
+    if len(values) < ENOUGH:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _partners(data: TaskEnds, name: object, reference: str) -> list[object]:
+    """The runs of `reference` with this run's seed and tasks; of several, those nearest in their settings."""
+    run = data.runs.loc[name]
+    alike = data.runs[(data.runs["method"] == reference) & (data.runs["seed"] == run["seed"])]
+    for key in data.world:
+        alike = alike[alike[key].astype(str) == str(run[key])]
+    if alike.empty:
+        return []
+    shared = (alike.astype(str) == run.astype(str)).sum(axis=1)
+    return list(alike.index[shared == shared.max()])
+
+
+def _missing_runs(data: TaskEnds, reference: str) -> str:
+    """Why there is not a single pair."""
+    if (data.runs["method"] == reference).any():
+        return f"no run of {reference} has the same seed and tasks"
+    return "no fresh runs: add method=fresh" if reference == FRESH else f"no run of {reference}"
+
+
+def _verdict(low: float, high: float, *, higher_is_better: bool) -> str:
+    if np.isnan(low):
+        return "unknown"
+    if not higher_is_better:
+        low, high = -high, -low
+    return "lost" if high < 0 else "above" if low > 0 else "level"

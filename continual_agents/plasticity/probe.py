@@ -42,7 +42,7 @@ class Probe:
         named = dict(modules) if isinstance(modules, Mapping) else {"": modules}
         # the module inside torch.compile has the same parameters; a compiled one ignores hooks set after compiling
         self.modules: dict[str, nn.Module] = {name: getattr(m, "_orig_mod", m) for name, m in named.items()}
-        found = surgery.find(self.modules, *example_inputs) if units is None else units
+        found = surgery.find(self.modules, *example_inputs, frozen=True) if units is None else units
         self.units: list[Units] = list(found)
         if not self.units:
             raise ValueError(f"there is nothing to probe: {found!r}")

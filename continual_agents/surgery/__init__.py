@@ -6,10 +6,12 @@ from .births import Birth as Birth
 from .continual_backprop import GENERATE_AND_TEST as GENERATE_AND_TEST
 from .continual_backprop import ContinualBackprop as ContinualBackprop
 from .finding import Found as Found
+from .finding import Norm as Norm
 from .finding import Reader as Reader
 from .finding import Units as Units
 from .finding import find as find
 from .finding import register as register
+from .finding import register_norm as register_norm
 from .optimizer_state import forget_ as forget_
 from .redo import ReDo as ReDo
 from .replace import replace_ as replace_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +134,7 @@ def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tenso
         if target is None:
             continue
         columns = slot.tensor().index_select(slot.dim, slot.entries(index))
-        if isinstance(reader.module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and mean.ndim > 1:
+        if isinstance(reader.module, nn.modules.conv._ConvNd) and (mean.ndim > 1 or reader.module.transposed):
             share = _mean_of_conv(reader.module, columns, mean.index_select(0, index))
         else:
             columns = columns.movedim(slot.dim, 0)
@@ -142,9 +143,26 @@ def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tenso
         target.add_(share, alpha=sign)
 
 
-def _mean_of_conv(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor, maps: Tensor) -> Tensor:
-    """Mean over positions of the convolution of mean maps [k, *space]: exact, borders and stride included."""
-    made = conv._conv_forward(maps.to(weight.dtype)[None], weight, None)
+def _mean_of_conv(conv: Any, weight: Tensor, maps: Tensor) -> Tensor:
+    """Mean over positions of the convolution of mean maps [k, *space]: exact, borders and stride included.
+
+    A transposed one without maps (numbers [k], the same everywhere) gives each output its share of the kernel, on
+    average one entry in `stride`.
+    """
+    maps = maps.to(weight.dtype)
+    if not conv.transposed:
+        made = conv._conv_forward(maps[None], weight, None)
+    elif maps.ndim > 1:
+        dims = len(conv.kernel_size)
+        functions: Any = (
+            nn.functional.conv_transpose1d,
+            nn.functional.conv_transpose2d,
+            nn.functional.conv_transpose3d,
+        )
+        more = {"output_padding": conv.output_padding, "dilation": conv.dilation}
+        made = functions[dims - 1](maps[None], weight, None, conv.stride, conv.padding, **more)
+    else:
+        return maps @ weight.flatten(2).sum(2) / math.prod(conv.stride)
     return made.flatten(2).mean(2)[0]
 
 
@@ -175,7 +193,7 @@ def _draw(renewal: Renewal, generator: torch.Generator, bias: str) -> None:
             rows = birth.uniform(birth.bound)
         weight.index_copy_(0, entries, rows.to(tensor.device, tensor.dtype))
     for slot in renewal.units.normed:
-        slot.tensor().index_fill_(slot.dim, slot.entries(renewal.index), slot.value)
+        slot.start_(renewal.index)
 
 
 def _birth(

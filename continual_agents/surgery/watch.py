@@ -90,13 +90,13 @@ class Watch:
         statistics = {"mean": mean}
         if "activity" in self.wants:
             if self.reader.positive:
-                statistics["activity"] = mean if mean.numel() == self.width else mean.view(self.width, -1).mean(1)
+                statistics["activity"] = self._flat(mean)
             else:
                 statistics["activity"] = self._per_unit(torch.abs(h, out=self._scratch(h)), dtype)
         if "firing" in self.wants:
             statistics["firing"] = (h > 0).any(0).view(self.width, -1).any(1).to(dtype)
         if "deviation" in self.wants and self.centre is not None:
-            centre = self.centre(mean if mean.numel() == self.width else mean.view(self.width, -1).mean(1))
+            centre = self.centre(self._flat(mean))
             if self.reader.block > 1:
                 centre = centre.repeat_interleave(self.reader.block)
             centre = centre.to(h.dtype).view(-1, *[1] * (h.ndim - 2))
@@ -129,6 +129,10 @@ class Watch:
         if self.axis == -1:
             return h if h.ndim == 2 else h.reshape(-1, self.size)
         return h if h.ndim > -self.axis else h.unsqueeze(0)
+
+    def _flat(self, mean: Tensor) -> Tensor:
+        """One number per unit of a mean per input, or of a mean map (also one of a single position)."""
+        return mean.view(self.width) if mean.numel() == self.width else mean.view(self.width, -1).mean(1)
 
     def _scratch(self, h: Tensor) -> Tensor | None:
         return None if torch.compiler.is_compiling() else self.scratch.like(h)

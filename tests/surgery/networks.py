@@ -31,6 +31,19 @@ class Recurrent(nn.Module):
         return self.head(self.rnn(x)[0])
 
 
+class DeepRecurrent(nn.Module):
+    """Two layers of recurrence; the head reads the last one's last state."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.rnn = getattr(nn, kind)(3, 5, num_layers=2, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.rnn(x)[1]
+        return self.head(state[0][-1] if isinstance(state, tuple) else state[-1])
+
+
 class Cell(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -107,6 +120,36 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.value(x) * torch.sigmoid(self.gate(x)))
+
+
+class Squeeze(nn.Module):
+    """A squeeze-and-excite block, whose gate is made by other layers, and a bare gain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 3, 1)
+        self.down, self.up = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1)
+        self.gain = nn.Parameter(torch.full((6, 1, 1), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        gate = torch.sigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
+        return self.out(x * gate * self.gain)
+
+
+class Functional(nn.Module):
+    """A norm in function form, whose entries have names of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.scale, self.shift = nn.Parameter(torch.rand(6)), nn.Parameter(torch.rand(6))
+        self.register_buffer("middle", torch.rand(6))
+        self.register_buffer("spread", torch.rand(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.batch_norm(self.a(x), self.middle, self.spread, self.scale, self.shift, self.training)
+        return self.b(F.relu(h))
 
 
 class Concatenated(nn.Module):
@@ -203,6 +246,52 @@ CASES: dict[str, Case] = {
     "rnn": Case(lambda: Recurrent("RNN"), normal(4, 6, 3), "rnn", *recurrent(1)),
     "gru cell": Case(lambda: Cell("GRUCell"), normal(4, 6, 3), "cell", *recurrent(3, "", "cell")),
     "lstm cell": Case(lambda: Cell("LSTMCell"), normal(4, 6, 3), "cell", *recurrent(4, "", "cell")),
+    "deep gru": Case(lambda: DeepRecurrent("GRU"), normal(4, 6, 3), "rnn", *recurrent(3, "_l1")),
+    "deep lstm": Case(lambda: DeepRecurrent("LSTM"), normal(4, 6, 3), "rnn", *recurrent(4, "_l1")),
+    "depthwise": Case(
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 6, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, groups=6),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 3, 1),
+        ),
+        normal(8, 2, 5, 5),
+        "0",
+        lambda i: dict.fromkeys(("0.weight", "0.bias", "2.weight", "2.bias", *(f"3.{name}" for name in BATCH_NORM)), i),
+        lambda i: {"5.weight": (ALL, i)},
+    ),
+    "transposed": Case(
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(2, 6, 2, stride=2), nn.ReLU(), nn.ConvTranspose2d(6, 3, 3, stride=2, padding=1)
+        ),
+        normal(8, 2, 3, 3),
+        "0",
+        lambda i: {"0.weight": (ALL, i), "0.bias": i},
+        lambda i: {"2.weight": i},
+    ),
+    "transposed 1d": Case(
+        lambda: nn.Sequential(nn.ConvTranspose1d(2, 6, 3), nn.Tanh(), nn.ConvTranspose1d(6, 2, 4, 3, 2, 2, dilation=2)),
+        normal(8, 2, 5),
+        "0",
+        lambda i: {"0.weight": (ALL, i), "0.bias": i},
+        lambda i: {"2.weight": i},
+    ),
+    "norm as a function": Case(
+        Functional,
+        normal(16, 3),
+        "a",
+        lambda i: dict.fromkeys(("a.weight", "a.bias", "scale", "shift", "middle", "spread"), i),
+        lambda i: {"b.weight": (ALL, i)},
+    ),
+    "squeeze and excite": Case(
+        Squeeze,
+        normal(4, 2, 4, 4),
+        "conv",
+        lambda i: dict.fromkeys(("conv.weight", "conv.bias", "up.weight", "up.bias", "gain"), i),
+        lambda i: {"out.weight": (ALL, i), "down.weight": (ALL, i)},
+    ),
     "residual stream": Case(
         ResNet,
         normal(4, 3, 5, 5),

@@ -5,7 +5,7 @@
     trace.py        a flat list of calls: by one forward pass (quiet.py), or symbolically
     flow.py         goes through the calls; rules.py and shapes.py say what each operation does to units
     ledger.py       the book it keeps: which value carries which units (groups.py)
-    layers.py       the table of layers that make and read units, and `register`; torch_names.py: of everything else
+    layers.py       the table of layers that make and read units, and `register`; norms.py, torch_names.py: the others
     units.py        the result: `Units`, made by layers, read by `Reader`s, in tensors at `Slot`s
 """
 
@@ -14,8 +14,11 @@ from .find import find as find
 from .layers import LAYERS as LAYERS
 from .layers import axes_of as axes_of
 from .layers import register as register
+from .norms import NORMS as NORMS
+from .norms import register_norm as register_norm
 from .quiet import is_paused as is_paused
 from .quiet import paused as paused
+from .units import Norm as Norm
 from .units import Reader as Reader
 from .units import Slot as Slot
 from .units import Units as Units

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from .flow import follow
 from .groups import Group
 from .layers import axes_of
-from .trace import trace
+from .trace import Pass, Trace, trace
 from .units import Reader, Units
 
 
@@ -45,23 +47,39 @@ class Found(Sequence[Units]):
         return "\n".join(lines)
 
 
-def find(net: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module], *example_inputs: Any) -> Found:
+def find(
+    net: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module],
+    *example_inputs: Any,
+    passes: Sequence[Any] = (),
+    outputs: str | int | Sequence[str | int] | None = None,
+    leave_out: Sequence[str | nn.Module] = (),
+    frozen: bool = False,
+) -> Found:
     """Find the hidden units of a network by following what it computes.
 
     Without example inputs the network is traced symbolically (torch.fx); with them it is run once, in evaluation mode,
-    leaving parameters, buffers and random state as they are. Control flow and reshapes need the example inputs.
+    leaving parameters, buffers and random state as they are (lazy layers get their parameters, as in any first pass).
+    Control flow and reshapes need the example inputs.
 
     Args:
         net: a module; or several, as a mapping (names are prefixed by its keys) or sequence (by position). Layers of
             different modules are never paired: give the module that holds both if one reads the other.
         example_inputs: arguments of a forward pass, the same for every module.
+        passes: more forward passes, each a tuple of arguments or a dict of keyword arguments, for a network that uses
+            its parts in turn: one for each task's head. A reader that no pass reaches is not known to read.
+        outputs: what counts as the network's output, by key or position in what it returns, when it returns hidden
+            features too; None: everything it returns. Those features change when units are renewed.
+        leave_out: layers or blocks, as names or modules, that surgery must not touch: neither the units they make nor
+            those they read.
+        frozen: offer units of layers with `requires_grad=False` too: to look at, or because their in-weights are meant
+            to be drawn and never trained.
 
     Returns:
         the units of every hidden layer, with the reason for each layer that is left out. Output layers are.
 
     Raises:
-        ValueError: the network cannot be traced without example inputs.
-        TypeError: a layer with parameters of its own reads units and nobody registered it.
+        ValueError: the network cannot be traced without example inputs; an unknown name in `leave_out` or `outputs`; a
+            registered layer that does not have the tensors it was registered with.
 
     Example:
         >>> find(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)))
@@ -69,22 +87,72 @@ def find(net: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module], *exampl
         left out:
           2: output layer
     """
-    parts = _parts(net)
+    parts = {prefix: _unwrap(part) for prefix, part in _parts(net).items()}
+    names = {
+        id(module): ".".join(p for p in (prefix, name) if p)
+        for prefix, part in parts.items()
+        for name, module in part.named_modules()
+    }
+    given = [Pass(example_inputs)] if example_inputs else []
+    given += [_as_pass(one) for one in passes]
+    asked = _inside(leave_out, parts, names)
     units: list[Units] = []
     left_out: dict[str, str] = {}
-    for prefix, part in parts.items():
-        part = _unwrap(part)
-        names = {id(module): ".".join(p for p in (prefix, name) if p) for name, module in part.named_modules()}
-        ledger = follow(trace(part, example_inputs), names)
+    for part in parts.values():
+        traced = trace(part, given)
+        ledger = follow(replace(traced, outputs=tuple(chosen(value, outputs) for value in traced.outputs)), names)
         shared = _shared_parameters(part)
         for group in ledger.groups():
-            name = names.get(id(group.makers[0]), type(group.makers[0]).__name__) or type(group.makers[0]).__name__
-            reason = _reason(group, names, shared)
-            if reason:
-                left_out |= {names.get(id(m)) or type(m).__name__: reason for m in group.makers}
+            reason = _reason(group, names, shared, asked)
+            if reason is None:
+                made = _units(group, names, ledger.behind, _notes(group))
+                reason = None if frozen else made.frozen()
+            if reason is None:
+                units.append(made)
             else:
-                units.append(_units(name, group, names, ledger.behind))
+                left_out |= {ledger.name(m) or type(m).__name__: reason for m in group.makers}
+        left_out |= {name: reason for name, reason in ledger.unknown.items() if name not in left_out}
+        left_out |= dict.fromkeys(_unreached(part, traced, names), UNREACHED)
     return Found(units, left_out)
+
+
+UNREACHED = "no forward pass reached it: give one that does, find(net, passes=[...])"
+
+
+def _as_pass(given: Any) -> Pass:
+    if isinstance(given, Mapping):
+        return Pass(kwargs=given)
+    return Pass(given if isinstance(given, tuple) else (given,))
+
+
+def chosen(returned: Any, outputs: str | int | Sequence[str | int] | None) -> Any:
+    """The part of what a network returned that counts as its output."""
+    if outputs is None:
+        return returned
+    keys = [outputs] if isinstance(outputs, (str, int)) else list(outputs)
+    try:
+        return tuple(returned[key] for key in keys)
+    except (KeyError, IndexError, TypeError):
+        if isinstance(returned, Mapping):
+            there = ", ".join(map(repr, returned))
+        else:
+            there = f"0 to {len(returned) - 1}" if isinstance(returned, tuple) else "a single value"
+        raise ValueError(f"outputs={outputs!r}: the network returns {there}") from None
+
+
+def _inside(leave_out: Sequence[str | nn.Module], parts: Mapping[str, nn.Module], names: Mapping[int, str]) -> set[int]:
+    """Ids of the modules that surgery must not touch, with all their parts."""
+    modules = {names[id(module)]: module for part in parts.values() for module in part.modules()}
+    asked: set[int] = set()
+    for item in [leave_out] if isinstance(leave_out, (str, nn.Module)) else leave_out:
+        module = modules.get(item) if isinstance(item, str) else item
+        if module is None or id(module) not in names:
+            near = difflib.get_close_matches(str(item), list(modules), 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see net.named_modules()"
+            kind = repr(item) if isinstance(item, str) else f"this {type(item).__name__}"
+            raise ValueError(f"leave_out: the network has no layer {kind}: {hint}")
+        asked |= {id(part) for part in module.modules()}
+    return asked
 
 
 def _parts(net: Any) -> dict[str, nn.Module]:
@@ -123,33 +191,55 @@ def _shared_parameters(net: nn.Module) -> set[int]:
     return shared
 
 
-def _reason(group: Group, names: Mapping[int, str], shared: set[int]) -> str | None:
+def _reason(group: Group, names: Mapping[int, str], shared: set[int], asked: set[int]) -> str | None:
+    touched = [*group.makers, *(reader.module for reader in group.readers)]
+    for module in [*touched, *(norm.module for norm in group.norms)]:
+        if id(module) in asked:
+            own = module in group.makers
+            return "left out as asked" if own else f"{names.get(id(module))}, which was to be left out, touches them"
     if group.refused:
         return group.refused
     recurrent = all(axes is not None and axes.recurrent for axes in map(axes_of, group.makers))
     if group.output and not (recurrent and group.readers):
-        return "output layer" if not group.readers else "read inside, and also the network's output"
+        if not group.readers:
+            return "output layer"
+        return "read inside, and also the network's output (find(..., outputs=...) names what counts as output)"
     if not group.readers and not recurrent:
         return "no layer reads it"
-    for module in [*group.makers, *(reader[0] for reader in group.readers)]:
+    for module in touched:
         if any(id(p) in shared for p in module.parameters(recurse=False)):
             return f"{names.get(id(module))} shares a parameter with another layer"
         if hasattr(module, "parametrizations"):
             return f"{names.get(id(module))} has a parametrised weight (weight norm, spectral norm); remove it first"
+        axes = axes_of(module)
+        for name in {**axes.out, **axes.inp} if axes else ():
+            if getattr(module, name, None) is not None and name not in {**module._parameters, **module._buffers}:
+                return f"{name!r} of {names.get(id(module))} is computed from others (pruned?); make it permanent first"
     return None
 
 
-def _reader(
-    module: nn.Module, start: int, block: int, source: int, positive: bool, behind: Mapping[int, nn.Module]
-) -> Reader:
-    centre = behind.get(id(module)) if getattr(module, "bias", None) is None else None
-    return Reader(module, start, block, source=source, centre=centre, positive=positive)
+def _notes(group: Group) -> list[str]:
+    """Why the readers of these units keep their mean only roughly."""
+    why = [f"{kind} makes them depend on each other" for kind in dict.fromkeys(group.mixed)]
+    why += ["they feed back into themselves"] if group.feeds_back() else []
+    return [f"the mean is kept roughly: {', '.join(why)}"] if why else []
 
 
-def _units(name: str, group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Module]) -> Units:
-    sources = {value: i for i, value in enumerate(dict.fromkeys(reader[3] for reader in group.readers))}
+def _unreached(net: nn.Module, traced: Trace, names: Mapping[int, str]) -> list[str]:
+    """Layers that could make or read units, and that no call of the trace is about."""
+    seen = {id(part) for call in traced.calls if isinstance(call.target, nn.Module) for part in call.target.modules()}
+    return [names[id(m)] for m in net.modules() if axes_of(m) is not None and id(m) not in seen and names[id(m)]]
+
+
+def _units(group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Module], notes: Sequence[str]) -> Units:
+    name = names.get(id(group.makers[0])) or type(group.makers[0]).__name__
+    sources = {value: i for i, value in enumerate(dict.fromkeys(reader.value for reader in group.readers))}
     readers: dict[tuple[int, int], Reader] = {}
-    for module, start, block, value, positive in group.readers:
-        readers.setdefault((id(module), start), _reader(module, start, block, sources[value], positive, behind))
-    norms = {(id(module), start): Reader(module, start, block) for module, start, block in group.norms}
-    return Units(name, group.makers, list(readers.values()), list(norms.values()), path=group.path, names=names)
+    for r in group.readers:
+        centre = behind.get(id(r.module)) if getattr(r.module, "bias", None) is None else None
+        reader = Reader(r.module, r.start, r.block, source=sources[r.value], centre=centre, positive=r.positive)
+        readers.setdefault((id(r.module), r.start), reader)
+    norms = {(id(norm.module), norm.start, tuple(norm.values or ())): norm for norm in group.norms}
+    return Units(
+        name, group.makers, list(readers.values()), list(norms.values()), path=group.path, names=names, notes=notes
+    )

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class Axes:
     refuse: Callable[[Any], str | None] | None = None
 
 
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether a convolution keeps channels apart: one filter for each, so that a unit goes through it whole."""
+    return isinstance(module, CONVOLUTIONS) and 1 < module.groups == module.in_channels == module.out_channels
+
+
+def _refuse_groups(module: Any) -> str | None:
+    if module.groups == 1 or is_depthwise(module):
+        return None
+    return f"grouped convolution (groups={module.groups}), whose units read and are read by parts of its weight"
+
+
 def _conv(spatial: int) -> Axes:
     return Axes(
         out={"weight": 0, "bias": 0},
@@ -43,6 +56,18 @@ def _conv(spatial: int) -> Axes:
         bias={"weight": "bias"},
         axis=-1 - spatial,
         read_axis=-1 - spatial,
+        refuse=_refuse_groups,
+    )
+
+
+def _transposed(spatial: int) -> Axes:
+    return Axes(
+        out={"weight": 1, "bias": 0},
+        inp={"weight": 0},
+        bias={"weight": "bias"},
+        axis=-1 - spatial,
+        read_axis=-1 - spatial,
+        bound=lambda m: float(m.weight[0].numel()) ** -0.5,  # PyTorch takes dim 1 of the weight for the fan-in here too
         refuse=lambda m: f"grouped convolution (groups={m.groups})" if m.groups != 1 else None,
     )
 
@@ -67,28 +92,34 @@ def _refuse_recurrent(module: Any) -> str | None:
         return "bidirectional recurrent layer"
     if getattr(module, "proj_size", 0):
         return f"LSTM with proj_size={module.proj_size}"
-    if module.num_layers > 1:
-        return f"recurrent layer with num_layers={module.num_layers} (inner layers are hidden; use one module each)"
     return None
 
 
-def _recurrent(gates: int) -> Axes:
-    return Axes(
-        out={"weight_ih_l0": 0, "weight_hh_l0": 0, "bias_ih_l0": 0, "bias_hh_l0": 0},
-        inp={"weight_ih_l0": 1},
-        bias={"weight_ih_l0": "bias_ih_l0", "weight_hh_l0": "bias_hh_l0"},
-        recurrent={"weight_hh_l0": 1},
-        gates=gates,
-        bound=_recurrent_bound,
-        refuse=_refuse_recurrent,
-    )
+def _recurrent(gates: int) -> Callable[[Any], Axes]:
+    def axes(module: Any) -> Axes:
+        """Of a deep one: it reads with its first layer, and the units that anyone sees are the last layer's."""
+        last = f"_l{module.num_layers - 1}"
+        return Axes(
+            out=dict.fromkeys((f"weight_ih{last}", f"weight_hh{last}", f"bias_ih{last}", f"bias_hh{last}"), 0),
+            inp={"weight_ih_l0": 1},
+            bias={"weight_ih_l0": "bias_ih_l0", f"weight_hh{last}": f"bias_hh{last}"},
+            recurrent={f"weight_hh{last}": 1},
+            gates=gates,
+            bound=_recurrent_bound,
+            refuse=_refuse_recurrent,
+        )
+
+    return axes
 
 
-LAYERS: dict[type[nn.Module], Axes] = {
+LAYERS: dict[type[nn.Module], Axes | Callable[[Any], Axes]] = {
     nn.Linear: Axes(out={"weight": 0, "bias": 0}, inp={"weight": 1}, bias={"weight": "bias"}),
     nn.Conv1d: _conv(1),
     nn.Conv2d: _conv(2),
     nn.Conv3d: _conv(3),
+    nn.ConvTranspose1d: _transposed(1),
+    nn.ConvTranspose2d: _transposed(2),
+    nn.ConvTranspose3d: _transposed(3),
     nn.RNNCell: _cell(1),
     nn.GRUCell: _cell(3),
     nn.LSTMCell: _cell(4),
@@ -97,16 +128,32 @@ LAYERS: dict[type[nn.Module], Axes] = {
     nn.LSTM: _recurrent(4),
 }
 
-# Per-unit tensors of a norm -> the value a newborn unit starts from.
-NORM_VALUES: dict[str, float] = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-
 
 def axes_of(module: nn.Module) -> Axes | None:
     """The `Axes` of a layer by its class or the nearest registered base class; None if nobody registered it."""
     for kind in type(module).__mro__:
         if kind in LAYERS:
-            return LAYERS[kind]
+            entry = LAYERS[kind]
+            return entry if isinstance(entry, Axes) else entry(module)
     return None
+
+
+def matrix_of(module: nn.Module, names: Mapping[str, int]) -> tuple[Tensor, int]:
+    """The first tensor with more than one dim that `out` or `inp` names, and its dim that counts units.
+
+    Raises:
+        ValueError: a tensor that the layer does not have, or none but vectors: what makes or reads units is a matrix.
+    """
+    for name, dim in names.items():
+        if not hasattr(module, name):
+            raise ValueError(f"register({type(module).__name__}): {name!r} is no tensor of the layer")
+        tensor = getattr(module, name)
+        if tensor is not None and tensor.ndim > 1:
+            return tensor, dim
+    raise ValueError(
+        f"register({type(module).__name__}): {', '.join(names)} hold no matrix, so the layer makes and reads no units; "
+        f"if it is a norm: surgery.register_norm({type(module).__name__}, {{'weight': 1.0}})"
+    )
 
 
 def register(
@@ -122,8 +169,9 @@ def register(
 
     Args:
         layer: the class; subclasses are covered too.
-        out: tensor name -> dim that counts the units the layer makes. Vectors listed here are treated as biases.
-        inp: tensor name -> dim that counts the units the layer reads.
+        out: tensor name -> dim that counts the units the layer makes; at least one is a matrix (a norm makes no units:
+            `register_norm`). Vectors listed here are treated as biases. Empty: what it makes are no units.
+        inp: tensor name -> dim that counts the units the layer reads. Empty: units that flow into it are left out.
         bias: reading tensor name -> bias that takes over a removed unit's mean contribution (weight @ mean).
             Left out: no bias takes it over.
         axis: dim of the output tensor that counts units, negative.

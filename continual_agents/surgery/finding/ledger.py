@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from .groups import Flow, Group, Segment, resolve
-from .layers import Axes
-from .trace import Ref, refs
+from .groups import Flow, Group, Read, Segment, resolve
+from .layers import Axes, axes_of, matrix_of
+from .trace import Call, Ref, Trace, refs
+from .units import Norm
 
 
 class Ledger:
     """Values and groups of units. Values that carry no units are None.
 
     Args:
-        shapes: value id -> shape, where known.
+        trace: of the network, for the shapes and owners of values.
         names: id of a module -> its name.
     """
 
-    def __init__(self, shapes: Mapping[int, tuple[int, ...]], names: Mapping[int, str]) -> None:
+    def __init__(self, trace: Trace, names: Mapping[int, str]) -> None:
         self.names = names
         self.behind: dict[int, nn.Module] = {}  # layer -> the batch norm right behind it
-        self._shapes = shapes
+        self.unknown: dict[str, str] = {}  # name of a layer that nobody knows -> what to do
+        self.within: nn.Module | None = None  # the layer that nobody knows whose inside the present call is
+        self._shapes, self._owners = trace.shapes, dict(trace.owners)
         self._groups: list[Group] = []
         self._parents: list[int] = []  # groups that turned out to be one point to the first of them (union-find)
         self._by_maker: dict[int, int] = {}
         self._values: dict[int, Any] = {}
         self._strangers: dict[int, str] = {}  # readers that (also) read something that is no unit
+        self._after: dict[int, int] = {}  # value -> bits of the layers' calls that had a part in it
+        self._call = 0  # bit of the present call, 0 if it is no layer's
+        self._layers = 0
         self._derived: set[int] = set()  # values that depend on the input; others are constants
 
     def groups(self) -> list[Group]:
@@ -45,6 +52,25 @@ class Ledger:
         """What the network calls a module."""
         return self.names.get(id(module), type(module).__name__)
 
+    def begin(self, call: Call) -> None:
+        """Turn to the next call."""
+        self.within = call.within
+        self._call = 0
+        if isinstance(call.target, nn.Module) and axes_of(call.target) is not None:
+            self._call, self._layers = 1 << self._layers, self._layers + 1
+
+    def end(self, call: Call, result: Any) -> None:
+        """Note what the present call gave and what it depends on."""
+        given = list(refs((call.args, call.kwargs)))
+        after = self._call
+        for ref in given:
+            after |= self._after.get(ref.id, 0)
+        for ref in refs(call.out):
+            self._after[ref.id] = after
+            if any(source.id in self._derived for source in given):
+                self._derived.add(ref.id)
+        self._assign(call.out, result)
+
     def value(self, ref: Any) -> Any:
         """The Flow of a Ref (or nest of Refs), None for anything without units."""
         if isinstance(ref, Ref):
@@ -53,18 +79,28 @@ class Ledger:
             return tuple(self.value(item) for item in ref)
         return None
 
-    def assign(self, out: Any, value: Any) -> None:
-        """Note what a call gave, nested as it is."""
-        if isinstance(out, Ref):
-            self._values[out.id] = value
-        elif isinstance(out, tuple):
-            parts = value if isinstance(value, tuple) else (None,) * len(out)
-            for item, part in zip(out, parts, strict=False):
-                self.assign(item, part)
-
     def shape(self, ref: Any) -> tuple[int, ...] | None:
         """Shape of a value, if the trace knows it."""
         return self._shapes.get(ref.id) if isinstance(ref, Ref) else None
+
+    def owner(self, ref: Any) -> tuple[nn.Module, str] | None:
+        """The module that holds this value as a parameter or buffer, and its name there."""
+        return self._owners.get(ref.id) if isinstance(ref, Ref) else None
+
+    def owner_dim(self, ref: Any, axis: int) -> int:
+        """The dim of a parameter that lies along dim `axis` (negative) of this value, which is it or a view of it."""
+        module, name = self._owners[ref.id]
+        shape = getattr(module, name).shape
+        wide = [dim for dim, size in enumerate(shape) if size > 1]
+        return wide[0] if len(wide) == 1 else len(shape) + axis
+
+    def same_owner(self, view: Any, ref: Any) -> None:
+        """Note that a value is a view of a parameter with one entry per unit, however many dims it has by now."""
+        owner = self.owner(ref)
+        if owner is not None and isinstance(view, Ref) and view.id not in self._owners:
+            size = getattr(*owner).numel()
+            if max(getattr(*owner).shape, default=0) == size == math.prod(self.shape(view) or (0,)):
+                self._owners[view.id] = owner
 
     def derive(self, value: Any) -> None:
         """Note that these values depend on the network's input."""
@@ -88,6 +124,8 @@ class Ledger:
 
     def refuse(self, flows: Any, reason: str) -> None:
         """No surgery on any unit in these values; the first reason stays."""
+        if self.within is not None and any(True for _ in self.flows(flows)):
+            reason = f"flows into {self.name(self.within)}, {self.meet(self.within)}"
         for flow in self.flows(flows):
             for segment in flow.segments:
                 if segment.group is not None and self.group(segment.group).refused is None:
@@ -96,8 +134,8 @@ class Ledger:
     def make(self, module: nn.Module, axes: Axes) -> Flow:
         """The units that a layer makes."""
         if id(module) not in self._by_maker:
-            tensor, dim = next(iter(axes.out.items()))
-            width = getattr(module, tensor).shape[dim] // axes.gates
+            tensor, dim = matrix_of(module, axes.out)
+            width = tensor.shape[dim] // axes.gates
             reason = axes.refuse(module) if axes.refuse else None
             self._by_maker[id(module)] = len(self._groups)
             self._parents.append(len(self._groups))
@@ -117,11 +155,16 @@ class Ledger:
             if self.derived(ref):
                 self._strangers[id(module)] = name
             return
+        if value.stacked > 1:
+            self.refuse(
+                value, f"{name} reads the states of all {value.stacked} layers at once: take the last one, h[-1]"
+            )
+            return
         if value.axis != axes.read_axis:
             self.refuse(value, f"{name} ({type(module).__name__}) does not read them along its input dim")
             return
-        tensor, dim = next(iter(axes.inp.items()))
-        size = getattr(module, tensor).shape[dim]
+        tensor, dim = matrix_of(module, axes.inp)
+        size = tensor.shape[dim]
         segments = resolve(value.segments, size)
         if segments is None:
             self.refuse(value, f"{name} ({type(module).__name__}) reads {size} inputs, which do not divide into them")
@@ -132,23 +175,44 @@ class Ledger:
                 self._strangers.setdefault(id(module), "")
             else:
                 group = self.group(segment.group)
-                entry = (module, start, segment.block or 1, ref.id, value.positive)
+                after = self._after.get(ref.id, 0)
+                entry = Read(module, start, segment.block or 1, ref.id, value.positive, self._call, after)
                 if entry not in group.readers:
                     group.path = group.path or value.path
                     group.readers.append(entry)
             start += segment.width * (segment.block or 1)
 
-    def norm(self, module: nn.Module, value: Flow) -> None:
-        """Note that a norm has entries for these units."""
+    def norm(self, norm: Norm, value: Flow) -> None:
+        """Note that a norm or gain has entries for these units."""
         start = 0
         for segment in value.segments:
             if segment.group is not None:
-                self.group(segment.group).norms.append((module, start, segment.block or 1))
+                block = segment.block or 1
+                self.group(segment.group).norms.append(replace(norm, start=start, block=block))
             start += segment.width * (segment.block or 1)
 
-    def follow(self, norm: nn.Module, value: Flow) -> None:
+    def mixed(self, value: Flow, kind: str) -> None:
+        """Note that something on the way makes units depend on each other."""
+        for segment in value.segments:
+            if segment.group is not None:
+                self.group(segment.group).mixed.append(kind)
+
+    def meet(self, module: nn.Module) -> str:
+        """Note a layer that nobody knows; what is said about it."""
+        kind = type(module).__name__
+        parameters = dict(module.named_parameters(recurse=False))
+        if any(parameter.ndim > 1 for parameter in parameters.values()):
+            remedy = f"surgery.register({kind}, out={{...}}, inp={{...}})"
+        else:
+            remedy = f"surgery.register_norm({kind}, {{{', '.join(f'{name!r}: 1.0' for name in parameters)}}})"
+        said = f"a kind of layer that surgery does not know ({kind}): teach it with {remedy}"
+        self.unknown[self.name(module)] = said
+        return said
+
+    def stands_behind(self, norm: nn.Module, value: Flow) -> None:
         """Note that a norm stands right behind the layers that make these units."""
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and len(value.segments) == 1:
+        instance = isinstance(norm, nn.modules.instancenorm._InstanceNorm)
+        if getattr(norm, "running_mean", None) is not None and not instance and len(value.segments) == 1:
             group = value.segments[0].group
             for module in self._groups[group].makers[:1] if group is not None else ():
                 self.behind[id(module)] = norm
@@ -177,13 +241,21 @@ class Ledger:
         """A layer applied to units of two groups, or to units here and to something else there, cannot be edited."""
         seen: dict[tuple[int, int], int] = {}
         for number, group in ((self._root(i), self._groups[self._root(i)]) for i in range(len(self._groups))):
-            for module, start, *_ in group.readers:
-                name = self.name(module)
-                other = seen.setdefault((id(module), start), number)
-                if other != number or self._strangers.get(id(module)):
+            for reader in group.readers:
+                name = self.name(reader.module)
+                other = seen.setdefault((id(reader.module), reader.start), number)
+                if other != number or self._strangers.get(id(reader.module)):
                     reason = f"their reader {name} is also applied to something else"
                     group.refused = group.refused or reason
                     self._groups[other].refused = self._groups[other].refused or reason
+
+    def _assign(self, out: Any, value: Any) -> None:
+        if isinstance(out, Ref):
+            self._values[out.id] = value
+        elif isinstance(out, tuple):
+            parts = value if isinstance(value, tuple) else (None,) * len(out)
+            for item, part in zip(out, parts, strict=False):
+                self._assign(item, part)
 
     def _root(self, number: int) -> int:
         while self._parents[number] != number:
@@ -198,6 +270,7 @@ class Ledger:
         kept, gone = self._groups[first], self._groups[second]
         kept.makers += gone.makers
         kept.norms += gone.norms
+        kept.mixed += gone.mixed
         kept.readers += [reader for reader in gone.readers if reader not in kept.readers]
         kept.path = kept.path or gone.path
         kept.refused = kept.refused or gone.refused

@@ -27,16 +27,23 @@ def is_paused() -> bool:
 
 
 @contextmanager
-def quietly(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no running statistics change), global random state and watches untouched, gradients on
-    (without them a transformer layer takes a fused path that hides its parts)."""
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no running statistics change), watches paused, gradients on (without them a transformer layer
+    takes a fused path that hides its parts)."""
     modes = [(module, module.training) for module in net.modules()]
-    devices = {p.device for p in net.parameters() if p.device.type == "cuda"}
     try:
         for module, _ in modes:
             module.training = False
-        with torch.random.fork_rng(devices=list(devices)), paused(), torch.enable_grad():
+        with paused(), torch.enable_grad():
             yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def quietly(net: nn.Module) -> Iterator[None]:
+    """As `evaluating`, and the global random state is put back."""
+    devices = {p.device for p in net.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)), evaluating(net):
+        yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,11 @@ from torch import nn
 
 from .groups import Flow, Segment
 from .ledger import Ledger
+from .norms import START, norm_of
 from .shapes import first, flatten, flatten_call, getitem, permute, reduce, select, squeeze, unseen, view
-from .torch_names import ACTIVATIONS, ELEMENTWISE, FUNCTION_POOLS, LOOKS, NORMS, POOLS, QUIET
+from .torch_names import ACTIVATIONS, ELEMENTWISE, FUNCTION_POOLS, LOOKS, POOLS, QUIET
 from .trace import Call, Ref
+from .units import Norm
 
 Rule = Callable[[Ledger, Call], Any]
 
@@ -21,12 +23,12 @@ Rule = Callable[[Ledger, Call], Any]
 def module_rule(module: nn.Module) -> Rule | None:
     """The rule for a layer of torch.nn that makes no units of its own; None if there is none."""
     name = type(module).__name__
-    if isinstance(module, NORMS):
+    if norm_of(module) is not None:
         return _norm
     if not type(module).__module__.startswith("torch.nn.modules"):
         return None
-    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
-        return _norm  # one slope per unit: reset with the unit
+    if isinstance(module, nn.Sequential):  # an empty one, as in shortcuts: the others are looked into
+        return lambda ledger, call: _pass(ledger, call, "")
     if name in ACTIVATIONS:
         return lambda ledger, call: _pass(ledger, call, "" if name in QUIET else name)
     if name in POOLS:
@@ -59,17 +61,66 @@ def _norm(ledger: Ledger, call: Call) -> Any:
     value, module = first(ledger, call), call.target
     if value is None or not isinstance(module, nn.Module):
         return None
-    kind = type(module).__name__
-    shape = getattr(module, "normalized_shape", None)
+    kind, known = type(module).__name__, norm_of(module)
+    if known is not None and known.mixes:
+        ledger.mixed(value, kind)
+    return _normalised(ledger, value, kind, [Norm(module)], getattr(module, "normalized_shape", None))
+
+
+def _normalised(ledger: Ledger, value: Flow, kind: str, norms: Sequence[Norm], shape: Sequence[int] | None) -> Flow:
+    """Units behind a norm; `shape` is that of a layer norm's entries."""
     if shape is None or len(shape) == -value.axis:
         if any(segment.block is None for segment in value.segments):
             ledger.refuse(value, f"{kind} after flatten: give example inputs to find()")
-        ledger.norm(module, value)
-        if not value.path:
-            ledger.follow(module, value)
+        for norm in norms:
+            ledger.norm(norm, value)
+            if not value.path:
+                ledger.stands_behind(norm.module, value)
     elif len(shape) > -value.axis:
         ledger.refuse(value, f"{kind} over several dims has entries that no unit owns")
     return value.through(kind)
+
+
+_NORM_ARGUMENTS = {
+    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias"),
+    "instance_norm": ("input", "running_mean", "running_var", "weight", "bias"),
+    "layer_norm": ("input", "normalized_shape", "weight", "bias"),
+    "group_norm": ("input", "num_groups", "weight", "bias"),
+    "rms_norm": ("input", "normalized_shape", "weight"),
+}
+
+
+def _norm_function(ledger: Ledger, call: Call) -> Any:
+    """F.batch_norm and the like, on parameters and buffers that some module holds under whatever names."""
+    value, kind = first(ledger, call), str(call.target)
+    if value is None:
+        return None
+    given = {**dict(zip(_NORM_ARGUMENTS[kind], call.args, strict=False)), **call.kwargs}
+    if kind in ("layer_norm", "group_norm", "rms_norm"):
+        ledger.mixed(value, kind)
+    held: dict[int, tuple[nn.Module, dict[str, float | None]]] = {}
+    for argument, start in START.items():
+        if isinstance(given.get(argument), Ref):
+            owner = ledger.owner(given[argument])
+            if owner is None:
+                ledger.refuse(value, f"{kind} with a {argument} that is no parameter or buffer of a module")
+                return None
+            held.setdefault(id(owner[0]), (owner[0], {}))[1][owner[1]] = start
+    norms = [Norm(module, values=values) for module, values in held.values()]
+    return _normalised(ledger, value, kind, norms, given.get("normalized_shape"))
+
+
+def _prelu(ledger: Ledger, call: Call) -> Any:
+    """F.prelu: one slope for all, or one per unit."""
+    value, slope = first(ledger, call), call.args[1] if len(call.args) > 1 else call.kwargs.get("weight")
+    owner, shape = ledger.owner(slope), ledger.shape(slope)
+    if value is None:
+        return None
+    if owner is None or shape is None:
+        return unseen(ledger, call)
+    if math.prod(shape) > 1:
+        ledger.norm(Norm(owner[0], values={owner[1]: 0.25}), value)
+    return value.through("prelu")
 
 
 def _pool(ledger: Ledger, call: Call, dims: int, label: str) -> Any:
@@ -93,13 +144,44 @@ def _binary(ledger: Ledger, call: Call) -> Any:
     if any(isinstance(flow, tuple) for flow in present):
         return unseen(ledger, call)
     if len(present) == 2:
-        return ledger.union(present[0], present[1], label)
+        return _meet(ledger, present[0], present[1], label)
     other = next((side for side, flow in zip(sides, flows, strict=True) if flow is None), None)
-    shape = ledger.shape(other)
-    constant = other is not None and not ledger.derived(other) and shape is not None and math.prod(shape) == 1
-    if len(sides) == 2 and not constant and call.target not in ("mul", "div"):
+    result = replace(present[0].through(label if len(sides) == 2 else ""), positive=False)
+    if other is None:  # a number
+        return result
+    if not ledger.derived(other):
+        return _constant(ledger, present[0], other, label, result)
+    if call.target not in (
+        "mul",
+        "div",
+    ):  # a factor from elsewhere scales what the unit says, and it is still the unit's
         ledger.refuse(present[0], f"a value that is no unit is added to them ({label})")
-    return replace(present[0].through(label if len(sides) == 2 else ""), positive=False)
+    return result
+
+
+def _meet(ledger: Ledger, a: Flow, b: Flow, label: str) -> Flow | None:
+    """Units meet units: a value and its gate are one unit, layers that are added share theirs."""
+    for gate, gated in ((a, b), (b, a)):
+        one = sum(segment.width for segment in gate.segments) == 1
+        if label in ("*", "/") and one and sum(segment.width for segment in gated.segments) > 1:
+            ledger.refuse(gate, "one factor for all units of another layer")
+            return replace(gated.through(label), positive=False)
+    return ledger.union(a, b, label)
+
+
+def _constant(ledger: Ledger, value: Flow, other: Ref, label: str, result: Flow) -> Flow:
+    """Units meet a value that does not depend on the input. A bare parameter with an entry per unit belongs to them: an
+    offset of a newborn starts at 0, a gain at the median of the gains there are (some start at 1, some at 1e-6)."""
+    owner, shape = ledger.owner(other), ledger.shape(other)
+    scales = label in ("*", "/")
+    width = sum(segment.width * (segment.block or 1) for segment in value.segments)
+    per_unit = shape is not None and len(shape) >= -value.axis and shape[value.axis] == width > 1
+    if owner is not None and per_unit and isinstance(getattr(*owner), nn.Parameter):
+        dim = ledger.owner_dim(other, value.axis)
+        ledger.norm(Norm(owner[0], values={owner[1]: None if scales else 0.0}, dim=dim), value)
+    elif not scales and (shape is None or math.prod(shape) > 1):
+        ledger.refuse(value, f"a value that is no unit is added to them ({label})")
+    return result
 
 
 def _ndim(shape: tuple[int, ...] | None, axis: int, dim: int) -> int:
@@ -144,6 +226,8 @@ def _cat(ledger: Ledger, call: Call) -> Any:
 
 
 _OPERATIONS: dict[str, Rule] = {
+    **dict.fromkeys(_NORM_ARGUMENTS, _norm_function),
+    "prelu": _prelu,
     **dict.fromkeys(("add", "sub", "mul", "div", "maximum", "minimum"), _binary),
     "cat": _cat,
     "flatten": flatten_call,

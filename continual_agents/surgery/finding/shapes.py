@@ -149,6 +149,11 @@ def getitem(ledger: Ledger, call: Call) -> Any:
     if before is None or after is None:
         return unseen(ledger, call)
     keys = _spelled_out(key, len(before))
+    if value.stacked > 1:  # the last states of all layers of a deep recurrent layer
+        if keys[0] not in (-1, value.stacked - 1):
+            ledger.refuse(value, "the state of an inner layer is used, whose units are others")
+            return None
+        value = replace(value, stacked=1)
     if any(isinstance(k, bool) or not isinstance(k, (int, slice, type(None))) for k in keys):
         # a list or mask of indices reorders and drops
         return unseen(ledger, call)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-NORMS = (
-    nn.modules.batchnorm._NormBase,  # batch and instance norm, all dims
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 ACTIVATIONS = _words(
     "ReLU ReLU6 LeakyReLU RReLU ELU CELU SELU GELU SiLU Mish Tanh Sigmoid Softplus Softsign Hardtanh "
     "Hardsigmoid Hardswish Hardshrink Softshrink Tanhshrink Threshold LogSigmoid Dropout Dropout1d Dropout2d "

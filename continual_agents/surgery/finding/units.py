@@ -9,7 +9,8 @@ import torch
 import torch.nn.utils.parametrize
 from torch import Tensor, nn
 
-from .layers import NORM_VALUES, Axes, axes_of
+from .layers import Axes, axes_of, matrix_of
+from .norms import norm_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Slot:
     stride: int = 1
     repeat: int = 1
     step: int = 1
-    value: float = 0.0  # what a newborn's entries in a norm start from
+    value: float | None = 0.0  # what a newborn's entries in a norm start from; None: the median of what stands there
 
     def tensor(self) -> Tensor:
         """The tensor itself, not a copy."""
@@ -40,6 +41,15 @@ class Slot:
             return base
         inner = torch.arange(self.repeat, device=index.device) * self.step
         return (base[:, None] + inner).reshape(-1)
+
+    def start_(self, index: Tensor) -> None:
+        """Put the entries of the units `index` [k] to where a newborn's start, in place."""
+        tensor, entries = self.tensor(), self.entries(index)
+        if self.value is not None:
+            tensor.index_fill_(self.dim, entries, self.value)
+        else:
+            shape = [len(entries) if d == self.dim % tensor.ndim else size for d, size in enumerate(tensor.shape)]
+            tensor.index_copy_(self.dim, entries, tensor.median().expand(shape))
 
     def span(self, values: Tensor, width: int) -> Tensor:
         """Sum of one value per entry along `dim` [size] over the entries of each unit: [width]."""
@@ -74,6 +84,33 @@ class Reader:
     positive: bool = False
 
 
+@dataclass(frozen=True)
+class Norm:
+    """What stands between units and their readers with entries of its own for every unit: a norm, a bare gain.
+
+    Args:
+        module: holds the tensors.
+        start: entry of the first unit.
+        block: consecutive entries per unit (a norm behind flatten), else 1.
+        values: tensor name -> what a newborn's entries start from, None: the median of what stands there; as a
+            whole None: as surgery knows it of the module (torch's own norms, `surgery.register_norm`).
+        dim: of those tensors, that counts units.
+    """
+
+    module: nn.Module
+    start: int = 0
+    block: int = 1
+    values: Mapping[str, float | None] | None = None
+    dim: int = 0
+
+    def slots(self) -> list[Slot]:
+        """Where the units' entries are."""
+        known = norm_of(self.module)
+        values = self.values if self.values is not None else known.start if known else {}
+        names = [name for name in values if getattr(self.module, name, None) is not None]
+        return [Slot(self.module, n, self.dim, self.start, self.block, self.block, value=values[n]) for n in names]
+
+
 class Units:
     """The units of one hidden layer.
 
@@ -81,9 +118,10 @@ class Units:
         name: what reports call it.
         incoming: the layer that makes the units, or several that share them (a residual stream, gates).
         outgoing: the layers that read them, as modules or `Reader`s; a module's block is its input width / width.
-        norms: norms on the way: their per-unit entries are reset with the unit; as modules or `Reader`s.
+        norms: norms on the way: their per-unit entries are reset with the unit; as modules or `Norm`s.
         path: what lies between, for printing.
         names: id of a layer -> its name, for printing.
+        notes: what else to print: why a promise holds only roughly here.
 
     Raises:
         TypeError: a layer that surgery does not know.
@@ -101,10 +139,11 @@ class Units:
         name: str,
         incoming: nn.Module | Sequence[nn.Module],
         outgoing: Sequence[nn.Module | Reader],
-        norms: Sequence[nn.Module | Reader] = (),
+        norms: Sequence[nn.Module | Reader | Norm] = (),
         *,
         path: Sequence[str] = (),
         names: Mapping[int, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._names = dict(names or {})
@@ -116,20 +155,22 @@ class Units:
             raise ValueError(f"units {name!r}: the layers that make them differ in width")
         self.path = tuple(path)
         self.outgoing = tuple(self._as_reader(reader) for reader in outgoing)
-        self.norms = tuple(n if isinstance(n, Reader) else Reader(n) for n in norms)
+        self.norms = tuple(_as_norm(norm) for norm in norms)
+        self.notes = tuple(notes)
         for module in self.incoming:
             if _axes(module).recurrent and not any(r.module is module and r.recurrent for r in self.outgoing):
                 self.outgoing += (Reader(module, recurrent=True, source=-1),)
         self.made = [slot for module in self.incoming for slot in self._made(module)]
         self.read = [self._reads(reader) for reader in self.outgoing]
-        self.normed = [slot for norm in self.norms for slot in self._normed(norm)]
+        self.normed = [slot for norm in self.norms for slot in norm.slots()]
 
     def __repr__(self) -> str:
         kinds = " + ".join(dict.fromkeys(type(module).__name__ for module in self.incoming))
         also = "".join(f" + {self._names.get(id(m), '?')}" for m in self.incoming[1:])
         readers = " + ".join(self._describe(reader) for reader in self.outgoing if not reader.recurrent)
         own = ", recurrent" if any(reader.recurrent for reader in self.outgoing) else ""
-        return " -> ".join([f"{self.name}{also}: {kinds}[{self.width}{own}]", *self.path, readers or "itself"])
+        notes = "".join(f"; {note}" for note in self.notes)
+        return " -> ".join([f"{self.name}{also}: {kinds}[{self.width}{own}]", *self.path, readers or "itself"]) + notes
 
     def _describe(self, reader: Reader) -> str:
         name, kind = self._names.get(id(reader.module)), type(reader.module).__name__
@@ -149,6 +190,17 @@ class Units:
     def _has_bias(reader: Reader) -> bool:
         return any(getattr(reader.module, name, None) is not None for name in _axes(reader.module).bias.values())
 
+    def frozen(self) -> str | None:
+        """Which layer keeps these units from learning: one that makes or reads them is not trained; None: none does.
+
+        A frozen in-weight would be drawn anew against the user's word, a frozen out-weight stay at 0 for ever.
+        """
+        for slot in [*self.made, *(slot for slots in self.read for slot in slots)]:
+            tensor = slot.tensor()
+            if isinstance(tensor, nn.Parameter) and tensor.ndim > 1 and not tensor.requires_grad:
+                return f"{self._names.get(id(slot.owner)) or type(slot.owner).__name__} is frozen (requires_grad=False)"
+        return None
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Every parameter that surgery on these units may edit."""
         for slot in [*self.made, *(slot for slots in self.read for slot in slots), *self.normed]:
@@ -159,7 +211,8 @@ class Units:
         if isinstance(reader, Reader):
             return reader
         axes = _axes(reader)
-        size = getattr(reader, next(iter(axes.inp))).shape[next(iter(axes.inp.values()))]
+        tensor, dim = matrix_of(reader, axes.inp)
+        size = tensor.shape[dim]
         if size % self.width:
             raise ValueError(
                 f"units {self.name!r}: {type(reader).__name__} reads {size} inputs, no multiple of the width "
@@ -190,10 +243,11 @@ class Units:
                 )
         return slots
 
-    def _normed(self, norm: Reader) -> list[Slot]:
-        start = {**NORM_VALUES, "weight": 0.25} if isinstance(norm.module, nn.PReLU) else NORM_VALUES
-        names = [name for name in start if getattr(norm.module, name, None) is not None]
-        return [Slot(norm.module, n, 0, norm.start, norm.block, norm.block, value=start[n]) for n in names]
+
+def _as_norm(norm: nn.Module | Reader | Norm) -> Norm:
+    if isinstance(norm, Norm):
+        return norm
+    return Norm(norm.module, norm.start, norm.block) if isinstance(norm, Reader) else Norm(norm)
 
 
 def _axes(module: nn.Module) -> Axes:
@@ -211,9 +265,8 @@ def _axes(module: nn.Module) -> Axes:
 
 def _width(module: nn.Module) -> int:
     axes = _axes(module)
-    name, dim = next(iter(axes.out.items()))
-    size: int = getattr(module, name).shape[dim]
-    return size // axes.gates
+    tensor, dim = matrix_of(module, axes.out)
+    return tensor.shape[dim] // axes.gates
 
 
 def _has(module: nn.Module, name: str, units: str) -> bool:

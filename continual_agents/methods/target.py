@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from continual_agents import surgery
 from continual_agents.surgery.births import birth_of
+from continual_agents.surgery.moving import moved
 
 Modules = nn.Module | Mapping[str, nn.Module]
 """A network, or several by name (actor and critic)."""
@@ -174,7 +175,7 @@ class ModuleTarget:
         draw = torch.empty(sum(sizes), device=self.generator.device)
         draw.normal_(0.0, float(scale), generator=self.generator)
         for tensor, part in zip(self.tensors, draw.split(sizes), strict=True):
-            tensor.add_(part.view_as(tensor).to(tensor.device))
+            tensor.add_(moved(part.view_as(tensor), tensor))
 
     def born_as(self, birth: str | None) -> None:
         """As the protocol; None: as torch does, unless whole networks are given."""

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from .births import Birth, Draw, birth_of
 from .finding import Reader, Slot, Units, axes_of
+from .moving import moved
 from .optimizer_state import forget_
 from .replacement import check_bias, private
 
@@ -191,7 +192,7 @@ def _draw(renewal: Renewal, generator: torch.Generator, bias: str) -> None:
         else:
             birth = _birth(slot, weight, entries, generator, renewal, None)
             rows = birth.uniform(birth.bound)
-        weight.index_copy_(0, entries, rows.to(tensor.device, tensor.dtype))
+        weight.index_copy_(0, entries, moved(rows, tensor))
     for slot in renewal.units.normed:
         slot.start_(renewal.index)
 

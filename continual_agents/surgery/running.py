@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .companion import Layer
 from .finding import Slot, Units
+from .moving import moved
 from .scratch import Scratch
 from .selection import Budget
 from .utility import Signals, Utility, magnitude, utility_of
@@ -106,5 +107,5 @@ class RunningLayer(Layer):
                     signals.incoming = part if signals.incoming is None else signals.incoming + part
         if "noise" in needs:
             noise = torch.rand(self.units.width, generator=generator, device=generator.device, dtype=self.utility.dtype)
-            signals.noise = noise.to(self.utility.device, non_blocking=True)
+            signals.noise = moved(noise, self.utility)
         return signals

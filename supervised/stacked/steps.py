@@ -34,8 +34,6 @@ def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: i
 class Captured:
     """`UNROLLED` steps at a time as one CUDA graph: a replay costs one launch from the host.
 
-    Written for a GPU and not run on one yet.
-
     Args:
         step: must not depend on its number, and must only change tensors in place.
         save: gives the state of everything `step` changes.

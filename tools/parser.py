@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tools.text import visible
+
 
 class Parser(argparse.ArgumentParser):
     """As argparse's, without the usage in front of an error: the message names the value, --help shows the rest."""
 
     def error(self, message: str) -> NoReturn:
         """One line on standard error and exit code 2."""
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {visible(' '.join(message.split()))}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -27,4 +29,4 @@ def above(runs: Sequence[str]) -> Path:
 
 def unwritable(error: OSError, output: Path) -> str:
     """One line about an output that cannot be written."""
-    return f"{error.filename or output} cannot be written ({error.strerror}): give another --output"
+    return f"{error.filename2 or error.filename or output} cannot be written ({error.strerror}): give another --output"

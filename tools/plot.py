@@ -18,6 +18,8 @@ from typing import Any
 import pandas as pd
 
 from continual_agents.runs import log_comparison
+from continual_agents.runs.checkpoint import write_bytes
+from continual_agents.runs.files import StrangeFileError
 from tools.figures.agent import plot_agent
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
 from tools.figures.records import check_records, write_records
@@ -26,6 +28,7 @@ from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import legend, make_table, readable, rows_of
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above, unwritable
+from tools.text import cell, visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +108,13 @@ def main(arguments: list[str] | None = None) -> None:
         drawn.log(output)
         if given.records:
             write_records(by_experiment(read_folders(given.runs)), given.records)
-    except FolderError as error:
+    except (FolderError, StrangeFileError) as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(unwritable(error, output))
-    print(drawn.told(output))
+    print(visible(drawn.told(output)))
     for path in drawn.figures:
-        print(path)
+        print(visible(str(path)))
 
 
 def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[Path], pd.DataFrame]:
@@ -128,8 +131,9 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[P
         else:
             figures.append(plot_agent(runs, path))
     table = _table(experiments)
-    table.to_csv(output / "table.csv", index=False)
-    (output / "table.md").write_text(readable(table), encoding="utf-8")
+    cells = table.map(cell).to_csv(index=False)
+    for name, text in (("table.csv", cells), ("table.md", readable(table))):
+        write_bytes(output / name, text.encode())
     return figures, table
 
 

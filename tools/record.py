@@ -6,6 +6,7 @@ the format: .mp4 or .gif.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from tools.agent import AgentJob, environment_from
 from tools.command_line import UsageError, refuse_targets
 from tools.figures.folders import method_label, read_folder
 from tools.film import Player, pictures
-from tools.parser import Parser
+from tools.parser import Parser, unwritable
+from tools.text import visible, visible_everywhere
+from tools.train import check_common
 
 
 class RecordError(ValueError):
@@ -43,9 +46,9 @@ def player_of(
     """
     config = _configuration(folder)
     content = _checkpoint(folder, checkpoint)
-    policy = _policy(config, content["state"]["run"]["ppo"])
+    policy = _policy(folder, config, content)
     environment, friction = _environment(folder, config["experiment"]["environment"], friction)
-    title = f"{method_label(config['method']['name'])}, {int(content['step']):,} steps"
+    title = f"{method_label(config['method']['name'])}, {content['step']:,} steps"
     return Player(policy, environment, title, friction=friction, seed=seed, sample=sample)
 
 
@@ -73,17 +76,21 @@ def record(
     player["friction"] = players[0].friction
     players += [player_of(folder, **player) for folder in folders[1:]]
     output.parent.mkdir(parents=True, exist_ok=True)
+    written = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     settings: dict[str, Any] = {"fps": frames_per_second, "macro_block_size": 2}
     if output.suffix == ".gif":
         settings = {"duration": 1000 / frames_per_second, "loop": 0}
     try:
-        writer: Any = imageio.get_writer(output, **settings)
+        written.unlink(missing_ok=True)
+        writer: Any = imageio.get_writer(written, **settings)
         with writer:
             count = int(seconds * frames_per_second)
             scenes = pictures(players, seconds, frames_per_second)
             for picture in tqdm(scenes, total=count, unit="pictures", desc="recording"):
                 writer.append_data(picture)
+        os.replace(written, output)  # whole, and in the place of a link instead of where it leads
     finally:
+        written.unlink(missing_ok=True)
         for one in players:
             one.environment.close()
     return output
@@ -104,22 +111,26 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--checkpoint belongs to one run: give a single RUN_FOLDER")
     player = {name: getattr(given, name) for name in ("friction", "checkpoint", "seed", "sample")}
     try:
-        print(record(given.runs, given.output or given.runs[0] / "video.mp4", seconds=given.seconds, **player))
+        made = record(given.runs, given.output or given.runs[0] / "video.mp4", seconds=given.seconds, **player)
     except (RecordError, CheckpointError, ValueError, gymnasium.error.Error) as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(unwritable(error, given.output or given.runs[0]))
+    print(visible(str(made)))
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
     """The configuration of a reinforcement learning run; it may come from anywhere, so it names no code to run."""
-    if not (folder / "config.yaml").exists():
+    if not os.path.lexists(folder / "config.yaml"):
         raise RecordError(f"{folder} is not a run folder: it has no config.yaml")
-    config = read_configuration(folder / "config.yaml")
+    config = visible_everywhere(read_configuration(folder / "config.yaml"))
     experiment = config.get("experiment")
     if not isinstance(experiment, dict) or experiment.get("kind") != "agent":
         raise RecordError(f"{folder} is not a reinforcement learning run: there is nothing to watch")
     try:
         refuse_targets(config)
-        name = str(dict(experiment.get("environment") or {}).get("id"))
+        environment = experiment.get("environment")
+        name = str(environment.get("id")) if isinstance(environment, dict) else ""
         if ":" in name:  # gymnasium imports what stands before the colon
             raise UsageError(f"experiment.environment.id={name} names a module to import: register it and give its id")
     except UsageError as error:
@@ -129,21 +140,45 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 def _checkpoint(folder: Path, path: Path | None) -> dict[str, Any]:
     if path is not None:
-        return read_checkpoint(path)
+        given = read_checkpoint(path)
+        if problem := _damage(given):
+            raise RecordError(f"{path} is not the checkpoint of an agent's run: {problem}")
+        return given
     if not (folder / "checkpoints").is_dir():
         raise RecordError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
-    content = Checkpoints(folder / "checkpoints").load()
+    content = Checkpoints(folder / "checkpoints").load(damage=_damage)
     if content is None:
         raise RecordError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
     return content
 
 
-def _policy(config: dict[str, Any], state: dict[str, Any]) -> Any:
+def _damage(content: dict[str, Any]) -> str | None:
+    """Why a checkpoint holds no policy; None if it does, as far as its tree tells."""
+    state = content["state"]
+    run = state.get("run") if isinstance(state, dict) else None
+    if not isinstance(run, dict) or not isinstance(run.get("ppo"), dict):
+        return "it holds no policy"
+    return None if isinstance(content["step"], int) else "its step is no count"
+
+
+def _policy(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> Any:
     """The run's policy as the checkpoint has it, in evaluation mode."""
-    job = AgentJob(config)
     try:
-        job.ppo.load_state_dict(state)
+        check_common(config)
+        if not isinstance(config["method"].get("name"), str):
+            raise KeyError("method.name")
+        if isinstance(config["experiment"]["environment"], dict):
+            config["experiment"]["environment"]["count"] = 1  # one is watched, however many it was trained in
+        job = AgentJob(config)
+    except KeyError as error:
+        raise RecordError(f"{folder}/config.yaml has no {error}: it is not the configuration of a run") from error
+    except (TypeError, AttributeError, ImportError) as error:
+        raise RecordError(f"{folder}/config.yaml cannot be run: {' '.join(str(error).split())}") from error
+    try:
+        job.ppo.load_state_dict(content["state"]["run"]["ppo"])
         return job.ppo.networks.policy.eval()
+    except Exception as error:  # whatever a state of another shape leads to
+        raise RecordError(f"the checkpoint in {folder} does not fit its config.yaml: they are of two runs") from error
     finally:
         job.close()
 
@@ -155,7 +190,11 @@ def _environment(folder: Path, settings: dict[str, Any], friction: float | None)
             raise RecordError(f"{settings['id']} has no friction to set")
         return gymnasium.make(settings["id"], render_mode="rgb_array"), None
     if friction is None:
-        friction = float(read_folder(folder).metrics["task/friction"].dropna().iloc[-1])
+        metrics = read_folder(folder).metrics
+        known = metrics["task/friction"].dropna() if "task/friction" in metrics.columns else metrics["step"].iloc[:0]
+        if known.empty:
+            raise RecordError(f"{folder}/metrics.csv has no task/friction: give --friction")
+        friction = float(known.iloc[-1])
     return environment_from({**settings, "count": 1, "friction": friction}, render_mode="rgb_array"), friction
 
 

@@ -7,15 +7,15 @@ per method about its plasticity. The page loads nothing from anywhere.
 from __future__ import annotations
 
 import base64
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from continual_agents.runs.checkpoint import write_bytes
+from continual_agents.runs.provenance import read_sessions
 from tools.figures.agent import plot_agent
 from tools.figures.comparison import compare
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
@@ -26,6 +26,7 @@ from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import interval, make_table, number, readable_columns, rows_of
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above, unwritable
+from tools.text import visible, visible_everywhere
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
@@ -66,7 +67,7 @@ def write_report(folders: Iterable[Path | str], output: Path | str) -> Path:
     )
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    write_bytes(output, page.encode())
     return output
 
 
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     output = given.output or above(given.runs) / "report.html"
     try:
-        print(write_report(given.runs, output))
+        print(visible(str(write_report(given.runs, output))))
     except FolderError as error:
         parser.error(str(error))
     except OSError as error:
@@ -152,14 +153,20 @@ def _what_was_run(runs: list[RunFolder]) -> str:
     labels = setting_labels(runs)
     sessions = [_session(run) for run in runs]
     rows = [
-        [label, str(run.config.get("seed", "")), f"{int(run.metrics['step'].max()):,}", str(run.path), *session[2:]]
+        [
+            label,
+            str(run.config.get("seed", "")),
+            f"{int(run.metrics['step'].max()):,}",
+            visible(str(run.path)),
+            *session[2:],
+        ]
         for label, run, session in zip(labels, runs, sessions, strict=True)
     ]
     table = _table(["method", "seed", "steps", "folder", "code", "started"], rows)
     places = dict.fromkeys((machine, versions) for versions, machine, *_ in sessions)  # most often there is one
     table += "".join(f"<p>On {escape(machine)}: {escape(versions)}.</p>" for machine, versions in places)
     configs = "".join(
-        f"<details><summary>{escape(str(run.path))}</summary>"
+        f"<details><summary>{escape(visible(str(run.path)))}</summary>"
         f"<pre>{escape(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))}</pre></details>"
         for run in runs
     )
@@ -168,20 +175,20 @@ def _what_was_run(runs: list[RunFolder]) -> str:
 
 def _session(run: RunFolder) -> list[str]:
     """Versions, machine, code state and start of a run's latest session."""
-    path = run.path / "environment.json"
-    if not path.exists():
-        return ["unknown"] * 4
     try:
-        session: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))[-1]
-    except (ValueError, LookupError, TypeError):  # changed or damaged; the numbers are elsewhere
+        sessions = read_sessions(run.path / "environment.json")
+    except ValueError:  # changed or damaged; the numbers are elsewhere
         return ["unreadable"] * 4
-    versions = {"python": session.get("python"), **session.get("packages", {})}
-    machine = session.get("machine", {})
+    if not sessions:
+        return ["unknown"] * 4
+    session = visible_everywhere(sessions[-1])
+    versions = {"python": session.get("python"), **(session.get("packages") or {})}
+    machine = session.get("machine") or {}
     hardware = f"{machine.get('processor')}, {machine.get('cores')} cores" + (
         f", {machine['gpu']}" if machine.get("gpu") else ""
     )
     git = session.get("git") or {}
-    code = f"{git.get('commit', 'unknown')[:10]}{' with local changes' if git.get('dirty') else ''}"
+    code = f"{str(git.get('commit', 'unknown'))[:10]}{' with local changes' if git.get('dirty') else ''}"
     text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return [text, hardware, code, str(session.get("time", "unknown"))]
 

@@ -17,9 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
+from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types
 from tools.command_line import CONFIGS, FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
 from tools.device import check_device
+from tools.text import visible
 
 MAY_CHANGE = (
     *("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger"),
@@ -58,7 +60,7 @@ def build(config: dict[str, Any]) -> Job:
         UsageError: a value that cannot be run, or a package that is missing.
     """
     try:
-        _check_common(config)
+        check_common(config)
         kind = config["experiment"]["kind"]
         if kind == "agent":
             from tools.agent import AgentJob
@@ -85,7 +87,7 @@ def build(config: dict[str, Any]) -> Job:
         raise UsageError(" ".join(str(error.args[0] if error.args else error).split())) from error
 
 
-def _check_common(config: Mapping[str, Any]) -> None:
+def check_common(config: Mapping[str, Any]) -> None:
     """Ranges of what belongs to every run.
 
     Raises:
@@ -191,17 +193,17 @@ def main(words: Sequence[str]) -> None:
             check_logger(config["logger"])
         train()
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except FAULTS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs], configs[0]["logger"])
 
 
 def _one_line(message: Warning | str, *_: Any) -> str:
     """A warning as the command shows it."""
-    return f"warning: {message}\n"
+    return f"warning: {visible(str(message))}\n"
 
 
 def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
@@ -215,9 +217,12 @@ def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
     except FolderError:  # stopped before anything was logged
         print("nothing to draw yet: no run has logged a row", file=sys.stderr)
         return
-    drawn.log(parent, logger)
+    try:
+        drawn.log(parent, logger)
+    except StrangeFileError as error:
+        print(f"warning: {visible(str(error))}", file=sys.stderr)
     command = f"tensorboard --logdir {shlex.quote(str(parent))}"
-    print(f"\nfigure:      {drawn.figures[0]}\nTensorBoard: {command}\n\n{drawn.told(parent)}", end="")
+    print(visible(f"\nfigure:      {drawn.figures[0]}\nTensorBoard: {command}\n\n{drawn.told(parent)}"), end="")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,11 @@ def write_atomically(
         os.close(directory)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_atomically` of what is known already. A link of that name is replaced, not followed."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 class Checkpoints:
     """The checkpoints of one run: `step_000000002048.pt`, each with its SHA-256 beside it; the last `keep` stay.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .files import check_directory
 from .loggers import open_loggers
 
 
@@ -32,9 +33,12 @@ def log_comparison(
 
     Raises:
         LoggerError: W&B refuses.
+        StrangeFileError: `FOLDER/comparison` is a link or a file.
     """
     from PIL import Image
 
+    for place in ("comparison", "comparison/tensorboard", "comparison/wandb"):
+        check_directory(folder / place)
     loggers = open_loggers(folder / "comparison", {}, logger or {}, first_step=step)
     try:
         for tag, path in figures.items():

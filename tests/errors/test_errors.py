@@ -27,7 +27,7 @@ def words_of(case: Case, folder: Path) -> list[str]:
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Every file below a folder and what is in it; the lock is not counted, it is empty."""
     paths = [path for path in folder.rglob("*") if path.name != ".lock"]
-    return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
+    return {str(path): path.read_bytes() if path.is_file() and not path.is_symlink() else None for path in paths}
 
 
 def name_of(case: Case) -> str:

@@ -1,16 +1,21 @@
 """The other commands."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
-from tests.errors.case import Case
-from tests.errors.files import Touch, packed
+from continual_agents.runs import Checkpoints
+from tests.errors.case import BASES, Case
+from tests.errors.files import Touch, checkpoint, packed
 from tests.tools.made_up import agent_run, stream_run
+from tools.train import jobs
 
 FACTORY = """\
 import torch
@@ -34,6 +39,44 @@ def run(name: str = "", content: str | bytes = "", make: Callable[..., Path] = a
 def without(name: str) -> Callable[[Path], None]:
     def setup(folder: Path) -> None:
         (agent_run(folder / "run") / name).unlink()
+
+    return setup
+
+
+def linked(name: str) -> Callable[[Path], None]:
+    def setup(folder: Path) -> None:
+        path = agent_run(folder / "run") / name
+        path.unlink()
+        path.symlink_to("/dev/zero")
+
+    return setup
+
+
+def piped(name: str) -> Callable[[Path], None]:
+    def setup(folder: Path) -> None:
+        path = agent_run(folder / "run") / name
+        path.unlink()
+        os.mkfifo(path)
+
+    return setup
+
+
+def recordable(*gone: str, **changed: Any) -> Callable[[Path], None]:
+    """A run with a checkpoint, in whose config.yaml some keys are gone or another thing."""
+
+    def setup(folder: Path) -> None:
+        config = jobs([*BASES["agent"].split(), f"folder={folder / 'run'}"])[0]
+        for key in (*gone, *changed):
+            *groups, name = key.split("__")
+            part = config
+            for group in groups:
+                part = part[group]
+            part.pop(name)
+            if key in changed:
+                part[name] = changed[key]
+        (folder / "run").mkdir()
+        (folder / "run/config.yaml").write_text(yaml.safe_dump(config))
+        Checkpoints(folder / "run/checkpoints").save(512, {"run": {"ppo": {}}})
 
     return setup
 
@@ -113,7 +156,7 @@ FIGURES = [
     ),
     Case(
         "{tmp}/run",
-        "{tmp}/run/metrics.csv has text in its column 'step': it was changed or damaged",
+        "{tmp}/run/metrics.csv has text in its column 'step', 'abc' in line 2: it was changed or damaged",
         tool="plot",
         setup=run("metrics.csv", "step,x\nabc,2\n"),
         given="whose steps are words",
@@ -124,6 +167,72 @@ FIGURES = [
         tool="plot",
         setup=run("metrics.csv", "step,x\n1,2\n1,2,3\n"),
         given="whose rows differ in length",
+    ),
+    *(
+        Case(
+            "{tmp}/run",
+            f"{{tmp}}/run/metrics.csv has step {said} in line 3: a whole number from 0 to 9007199254740992 is needed, so it was changed or damaged",
+            tool="plot",
+            setup=run("metrics.csv", f"step,x\n1,2\n{step},2\n"),
+            given=f"with the step {step or 'left out'}",
+        )
+        for step, said in (
+            ("nan", "nan"),
+            ("inf", "inf"),
+            ("1e300", "1e+300"),
+            ("-5", "-5"),
+            ("1.5", "1.5"),
+            ("", "nan"),
+        )
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv has step 1 again in line 3: it was changed or damaged",
+        tool="report",
+        setup=run("metrics.csv", "step,x\n1,2\n1,2\n"),
+        given="whose steps are all the same",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv has text in its column 'x', 'two' in line 4: it was changed or damaged",
+        tool="report",
+        setup=run("metrics.csv", "step,x\n1,2\n2,nan\n3,two\n"),
+        given="with a word in a metric",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/episodes.csv has text in its column 'return', 'x' in line 2: it was changed or damaged",
+        tool="plot",
+        setup=run("episodes.csv", "step,return,friction,task\n1,x,1,0\n"),
+        given="with a word in episodes.csv",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv is a link where a file belongs: do not use this folder",
+        tool="plot",
+        setup=linked("metrics.csv"),
+        given="whose metrics.csv is a link",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/config.yaml is a link where a file belongs: do not use this folder",
+        tool="report",
+        setup=linked("config.yaml"),
+        given="whose config.yaml is a link to /dev/zero",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/config.yaml is a pipe or socket where a file belongs: do not use this folder",
+        tool="plot",
+        setup=piped("config.yaml"),
+        given="whose config.yaml is a pipe",
+    ),
+    Case(
+        "{tmp}/run",
+        "{tmp}/run/metrics.csv has text in its column '\\\\x1b]0;title\\\\x07', 'two' in line 2: it was changed or damaged",
+        tool="plot",
+        setup=run("metrics.csv", "step,\x1b]0;title\x07\n1,two\n"),
+        given="with a column whose name would set the terminal's title",
     ),
     Case(
         "{tmp}/run",
@@ -169,7 +278,50 @@ FIGURES = [
         given="where a folder is in the way",
     ),
 ]
+NO_RUN = "it is not the configuration of a run"
 RECORD = [
+    *(
+        Case("{tmp}/run", f"{{tmp}}/run/config.yaml{said}", tool="record", setup=setup, given=given)
+        for given, setup, said in (
+            ("without a method", recordable("method"), f" has no 'method': {NO_RUN}"),
+            ("whose method has no name", recordable("method__name"), f" has no 'method.name': {NO_RUN}"),
+            (
+                "without an environment",
+                recordable("experiment__environment"),
+                f" has no 'environment': {NO_RUN}",
+            ),
+            ("without a seed", recordable("seed"), f" has no 'seed': {NO_RUN}"),
+            ("without the agent's settings", recordable("experiment__agent"), f" has no 'agent': {NO_RUN}"),
+        )
+    ),
+    Case(
+        "{tmp}/run",
+        "experiment.environment=5: settings by name are needed, as experiment.environment.NAME=VALUE",
+        tool="record",
+        setup=recordable(experiment__environment=5),
+        given="whose environment is a number",
+    ),
+    Case(
+        "{tmp}/run",
+        "seed=abc: a whole number is needed",
+        tool="record",
+        setup=recordable(seed="abc"),
+        given="whose seed is a word",
+    ),
+    Case(
+        "{tmp}/run",
+        "the checkpoint in {tmp}/run does not fit its config.yaml: they are of two runs",
+        tool="record",
+        setup=recordable(),
+        given="whose checkpoint is of another network",
+    ),
+    Case(
+        "{tmp}/run",
+        "none of the 1 checkpoints in {tmp}/run/checkpoints is whole (step_000000000512.pt: it holds no policy): start in a new folder",
+        tool="record",
+        setup=checkpoint({"format": 1, "step": 512, "state": {}}),
+        given="whose checkpoint is empty",
+    ),
     Case("{tmp}/none", "{tmp}/none is not a run folder: it has no config.yaml", tool="record"),
     Case(
         "{tmp}/run",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from typing import Any
 import pandas as pd
 
 from continual_agents.runs import read_configuration
+from tools.text import visible_everywhere
+
+from .tables import check_distinct, read_table
 
 IGNORED = (
     "seed",
@@ -120,13 +122,15 @@ def read_folder(path: Path) -> RunFolder:
         FolderError: a file that cannot be read, or tables that are empty or lack a column.
     """
     try:
-        config = read_configuration(path / "config.yaml")
+        config = visible_everywhere(read_configuration(path / "config.yaml"))
+        metrics = read_table(path / "metrics.csv", COLUMNS["metrics"])
+        if metrics is None:
+            raise FolderError(f"{path}/metrics.csv holds no whole row: nothing was logged yet")
+        check_distinct(path / "metrics.csv", metrics)
+        episodes = read_table(path / "episodes.csv", COLUMNS["episodes"])
+        runs = read_table(path / "runs.csv", COLUMNS["runs"], words=True)
     except ValueError as error:
         raise FolderError(str(error)) from error
-    metrics = _read_table(path / "metrics.csv", COLUMNS["metrics"])
-    if metrics is None:
-        raise FolderError(f"{path}/metrics.csv holds no whole row: nothing was logged yet")
-    episodes, runs = (_read_table(path / f"{name}.csv", COLUMNS[name]) for name in ("episodes", "runs"))
     return RunFolder(path, config, metrics, episodes, runs)
 
 
@@ -219,30 +223,3 @@ def _name(entry: Any, default: str) -> str:
     if isinstance(entry, Mapping):
         entry = entry.get("name")
     return str(entry) if entry else default
-
-
-def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
-    """The whole rows of a table; None where there are none.
-
-    Raises:
-        FolderError: no CSV, or without one of `columns`.
-    """
-    if not path.exists():
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a process killed while writing leaves half a line
-        if whole.count("\n") < 2:
-            return None
-        table = pd.read_csv(io.StringIO(whole))
-    except OSError as error:
-        raise FolderError(f"{path} cannot be read ({error.strerror}): check the path and its rights") from error
-    except (ValueError, pd.errors.ParserError) as error:  # UnicodeDecodeError is a ValueError
-        raise FolderError(f"{path} is no table: it was changed or damaged") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise FolderError(f"{path} has no column {missing[0]!r}: it is not the table of a run")
-    text_in = [name for name in ("step", "run") if name in table.columns and table[name].dtype.kind not in "if"]
-    if text_in:
-        raise FolderError(f"{path} has text in its column {text_in[0]!r}: it was changed or damaged")
-    return table

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from continual_agents.runs.checkpoint import write_atomically, write_bytes
+from tools.text import cell
+
 from .comparison import compare
 from .folders import FolderError, RunFolder
 from .tidy import tidy
@@ -40,9 +43,9 @@ def write_records(experiments: Mapping[str, list[RunFolder]], path: Path) -> Pat
     table = pd.concat([_records(name, runs) for name, runs in experiments.items()], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        table.to_csv(path, index=False)
+        write_bytes(path, table.map(cell).to_csv(index=False).encode())
     else:
-        table.to_parquet(path, index=False)
+        write_atomically(path, lambda file: table.to_parquet(file, index=False))
     return path
 
 

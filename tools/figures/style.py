@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from continual_agents.runs.checkpoint import write_bytes
 
 from .folders import METHOD_NAMES
 
@@ -177,7 +181,19 @@ def thousands(value: float, position: float = 0) -> str:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write `path` as PNG, and as SVG beside it; both are the same for the same data."""
+    _take_words_literally(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.04)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight", pad_inches=0.04)
+    for target, metadata in ((path, {"Software": None}), (path.with_suffix(".svg"), {"Date": None})):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, metadata=metadata, bbox_inches="tight", pad_inches=0.04, format=target.suffix[1:])
+        write_bytes(target, drawn.getvalue())
     return path
+
+
+def _take_words_literally(figure: Figure) -> None:
+    """No `$...$` in names is mathematics; only the ticks' own numbers are."""
+    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    ticks = {id(label) for axis in axes for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        if id(text) not in ticks:
+            text.set_parse_math(False)  # type: ignore[attr-defined]

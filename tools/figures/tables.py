@@ -1,0 +1,120 @@
+"""The tables of a run folder that anybody may have made: bounded in size, numbers where numbers belong."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from continual_agents.runs.files import StrangeFileError, read_file
+from tools.text import visible, visible_everywhere
+
+LARGEST = 128 << 20
+"""Bytes of a table: some 10,000 rows of each of 100 runs."""
+
+MOST_COLUMNS = 10_000
+
+CHUNK = 50_000
+"""Rows that are parsed at a time: text in place of numbers is found before it takes memory."""
+
+COUNTS = {"step": 2.0**53, "run": 1e9}
+"""Columns of whole numbers from 0, and their largest."""
+
+
+class TableError(ValueError):
+    """No table of a run; the message says where and why."""
+
+
+def read_table(path: Path, columns: Iterable[str], *, words: bool = False) -> pd.DataFrame | None:
+    """The whole rows of a table; None where there are none. A half-written last line is left out.
+
+    Args:
+        path: a CSV file.
+        columns: what it has to have.
+        words: its columns may hold text, but for `COUNTS`.
+
+    Raises:
+        TableError: no CSV, without one of `columns`, or with something else than numbers in them; too large.
+    """
+    try:
+        content = read_file(path, most=LARGEST)
+    except FileNotFoundError:
+        return None
+    except StrangeFileError as error:
+        raise TableError(str(error)) from error
+    except OSError as error:
+        raise TableError(f"{path} cannot be read ({error.strerror}): check the path and its rights") from error
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole.count(b"\n") < 2:
+        return None
+    if whole[: whole.index(b"\n")].count(b",") >= MOST_COLUMNS:
+        raise TableError(f"{path} has more than {MOST_COLUMNS:,} columns: it is not the table of a run")
+    chunks: list[pd.DataFrame] = []
+    rows = 0
+    try:
+        for chunk in pd.read_csv(io.BytesIO(whole), chunksize=CHUNK, encoding="utf-8"):
+            if not chunks:
+                _check_columns(path, chunk, columns)
+            _check_numbers(path, chunk, words)
+            rows += len(chunk)
+            chunks.append(chunk)
+    except TableError:
+        raise
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:  # UnicodeDecodeError is a ValueError
+        raise TableError(f"{path} is no table: it was changed or damaged") from error
+    table = pd.concat(chunks, ignore_index=True) if len(chunks) > 1 else chunks[0]
+    if not len(table):
+        return None
+    table.columns = [visible_everywhere(str(name)) for name in table.columns]
+    if words:
+        for name in table.columns:
+            if table[name].dtype.kind not in "iuf":
+                table[name] = table[name].map(visible_everywhere)
+    return table
+
+
+def check_distinct(path: Path, table: pd.DataFrame) -> None:
+    """Whether each run has each step once.
+
+    Raises:
+        TableError: one is there again; with the line.
+    """
+    keys = ["run", "step"] if "run" in table.columns else ["step"]
+    again = np.flatnonzero(table.duplicated(keys).to_numpy())
+    if len(again):
+        raise TableError(
+            f"{path} has step {table['step'].iloc[again[0]]:.0f} again in line {again[0] + 2}: it was changed or damaged"
+        )
+
+
+def _check_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise TableError(f"{path} has no column {missing[0]!r}: it is not the table of a run")
+
+
+def _check_numbers(path: Path, chunk: pd.DataFrame, words: bool) -> None:
+    for name in chunk.columns:
+        values = chunk[name]
+        if values.dtype.kind not in "iuf" and (not words or name in COUNTS):
+            wrong = np.flatnonzero(
+                (pd.to_numeric(values.astype(str), errors="coerce").isna() & values.notna()).to_numpy()
+            )
+            place = int(wrong[0]) if len(wrong) else 0
+            said = visible_everywhere(str(values.iloc[place]))
+            raise TableError(
+                f"{path} has text in its column {visible(str(name))!r}, {said!r} in line {chunk.index[place] + 2}: "
+                "it was changed or damaged"
+            )
+        if name in COUNTS:
+            numbers = values.to_numpy(float)
+            with np.errstate(invalid="ignore"):
+                wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= COUNTS[str(name)]) & (numbers % 1 == 0)))
+            if len(wrong):
+                raise TableError(
+                    f"{path} has {name} {numbers[wrong[0]]:g} in line {chunk.index[wrong[0]] + 2}: a whole number "
+                    f"from 0 to {COUNTS[str(name)]:.0f} is needed, so it was changed or damaged"
+                )

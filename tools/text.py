@@ -1,0 +1,35 @@
+"""Words from elsewhere (names of folders, methods, settings) as terminals, spreadsheets and figures may show them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from continual_agents.settings import shortened
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a terminal's cursor, sets its title or turns its letters round, and halves of characters."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet computes."""
+
+
+def visible(text: str) -> str:
+    """The text with control characters written out, `\\x1b` for an escape: a terminal does nothing but show it."""
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def visible_everywhere(value: Any) -> Any:
+    """`visible` for every key and string of nested mappings and lists; long strings are shortened."""
+    if isinstance(value, str):
+        return shortened(visible(value.replace("\n", " ").replace("\t", " ")))
+    if isinstance(value, dict):
+        return {visible_everywhere(key): visible_everywhere(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [visible_everywhere(item) for item in value]
+    return value
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell of a table that a spreadsheet may open: text that would be computed gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from continual_agents.methods import OPERATIONS, AfterStep, Method, Operation
+from continual_agents.networks import activation_of
 from continual_agents.surgery import Birth
 
 from .draws import Draw, torch_draws
 from .losses import LOSSES
 from .networks import ConvNet, Mlp
-from .stacked.derivatives import activation_of
 from .states import array_of
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from continual_agents.networks import activation_of, mlp, norm_of
+from continual_agents.networks.spellings import current
 from continual_agents.settings import check_settings, nearest, written
 
 from .draws import Draw, torch_draws
-from .stacked.derivatives import activation_of
-from .stacked.normalisation import NORMS, OnlineNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class Mlp:
         inputs: input width.
         outputs: output width.
         hidden: widths of the hidden layers; empty for the linear baseline.
-        activation: name in `ACTIVATIONS`.
-        norm: "layer", "online" (Chiley et al. 2019) or None.
+        activation: name in `continual_agents.networks.ACTIVATIONS`.
+        norm: name in `continual_agents.networks.NORMS`, or None.
         dropout: probability that a hidden unit is dropped in training, in [0, 1).
 
     Raises:
@@ -47,8 +47,7 @@ class Mlp:
         if min((self.inputs, self.outputs, *self.hidden)) < 1:
             raise ValueError(f"network.hidden={written(self.hidden)}: every layer needs at least one unit")
         activation_of(self.activation)
-        if self.norm is not None and self.norm not in NORMS:
-            raise ValueError(f"network.norm={self.norm} is unknown{nearest(self.norm, [*NORMS, 'null'])}")
+        norm_of(self.norm)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout={self.dropout}: a probability in [0, 1)")
 
@@ -81,23 +80,15 @@ class Mlp:
 
     def module(self, seed: int, *, start: int = 0) -> nn.Sequential:
         """The same network as an ordinary module; arguments as in `initial`."""
-        layers: list[nn.Module] = []
-        for number, (weight, (inputs, outputs)) in enumerate(
-            zip(self.initial(seed, start=start), self.shapes, strict=True)
-        ):
-            linear = nn.Linear(inputs, outputs)
-            with torch.no_grad():
+        network = mlp(
+            self.inputs, self.outputs, hidden=self.hidden, activation=self.activation, norm=self.norm,
+            dropout=self.dropout, generator=torch_draws(seed, Draw.DROPOUT),
+        )  # fmt: skip
+        linears = [layer for layer in network if isinstance(layer, nn.Linear)]
+        with torch.no_grad():
+            for linear, weight in zip(linears, self.initial(seed, start=start), strict=True):
                 linear.weight.copy_(weight)
-                linear.bias.zero_()
-            layers.append(linear)
-            if number == len(self.hidden):
-                break
-            if self.norm is not None:
-                layers.append(nn.LayerNorm(outputs) if self.norm == "layer" else OnlineNorm(outputs))
-            layers.append(activation_of(self.activation).module())
-            if self.dropout:
-                layers.append(nn.Dropout(self.dropout))
-        return nn.Sequential(*layers)
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +102,7 @@ class ConvNet:
         channels: of the convolutions.
         kernels: their sides.
         hidden: widths of the two hidden linear layers.
-        activation: name in `ACTIVATIONS` (not crelu).
+        activation: name in `continual_agents.networks.ACTIVATIONS` (not crelu).
 
     Raises:
         ValueError: images too small for three poolings, or an activation that does not fit.
@@ -190,6 +181,9 @@ def make_network(settings: Mapping[str, Any], shape: tuple[int, ...], outputs: i
     chosen: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
+    for key in ("activation", "norm"):
+        if isinstance(chosen.get(key), str):
+            chosen[key] = current(f"network.{key}", chosen[key])
     kind = chosen.pop("kind", "mlp")
     if kind not in ("mlp", "conv"):
         raise ValueError(f"network.kind={kind} is unknown{nearest(kind, ('mlp', 'conv'))}")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from continual_agents.networks import activation_of
 from continual_agents.runs import Run
 from continual_agents.settings import check_types, nearest
 
 from .data.digits import CLASSES, SIDE, load_digits
 from .draws import Draw, numpy_draws, torch_draws
 from .networks import Mlp
-from .stacked.derivatives import activation_of
 
 STARTS = ("warm", "cold", "warm_shrink_and_perturb")
 """How the second phase may begin."""

@@ -10,7 +10,7 @@ import torch
 
 from continual_agents.agents import PPO, EnvironmentCollector, make_actor_critic, make_environment, train
 from continual_agents.agents.collector import Environment
-from continual_agents.agents.networks import mlp
+from continual_agents.networks import mlp
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
 from continual_agents.settings import check_settings, check_types, written

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,81 +12,9 @@ from torch import nn
 from torch.distributions import Categorical, Distribution
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
-from continual_agents.settings import nearest
+from continual_agents.networks import mlp
 
-from .layers import CReLU, Dropout
 from .policies import CategoricalPolicy, GaussianPolicy, Policy
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "selu": nn.SELU,
-    "crelu": CReLU,
-}
-NORMS: dict[str, type[nn.Module]] = {"layer_norm": nn.LayerNorm}
-
-
-def mlp(
-    inputs: int,
-    outputs: int,
-    *,
-    hidden: Sequence[int] = (256, 256),
-    activation: str = "relu",
-    norm: str | None = None,
-    dropout: float = 0.0,
-    generator: torch.Generator,
-) -> nn.Sequential:
-    """A fully connected network, LeCun-uniform with zero biases: `Linear -> norm -> activation -> dropout`, repeated.
-
-    Args:
-        inputs: size of the input.
-        outputs: size of the output.
-        hidden: width of each hidden layer.
-        activation: a key of `ACTIVATIONS`; `crelu` doubles what the next layer reads.
-        norm: None or `layer_norm`, before the activation.
-        dropout: probability of dropping a unit in a training pass, in [0, 1).
-        generator: source of the initial weights and of the seeds of the dropout layers.
-
-    Raises:
-        ValueError: an unknown activation or norm, a width below 1, a dropout outside [0, 1).
-    """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"network.activation={activation} is unknown{nearest(activation, ACTIVATIONS)}")
-    if norm is not None and norm not in NORMS:
-        raise ValueError(f"network.norm={norm} is unknown{nearest(norm, [*NORMS, 'null'])}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"network.dropout={dropout}: a probability in [0, 1)")
-    if any(width < 1 for width in hidden):
-        raise ValueError(f"network.hidden={list(hidden)}: every layer needs at least one unit")
-    layers: list[nn.Module] = []
-    width = inputs
-    for size in hidden:
-        layers.append(_linear(width, size, generator))
-        if norm is not None:
-            layers.append(NORMS[norm](size))
-        layers.append(ACTIVATIONS[activation]())
-        if dropout:
-            seed = int(torch.randint(2**31, (), generator=generator))
-            layers.append(Dropout(dropout, torch.Generator().manual_seed(seed)))
-        width = 2 * size if activation == "crelu" else size
-    layers.append(_linear(width, outputs, generator))
-    return nn.Sequential(*layers)
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """LeCun-uniform: U(-b, b) with b = sqrt(3 / fan_in), the published initialisation; zero bias."""
-    # skip_init: nn.Linear's own initialisation would draw from the global generator
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    bound = math.sqrt(3 / inputs)
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.zero_()
-    return layer
 
 
 @dataclasses.dataclass(frozen=True)

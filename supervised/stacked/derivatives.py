@@ -1,4 +1,4 @@
-"""Activation functions with their derivatives written out, for networks whose backward pass is written by hand."""
+"""Derivatives of the activations, for networks whose backward pass is written by hand."""
 
 from __future__ import annotations
 
@@ -8,39 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from continual_agents.settings import nearest
+from continual_agents.networks import activation_of
+from continual_agents.networks.spellings import current
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
 @dataclass(frozen=True)
-class Activation:
-    """One activation function.
+class Derivative:
+    """An activation as a stack computes it.
 
     Attributes:
         forward: z -> h.
         backward: (dL/dh, z, h) -> dL/dz.
-        gain: of Kaiming's initial distribution (`torch.nn.init.calculate_gain`; ReLU's where torch knows none).
-        module: the same as an `nn.Module`.
-        flat: how dead units are told: "relu", "tanh" or "sigmoid" (continual_agents.plasticity).
-        outputs: outputs per unit, 2 for concatenated ReLU.
     """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
-    gain: float
-    module: Callable[[], nn.Module]
-    flat: str = "relu"
-    outputs: int = 1
-
-
-class ConcatenatedReLU(nn.Module):
-    """`[relu(z), relu(-z)]` along the last dim (Shang et al. 2016): a unit is never silent on both sides."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """`[..., width]` to `[..., 2 * width]`."""
-        return torch.cat([z.relu(), z.neg().relu()], -1)
 
 
 def _sigmoid(z: Tensor) -> Tensor:
@@ -63,7 +48,7 @@ def _selu(z: Tensor) -> Tensor:
     return SELU_SCALE * torch.where(z > 0, z, SELU_ALPHA * _expm1(z.clamp_max(0.0)))
 
 
-def _swish_backward(d: Tensor, z: Tensor, h: Tensor) -> Tensor:
+def _silu_backward(d: Tensor, z: Tensor, h: Tensor) -> Tensor:
     gate = _sigmoid(z)
     return d * (gate + h * (1 - gate))
 
@@ -73,44 +58,37 @@ def _crelu_backward(d: Tensor, z: Tensor, h: Tensor) -> Tensor:
     return positive * (z > 0) - negative * (z < 0)
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(
-        torch.relu, lambda d, z, h: torch.ops.aten.threshold_backward(d, h, 0), nn.init.calculate_gain("relu"), nn.ReLU
+DERIVATIVES: dict[str, Derivative] = {
+    "relu": Derivative(torch.relu, lambda d, z, h: torch.ops.aten.threshold_backward(d, h, 0)),
+    "tanh": Derivative(torch.tanh, lambda d, z, h: torch.ops.aten.tanh_backward(d, h)),
+    "sigmoid": Derivative(_sigmoid, lambda d, z, h: torch.ops.aten.sigmoid_backward(d, h)),
+    "leaky_relu": Derivative(
+        lambda z: nn.functional.leaky_relu(z), lambda d, z, h: torch.ops.aten.leaky_relu_backward(d, z, 0.01, False)
     ),
-    "tanh": Activation(torch.tanh, lambda d, z, h: torch.ops.aten.tanh_backward(d, h), 5 / 3, nn.Tanh, "tanh"),
-    "sigmoid": Activation(_sigmoid, lambda d, z, h: torch.ops.aten.sigmoid_backward(d, h), 1.0, nn.Sigmoid, "sigmoid"),
-    "leaky_relu": Activation(
-        lambda z: nn.functional.leaky_relu(z),
-        lambda d, z, h: torch.ops.aten.leaky_relu_backward(d, z, 0.01, False),
-        nn.init.calculate_gain("leaky_relu", 0.01),
-        nn.LeakyReLU,
-    ),
-    "elu": Activation(_elu, lambda d, z, h: d * torch.where(z > 0, 1.0, h + 1), nn.init.calculate_gain("relu"), nn.ELU),
-    "swish": Activation(lambda z: z * _sigmoid(z), _swish_backward, nn.init.calculate_gain("relu"), nn.SiLU),
-    "selu": Activation(
-        _selu,
-        lambda d, z, h: d * torch.where(z > 0, SELU_SCALE, h + SELU_SCALE * SELU_ALPHA),
-        nn.init.calculate_gain("selu"),
-        nn.SELU,
-    ),
-    "linear": Activation(lambda z: z, lambda d, z, h: d, 1.0, nn.Identity),
-    "crelu": Activation(
-        lambda z: torch.cat([z.relu(), z.neg().relu()], -1),
-        _crelu_backward,
-        nn.init.calculate_gain("relu"),
-        ConcatenatedReLU,
-        outputs=2,
+    "elu": Derivative(_elu, lambda d, z, h: d * torch.where(z > 0, 1.0, h + 1)),
+    "silu": Derivative(lambda z: z * _sigmoid(z), _silu_backward),
+    "selu": Derivative(_selu, lambda d, z, h: d * torch.where(z > 0, SELU_SCALE, h + SELU_SCALE * SELU_ALPHA)),
+    "linear": Derivative(lambda z: z, lambda d, z, h: d),
+    "crelu": Derivative(lambda z: torch.cat([z.relu(), z.neg().relu()], -1), _crelu_backward),
+    "fourier": Derivative(
+        lambda z: torch.cat([z.sin(), z.cos()], -1),
+        lambda d, z, h: d.chunk(2, -1)[0] * h.chunk(2, -1)[1] - d.chunk(2, -1)[1] * h.chunk(2, -1)[0],
     ),
 }
-"""Known activation functions by name."""
+"""Derivatives written out, by the names of `continual_agents.networks.ACTIVATIONS`: faster than autograd, and the same
+for a run alone as in a stack."""
 
 
-def activation_of(name: str) -> Activation:
-    """The activation called `name`.
+def derivative_of(name: str) -> Derivative:
+    """That of the activation called `name`; by autograd where nobody has written it out."""
+    name = current("network.activation", name)
+    return DERIVATIVES[name] if name in DERIVATIVES else _by_autograd(activation_of(name).module())
 
-    Raises:
-        ValueError: unknown, listing the known ones.
-    """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"network.activation={name} is unknown{nearest(name, ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+
+def _by_autograd(module: nn.Module) -> Derivative:
+    def backward(d: Tensor, z: Tensor, h: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            return torch.autograd.grad(module(leaf), leaf, d)[0]
+
+    return Derivative(module, backward)

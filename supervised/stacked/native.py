@@ -42,7 +42,7 @@ ACTIVATIONS = {
     "sigmoid": ("sigmoid_(z)", "((d) * (h) * (1 - (h)))"),
     "leaky_relu": ("PICK((z) > 0, z, (REAL)0.01 * (z))", "PICK((z) > 0, d, (REAL)0.01 * (d))"),
     "elu": ("PICK((z) > 0, z, expm1_(z))", "PICK((z) > 0, d, (d) * ((h) + 1))"),
-    "swish": ("((z) * sigmoid_(z))", "((d) * (sigmoid_(z) + (h) * (1 - sigmoid_(z))))"),
+    "silu": ("((z) * sigmoid_(z))", "((d) * (sigmoid_(z) + (h) * (1 - sigmoid_(z))))"),
     "selu": (
         "(SELU_SCALE * PICK((z) > 0, z, SELU_ALPHA * expm1_(z)))",
         "PICK((z) > 0, SELU_SCALE * (d), (d) * ((h) + SELU_SCALE * SELU_ALPHA))",

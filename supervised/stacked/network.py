@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from continual_agents.networks import activation_of, norm_of
+from continual_agents.networks.norms import NormOfRuns
+
 from ..networks import Mlp
-from .derivatives import activation_of
-from .normalisation import NORMS, StackedNorm
+from .derivatives import derivative_of
 
 PAD = 4
 """Widths are multiples of this many entries (16 bytes of float32)."""
@@ -102,7 +104,8 @@ class StackedMlp:
     ):
         self.network, self.seeds, self.batch = network, list(seeds), batch
         self.device, self.dtype = torch.device(device), dtype
-        self.activation = activation_of(network.activation)
+        self.activation, self.derivative = activation_of(network.activation), derivative_of(network.activation)
+        norm = norm_of(network.norm)
         runs = len(self.seeds)
         self.layers = [
             StackedLayer(
@@ -116,9 +119,8 @@ class StackedMlp:
             )
             for inputs, outputs in network.shapes
         ]
-        self.norms: list[StackedNorm | None] = [
-            NORMS[network.norm](runs, width, device=device, dtype=dtype) if network.norm else None
-            for width in network.hidden
+        self.norms: list[NormOfRuns | None] = [
+            norm.runs(runs, width, device=device, dtype=dtype) if norm is not None else None for width in network.hidden
         ]
         self.rows = rows
         self.frozen: list[tuple[StackedMlp, StackedMlp]] = []
@@ -168,7 +170,7 @@ class StackedMlp:
             if norm is not None:
                 z, cache = norm.forward(z, training=True)
                 self._norm_caches.append(cache)
-            h = self.activation.forward(z)
+            h = self.derivative.forward(z)
             if masks is not None:
                 h = h * masks[number]
             self._before.append(z)
@@ -208,8 +210,8 @@ class StackedMlp:
             if self._masks is not None:
                 mask = self._masks[number]
                 d = d * mask
-                h = self.activation.forward(z)
-            d = self.activation.backward(d, z, h)
+                h = self.derivative.forward(z)
+            d = self.derivative.backward(d, z, h)
             norm = self.norms[number]
             if norm is not None:
                 d, affine = norm.backward(d, self._norm_caches[number])
@@ -231,7 +233,7 @@ class StackedMlp:
             z = torch.baddbmm(layer.bias[:, None], h, layer.weight)
             if norm is not None:
                 z, _ = norm.forward(z, training=False)
-            h = self.activation.forward(z)
+            h = self.derivative.forward(z)
             hidden[f"hidden_{number}"] = h
         return self._output(torch.baddbmm(self.layers[-1].bias[:, None], h, self.layers[-1].weight), x), hidden
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from continual_agents import surgery
 from continual_agents.agents import mlp
-from continual_agents.agents.layers import CReLU, Dropout
+from continual_agents.networks import CReLU, Dropout
 
 
 def test_initialisation_is_lecun_uniform_with_zero_biases_from_the_generator_alone() -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from continual_agents.networks import ACTIVATIONS
 from supervised.networks import Mlp
-from supervised.stacked.derivatives import ACTIVATIONS
 from tests.supervised.helpers import CBP, examples, learner, method, tensors_of
 
 NETWORKS = {
@@ -69,7 +69,7 @@ def test_any_activation_is_the_same_alone(activation: str) -> None:
     assert_alone(Mlp(inputs=10, outputs=3, hidden=(13, 7), activation=activation), "cross_entropy", 1, {})
 
 
-@pytest.mark.parametrize("ingredients", [{"norm": "layer"}, {"norm": "online"}, {"dropout": 0.3}])
+@pytest.mark.parametrize("ingredients", [{"norm": "layer_norm"}, {"norm": "online_norm"}, {"dropout": 0.3}])
 def test_any_ingredient_is_the_same_alone(ingredients: dict) -> None:
     assert_alone(Mlp(inputs=10, outputs=3, hidden=(13, 7), **ingredients), "cross_entropy", 3, {})
 

@@ -182,7 +182,7 @@ def test_a_unit_whose_score_breaks_goes_first() -> None:
     ("network", "operations", "batch", "why"),
     [
         (Mlp(inputs=4, outputs=2, hidden=(3,), dropout=0.1), {}, 1, "dropout"),
-        (Mlp(inputs=4, outputs=2, hidden=(3,), norm="online"), {}, 1, "norm=online"),
+        (Mlp(inputs=4, outputs=2, hidden=(3,), norm="online_norm"), {}, 1, "norm=online_norm"),
         (Mlp(inputs=4, outputs=2, hidden=(3,), activation="crelu"), {}, 1, "activation=crelu"),
         (Mlp(inputs=4, outputs=2, hidden=(3,)), {}, 2, "batches of 2"),
         (Mlp(inputs=4, outputs=2, hidden=(3,)), {"perturb": {"noise": 0.1}}, 1, "perturb"),

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from continual_agents.networks import ACTIVATIONS
 from continual_agents.surgery import UTILITIES, Birth
 from supervised.draws import Draw, torch_draws
 from supervised.networks import Mlp
-from supervised.stacked.derivatives import ACTIVATIONS
 from tests.supervised.helpers import CBP, examples, learner, method
 
 LOSSES = {"cross_entropy": functional.cross_entropy, "squared_error": functional.mse_loss}
@@ -114,7 +114,7 @@ def test_every_run_is_what_modules_and_companions_give(network: Mlp, loss: str, 
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("norm", [None, "layer", "online"])
+@pytest.mark.parametrize("norm", [None, "layer_norm", "online_norm"])
 def test_every_activation_and_norm_has_the_right_derivative(activation: str, norm: str | None) -> None:
     network = Mlp(inputs=9, outputs=3, hidden=(8, 6), activation=activation, norm=norm)
     x, y = examples(60, 1, 4, network, loss="cross_entropy")

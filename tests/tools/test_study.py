@@ -111,9 +111,7 @@ def test_a_killed_study_goes_on_where_it_was(whole: Path, tmp_path: Path, capsys
     assert output.err == ""
 
 
-def test_a_folder_of_another_study_is_refused(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_another_study_is_refused(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study(write(tmp_path, criterion="last_tasks"), "--folder", str(whole)) == 2
     assert capsys.readouterr().err == (
         f"error: {whole} holds a study with another criterion (see {whole}/protocol.yaml): give another --folder\n"

@@ -14,6 +14,17 @@ class CReLU(nn.Module):
         return torch.cat((input, -input), -1).relu()
 
 
+class Fourier(nn.Module):
+    """Deep Fourier features (Lewandowski et al. 2025): `[sin x, cos x]`, twice as wide as its input.
+
+    Whatever the input, one of the two is nearly linear in it: a unit that is saturated on one side learns on the other.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., width]` to `[..., 2 * width]`."""
+        return torch.cat((input.sin(), input.cos()), -1)
+
+
 class Dropout(nn.Dropout):
     """Dropout with a generator of its own, which is part of its `state_dict`, so that a continued run drops the same.
 

@@ -3,14 +3,21 @@
 import torch
 from torch import nn
 
-from supervised.stacked.normalisation import BACKWARD_DECAY, EPSILON, FORWARD_DECAY, StackedLayerNorm, StackedOnlineNorm
+from continual_agents.networks.norms import (
+    BACKWARD_DECAY,
+    EPSILON,
+    FORWARD_DECAY,
+    LayerNormOfRuns,
+    OnlineNorm,
+    OnlineNormOfRuns,
+)
 
 
 def test_online_norm_follows_the_published_recursions_one_number_at_a_time() -> None:
     width, steps = 3, 40
     generator = torch.Generator().manual_seed(0)
     xs, gs = (torch.randn(steps, width, generator=generator).double() * 2 + 1 for _ in range(2))
-    layer = StackedOnlineNorm(1, width, dtype=torch.float64)
+    layer = OnlineNormOfRuns(1, width, dtype=torch.float64)
     layer.gain.copy_(torch.tensor([0.5, 2.0, 1.5]))
     layer.offset.copy_(torch.tensor([0.1, 0.2, -0.3]))
     gain, offset = layer.gain.flatten().tolist(), layer.offset.flatten().tolist()
@@ -44,7 +51,7 @@ def test_online_norm_follows_the_published_recursions_one_number_at_a_time() -> 
 def test_layer_norm_is_torchs() -> None:
     generator = torch.Generator().manual_seed(0)
     x, g = (torch.randn(2, 5, 7, generator=generator).double() for _ in range(2))
-    layer = StackedLayerNorm(2, 7, dtype=torch.float64)
+    layer = LayerNormOfRuns(2, 7, dtype=torch.float64)
     layer.affine.copy_(torch.randn(2, 2, 7, generator=generator))
     output, cache = layer.forward(x, training=True)
     dx, affine = layer.backward(g, cache)
@@ -59,3 +66,16 @@ def test_layer_norm_is_torchs() -> None:
         torch.testing.assert_close(output[run], expected.detach())
         torch.testing.assert_close(dx[run], inputs.grad)
         torch.testing.assert_close(affine[run], torch.stack([twin.weight.grad, twin.bias.grad]))
+
+
+def test_online_norm_of_a_module_moves_in_gradient_passes_only_and_takes_any_leading_dims() -> None:
+    layer = OnlineNorm(4)
+    x = torch.randn(2, 3, 4) + 5
+    with torch.no_grad():
+        looked = layer(x)
+    assert not layer.mean.any()
+    assert torch.equal(layer(x), looked)
+    assert layer.mean.any()
+    with torch.no_grad():
+        every = torch.func.vmap(layer)(x)
+    torch.testing.assert_close(every, layer.eval()(x))

@@ -14,17 +14,23 @@ Layer scaling follows (their section 3.5): `s = y / sqrt(mean over features of y
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from continual_agents.settings import nearest
+
+from .spellings import current
 
 EPSILON = 1e-5
 FORWARD_DECAY = 0.999
 BACKWARD_DECAY = 0.99
 
 
-class StackedNorm:
+class NormOfRuns:
     """One normalisation layer of every run of a stack: gain and offset `[runs, 2, width]`, trained like weights.
 
     Args:
@@ -63,7 +69,7 @@ class StackedNorm:
         self.affine[runs, 1, units] = 0.0
 
 
-class StackedLayerNorm(StackedNorm):
+class LayerNormOfRuns(NormOfRuns):
     """Layer normalisation (Ba et al. 2016): each example by its own mean and variance over the features."""
 
     def forward(self, x: Tensor, *, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -81,7 +87,7 @@ class StackedLayerNorm(StackedNorm):
         return scale * (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)), affine
 
 
-class StackedOnlineNorm(StackedNorm):
+class OnlineNormOfRuns(NormOfRuns):
     """Online normalisation; the formulas are at the top of this file. Statistics of a batch are its mean's."""
 
     def __init__(
@@ -136,17 +142,13 @@ class StackedOnlineNorm(StackedNorm):
         self.variance[runs, 0, units] = 1.0
 
 
-NORMS: dict[str, type[StackedNorm]] = {"layer": StackedLayerNorm, "online": StackedOnlineNorm}
-"""Normalisation layers by name."""
-
-
 class _Online(torch.autograd.Function):
     """Lets autograd use the two running errors of an `OnlineNorm`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, layer: OnlineNorm, training: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, layer: OnlineNorm) -> Tensor:
         """One run of the stacked layer."""
-        output, ctx.cache = layer.stacked.forward(x[None], training=training)
+        output, ctx.cache = layer.stacked.forward(x[None], training=True)
         ctx.layer = layer
         return output[0]
 
@@ -154,24 +156,61 @@ class _Online(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """Gradients of input, gain and offset."""
         g, affine = ctx.layer.stacked.backward(gradients[0][None], ctx.cache)
-        return g[0], affine[0, 0], affine[0, 1], None, None
+        return g[0], affine[0, 0], affine[0, 1], None
 
 
-class OnlineNorm(nn.Module):
-    """Online normalisation as an ordinary module over `[batch, width]`."""
+class OnlineNorm(nn.LayerNorm):
+    """Online normalisation as an ordinary module; with layer normalisation it shares gain, offset, and what surgery has
+    to know of it."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
+        super().__init__(width)
         for name in ("mean", "error_y", "error_1"):
             self.register_buffer(name, torch.zeros(1, 1, width))
         self.register_buffer("variance", torch.ones(1, 1, width))
-        self.stacked = StackedOnlineNorm(1, width)
+        self.stacked = OnlineNormOfRuns(1, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[batch, width]` to the same shape."""
+        """`[..., width]` to the same shape; statistics move in passes that build a graph, the gradient steps."""
         self.stacked.gain, self.stacked.offset = self.weight.detach().view(1, 1, -1), self.bias.detach().view(1, 1, -1)
         for name in self.stacked.state():
             setattr(self.stacked, name, getattr(self, name))
-        return _Online.apply(x, self.weight, self.bias, self, self.training)  # type: ignore[no-any-return]
+        flat = x.reshape(-1, x.shape[-1])
+        if not (self.training and torch.is_grad_enabled()):  # also inside vmap, which knows no autograd.Function
+            return self.stacked.forward(flat[None], training=False)[0].view(x.shape)
+        output: Tensor = _Online.apply(flat, self.weight, self.bias, self)
+        return output.view(x.shape)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One row.
+
+    Attributes:
+        module: the layer for an ordinary network, from its width.
+        runs: the same for many runs at once, with its backward pass written out.
+    """
+
+    module: Callable[[int], nn.Module]
+    runs: type[NormOfRuns]
+
+
+NORMS: dict[str, Norm] = {
+    "layer_norm": Norm(nn.LayerNorm, LayerNormOfRuns),
+    "online_norm": Norm(OnlineNorm, OnlineNormOfRuns),
+}
+"""Norms by name."""
+
+
+def norm_of(name: str | None) -> Norm | None:
+    """The norm called `name`; None if there is to be none.
+
+    Raises:
+        ValueError: unknown, with the nearest known one.
+    """
+    if name is None:
+        return None
+    name = current("network.norm", name)
+    if name not in NORMS:
+        raise ValueError(f"network.norm={name} is unknown{nearest(name, [*NORMS, 'null'])}")
+    return NORMS[name]

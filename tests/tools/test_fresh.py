@@ -75,6 +75,20 @@ def test_runs_of_another_world_are_no_partners_and_of_several_the_nearest_in_its
     assert (found.n, found.missing) == (0, "no run of fresh network has the same seed and tasks")
 
 
+def test_settings_of_the_world_that_are_null_match(tmp_path):
+    for method, level in (("fresh", 10), ("ppo", 7)):
+        for seed in range(3):
+            levels_run(
+                tmp_path / f"{method}/{seed}",
+                [0, level],
+                method=method,
+                seed=seed,
+                environment={"id": "CartPole-v1", "friction": None, "time_limit": None},
+            )
+    found = fresh.difference(tasks.task_ends(read(tmp_path)), "PPO")
+    assert (found.n, found.value) == (3, -3.0)
+
+
 @pytest.mark.parametrize(
     ("fresh_runs", "ppo_runs", "missing", "text"),
     [

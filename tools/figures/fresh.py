@@ -82,10 +82,10 @@ def _partners(data: TaskEnds, name: object, reference: str) -> list[object]:
     run = data.runs.loc[name]
     alike = data.runs[(data.runs["method"] == reference) & (data.runs["seed"] == run["seed"])]
     for key in data.world:
-        alike = alike[alike[key].astype(str) == str(run[key])]
+        alike = alike[alike[key].map(str) == str(run[key])]  # astype(str) would keep None as a missing value: no match
     if alike.empty:
         return []
-    shared = (alike.astype(str) == run.astype(str)).sum(axis=1)
+    shared = (alike.map(str) == run.map(str)).sum(axis=1)
     return list(alike.index[shared == shared.max()])
 
 

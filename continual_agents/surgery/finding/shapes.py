@@ -150,10 +150,10 @@ def getitem(ledger: Ledger, call: Call) -> Any:
         return unseen(ledger, call)
     keys = _spelled_out(key, len(before))
     if value.stacked > 1:  # the last states of all layers of a deep recurrent layer
-        if keys[0] not in (-1, value.stacked - 1):
+        if keys[0] not in (-1, value.stacked - 1, slice(None)):
             ledger.refuse(value, "the state of an inner layer is used, whose units are others")
             return None
-        value = replace(value, stacked=1)
+        value = replace(value, stacked=1 if isinstance(keys[0], int) else value.stacked)
     if any(isinstance(k, bool) or not isinstance(k, (int, slice, type(None))) for k in keys):
         # a list or mask of indices reorders and drops
         return unseen(ledger, call)

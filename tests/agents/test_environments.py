@@ -1,5 +1,6 @@
 """Seeds of members and runs, environments from the user's own module, and what is said of faulty ones."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,8 @@ import envs
 from continual_agents.agents import EnvironmentCollector, EnvironmentFault, make_environment
 from tests.agents.test_collector import Counter, networks
 
-FOUR = ["Pendulum-v1"] * 4
-
-
-def pendulum() -> Any:
-    return gymnasium.make("Pendulum-v1")
-
+# not a function of this module: a process of its own would import torch for it
+pendulum = functools.partial(gymnasium.make, "Pendulum-v1")
 
 VECTORS: dict[str, Callable[[], Any]] = {
     "count": lambda: make_environment("Pendulum-v1", 4),

@@ -162,7 +162,7 @@ class AgentJob:
         )
         optimizer = self.method.make_optimizer(networks.parameters())
         operations = self.method.make_operations(networks.bodies, optimizer, generators[2])
-        self.ppo = PPO(networks, optimizer, operations, generator=generators[1], **experiment["agent"])
+        self.learner = PPO(networks, optimizer, operations, generator=generators[1], **experiment["agent"])
         self.collector = EnvironmentCollector(
             self.environment,
             networks,
@@ -180,7 +180,7 @@ class AgentJob:
         train(
             run,
             self.collector,
-            self.ppo,
+            self.learner,
             steps=experiment["steps"],
             probe=self.probe,
             probe_every=experiment["probe"]["every"],
@@ -196,7 +196,7 @@ class AgentJob:
         def make(friction: float) -> Environment:
             return environment_from({**settings, "count": 1, "friction": friction}, render_mode="rgb_array")
 
-        return Film(self.ppo.networks.policy, make, method_label(self.method.name))
+        return Film(self.learner.networks.policy, make, method_label(self.method.name))
 
     def close(self) -> None:
         """Close the environment."""

@@ -156,7 +156,7 @@ def _damage(content: dict[str, Any]) -> str | None:
     """Why a checkpoint holds no policy; None if it does, as far as its tree tells."""
     state = content["state"]
     run = state.get("run") if isinstance(state, dict) else None
-    if not isinstance(run, dict) or not isinstance(run.get("ppo"), dict):
+    if not isinstance(run, dict) or not isinstance(run.get("learner"), dict):
         return "it holds no policy"
     return None if isinstance(content["step"], int) else "its step is no count"
 
@@ -175,8 +175,8 @@ def _policy(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> An
     except (TypeError, AttributeError, ImportError) as error:
         raise RecordError(f"{folder}/config.yaml cannot be run: {' '.join(str(error).split())}") from error
     try:
-        job.ppo.load_state_dict(content["state"]["run"]["ppo"])
-        return job.ppo.networks.policy.eval()
+        job.learner.load_state_dict(content["state"]["run"]["learner"])
+        return job.learner.networks.policy.eval()
     except Exception as error:  # whatever a state of another shape leads to
         raise RecordError(f"the checkpoint in {folder} does not fit its config.yaml: they are of two runs") from error
     finally:

@@ -20,7 +20,7 @@ from continual_agents.runs import generator_state, set_generator_state
 from .environment_state import check_states, environment_state, set_environment_state
 from .environments import Environment, begin, first_observation, name_of, tell, unfit_step
 from .errors import EnvironmentFault, NotFiniteError
-from .networks import ActorCritic
+from .learner import Networks
 from .policies import Act
 
 
@@ -59,7 +59,7 @@ class EnvironmentCollector(BaseCollector):
     def __init__(
         self,
         environment: Environment,
-        networks: ActorCritic,
+        networks: Networks,
         *,
         frames: int,
         total_frames: int = -1,

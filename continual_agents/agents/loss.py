@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 from torchrl.objectives import ClipPPOLoss
 
 from .networks import ActorCritic
+
+
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """`-mean(min(r A, clip(r, 1 - epsilon, 1 + epsilon) A))` (Schulman et al. 2017, equation 7).
+
+    Args:
+        ratio: r, probability of each action over what it was when acting, `[batch]`.
+        advantage: A, `[batch]`.
+        clip: epsilon, half width of the trust region, in (0, 1).
+    """
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
 class ClippedLoss(ClipPPOLoss):
@@ -54,7 +66,7 @@ class ClippedLoss(ClipPPOLoss):
         log_prob, entropy = self._log_prob_and_entropy(observation, tensordict.get("action"))
         log_ratio = log_prob - tensordict.get("action_log_prob")
         ratio = log_ratio.exp()
-        surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+        objective = clipped_surrogate(ratio, advantage, clip)
         error = torch.nn.functional.mse_loss(self.critic_network.module(observation), tensordict.get("value_target"))
         entropy = entropy.mean()
         with torch.no_grad():
@@ -65,7 +77,7 @@ class ClippedLoss(ClipPPOLoss):
                 "kl": ratio.mean() - 1 - mean_log_ratio,
                 "clip_fraction": ((ratio - 1).abs() > clip).float().mean(),
             }
-        terms |= {"loss_objective": -surrogate, "loss_critic": value_coefficient * error}
+        terms |= {"loss_objective": objective, "loss_critic": value_coefficient * error}
         if entropy_coefficient > 0:
             terms["loss_entropy"] = -entropy_coefficient * entropy
         return TensorDict(terms)

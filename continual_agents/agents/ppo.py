@@ -12,9 +12,8 @@ One update on a batch of environment steps:
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -23,9 +22,9 @@ from torchrl.objectives.value import GAE
 
 from continual_agents.methods import AfterStep
 from continual_agents.plasticity import update_norm
-from continual_agents.runs import generator_state, set_generator_state
 
-from .errors import NotFiniteError
+from .checks import check_ppo
+from .learner import Learner, batch_is_finite
 from .loss import ClippedLoss
 from .networks import ActorCritic
 
@@ -39,7 +38,7 @@ METRICS = {
 """Column of the table: key of the loss."""
 
 
-class PPO:
+class PPO(Learner):
     """Updates an agent on batches; the defaults are the published ones (Dohare et al. 2024, extended data).
 
     Args:
@@ -70,6 +69,8 @@ class PPO:
         ValueError: a value out of range, or minibatches that do not divide the batch.
     """
 
+    networks: ActorCritic
+
     def __init__(
         self,
         networks: ActorCritic,
@@ -90,18 +91,19 @@ class PPO:
         on_not_finite: Literal["stop", "skip"] = "stop",
         generator: torch.Generator,
     ):
-        _check_settings(locals())
-        self.networks = networks
-        self.optimizer = optimizer
-        self.operations = list(operations)
+        check_ppo(locals())
+        super().__init__(
+            networks,
+            optimizer,
+            operations,
+            max_gradient_norm=max_gradient_norm,
+            on_not_finite=on_not_finite,
+            generator=generator,
+        )
+        self.frames_per_batch = self.frames_per_row = batch
         self.epochs = epochs
         self.minibatch = minibatch
-        self.max_gradient_norm = max_gradient_norm
         self.time_limit_as_termination = time_limit_as_termination
-        self.on_not_finite = on_not_finite
-        self.generator = generator
-        self.gradient_steps = 0
-        self.operation_seconds = 0.0
         self.advantage = GAE(
             gamma=discount,
             lmbda=gae_lambda,
@@ -112,7 +114,6 @@ class PPO:
         self.loss = ClippedLoss(
             networks, clip=clip, value_coefficient=value_coefficient, entropy_coefficient=entropy_coefficient
         )
-        self._parameters = networks.parameters()
 
     def update(self, batch: TensorDict) -> dict[str, float]:
         """Improve the agent on one batch.
@@ -151,11 +152,6 @@ class PPO:
             "optimizer/skipped_steps": float(len(statistics) - len(taken)),
         }
 
-    def start_task(self) -> None:
-        """Tell the operations that the next batch is of another task."""
-        for operation in self.operations:
-            getattr(operation, "start_task", lambda: None)()
-
     def _leave_out(self, batch: TensorDict) -> dict[str, float]:
         """What `update` returns for a batch that nothing is learned from."""
         self.operation_seconds = 0.0
@@ -182,93 +178,13 @@ class PPO:
         total = terms.get("loss_objective") + terms.get("loss_critic") + terms.get("loss_entropy", 0.0)
         self.optimizer.zero_grad()
         total.backward()
-        norm = self._gradient_norm()
-        if not math.isfinite(norm):
-            self._not_finite(terms, norm)
+        norm = self.apply_gradients({name: value for name, value in terms.items() if name.startswith("loss_")})
+        if norm is None:
             return None
-        self.optimizer.step()
-        start = time.perf_counter()
-        for operation in self.operations:
-            operation.step()
-        self.operation_seconds += time.perf_counter() - start
-        self.gradient_steps += 1
         return torch.stack([*(terms.get(name).detach() for name in METRICS.values()), norm])
-
-    def _gradient_norm(self) -> Tensor:
-        if self.max_gradient_norm is not None:
-            return torch.nn.utils.clip_grad_norm_(self._parameters, self.max_gradient_norm)
-        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-
-    def _not_finite(self, terms: TensorDict, norm: Tensor) -> None:
-        first = self._first_bad()
-        if self.on_not_finite == "skip" and not first.startswith("first weight"):  # skipping mends no weight
-            for operation in self.operations:
-                getattr(operation, "forget_passes", lambda: None)()
-            return
-        losses = ", ".join(f"{name}={value.item():g}" for name, value in terms.items() if name.startswith("loss_"))
-        raise NotFiniteError(
-            f"gradient norm {float(norm):g} at gradient step {self.gradient_steps} ({losses}; {first}): "
-            "lower the step size, or set agent.max_gradient_norm or agent.on_not_finite=skip"
-        )
-
-    def _first_bad(self) -> str:
-        """The first weight that is not finite, else the first gradient: weights poison every gradient."""
-        named = self.networks.named_parameters()
-        for name, parameter in named:
-            if not torch.isfinite(parameter).all():
-                return f"first weight: {name}"
-        for name, parameter in named:
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                return f"first gradient: {name}"
-        return "every gradient is finite, their norm overflows"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimizer, operations and minibatch order: what the next update depends on."""
-        return {
-            **self.networks.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "operations": [operation.state_dict() for operation in self.operations],
-            "generator": generator_state(self.generator),
-            "gradient_steps": self.gradient_steps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.networks.load_state_dict({name: state[name] for name in ("actor", "critic")})
-        self.optimizer.load_state_dict(state["optimizer"])
-        for operation, stored in zip(self.operations, state["operations"], strict=True):
-            operation.load_state_dict(stored)
-        set_generator_state(self.generator, state["generator"])
-        self.gradient_steps = state["gradient_steps"]
-
-
-def batch_is_finite(batch: TensorDict) -> bool:
-    """Whether everything that the environment gave is finite."""
-    given = (batch["observation"], batch["next", "observation"], batch["next", "reward"])
-    return all(bool(torch.isfinite(one).all()) for one in given)
 
 
 def explained_variance(batch: TensorDict) -> float:
     """`1 - var(target - value) / var(target)`: 1 is a perfect critic, 0 one that knows the mean only."""
     target, value = batch.get("value_target"), batch.get("state_value")
     return 1.0 - float((target - value).var() / target.var().clamp_min(1e-12))
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    if settings["on_not_finite"] not in ("stop", "skip"):
-        raise ValueError(f"agent.on_not_finite={settings['on_not_finite']}: stop or skip")
-    batch, minibatch = settings["batch"], settings["minibatch"]
-    if not 0 < minibatch <= batch or batch % minibatch:
-        raise ValueError(f"agent.batch={batch} is not divisible into minibatches of agent.minibatch={minibatch}")
-    if settings["epochs"] < 1:
-        raise ValueError(f"agent.epochs={settings['epochs']}: at least one pass over the batch")
-    for name in ("discount", "gae_lambda"):
-        if not 0 <= settings[name] <= 1:
-            raise ValueError(f"agent.{name}={settings[name]} lies outside [0, 1]")
-    if not 0 < settings["clip"] < 1:
-        raise ValueError(f"agent.clip={settings['clip']} lies outside (0, 1)")
-    if settings["max_gradient_norm"] is not None and not settings["max_gradient_norm"] > 0:
-        raise ValueError(f"agent.max_gradient_norm={settings['max_gradient_norm']} must be positive (null: no limit)")
-    for name in ("value_coefficient", "entropy_coefficient"):
-        if not settings[name] >= 0:
-            raise ValueError(f"agent.{name}={settings[name]} must not be negative")

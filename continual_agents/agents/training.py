@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+from tensordict import TensorDict
 from torch import Tensor
 
 from continual_agents.runs import Run
 
 from .collector import EnvironmentCollector
 from .errors import EnvironmentFault, NotFiniteError
-from .ppo import PPO
+from .learner import Learner
 
 
 class Film(Protocol):
@@ -34,7 +35,7 @@ class Film(Protocol):
 def train(
     run: Run,
     collector: EnvironmentCollector,
-    ppo: PPO,
+    learner: Learner,
     *,
     steps: int,
     probe: Callable[[Tensor], dict[str, float]] | None = None,
@@ -51,7 +52,7 @@ def train(
     Args:
         run: where everything is written.
         collector: the environment side; closed by the caller.
-        ppo: the learner side.
+        learner: the agent's side.
         steps: environment steps in all; the last batch is finished.
         probe: looks at the networks on a batch of observations and returns named numbers.
         probe_every: updates between two looks; the first update always has one.
@@ -67,7 +68,7 @@ def train(
     for name, value in (("probe.every", probe_every), ("probe.batch", probe_batch)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1")
-    loop = Loop(run, collector, ppo, probe, probe_every, probe_batch, film=film, steps=steps)
+    loop = Loop(run, collector, learner, probe, probe_every, probe_batch, film=film, steps=steps)
     loop.resume()
     with run.progress(total=steps, initial=collector.frames, unit="frames", description=description) as bar:
         while collector.frames < steps and not run.stop_requested:
@@ -78,9 +79,10 @@ def train(
                     f"{error}. The last good checkpoint of {run.folder}: {run.last_checkpoint}"
                 ) from error
             bar.set_postfix_str(loop.summary(metrics), refresh=False)
-            bar.update(collector.frames_per_batch)
+            bar.update(collector.frames - bar.n)
             if collector.frames < steps and run.save_due():
                 loop.save()
+    learner.save_beside(run.folder)
     if collector.frames >= steps:
         run.finish(collector.frames, loop.state())
     else:
@@ -94,7 +96,7 @@ class Loop:
         self,
         run: Run,
         collector: EnvironmentCollector,
-        ppo: PPO,
+        learner: Learner,
         probe: Callable[[Tensor], dict[str, float]] | None,
         probe_every: int,
         probe_batch: int,
@@ -102,7 +104,7 @@ class Loop:
         film: Film | None = None,
         steps: float = math.inf,
     ):
-        self.run, self.collector, self.ppo = run, collector, ppo
+        self.run, self.collector, self.learner = run, collector, learner
         self.probe, self.probe_every, self.probe_batch = probe, probe_every, probe_batch
         self.film, self.steps = film, steps
         self.updates = 0
@@ -117,7 +119,8 @@ class Loop:
             return
         with self.run.continuing():
             self.collector.load_state_dict(state["collector"])
-            self.ppo.load_state_dict(state["ppo"])
+            self.learner.load_state_dict(state["learner"])
+            self.learner.load_beside(self.run.folder)
         self.updates = state["updates"]
         self.probed = list(state["probed"])
 
@@ -125,7 +128,7 @@ class Loop:
         """What a checkpoint holds."""
         return {
             "collector": self.collector.state_dict(),
-            "ppo": self.ppo.state_dict(),
+            "learner": self.learner.state_dict(),
             "updates": self.updates,
             "probed": self.probed,
         }
@@ -133,45 +136,59 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint, counted as writing."""
         start = time.perf_counter()
+        self.learner.save_beside(self.run.folder)
         self.run.save(self.collector.frames, self.state())
         self.write_seconds += time.perf_counter() - start
 
     def step(self) -> dict[str, float]:
         """Collect, update, look and write one row."""
-        collector, ppo = self.collector, self.ppo
-        before = self._ground()
+        collector, learner = self.collector, self.learner
+        before, seconds = self._ground(), np.zeros(4)
+        rows, episodes = [], []
+        for _ in range(max(1, learner.frames_per_row // collector.frames_per_batch)):
+            batch, row = self._learn(seconds)
+            rows.append(row)
+            episodes += collector.episodes
+        metrics = _world(collector, episodes) | _mean(rows)
         clock = [time.perf_counter()]
-        batch = collector.collect()
-        clock.append(time.perf_counter())
-        metrics = _world(collector) | ppo.update(batch)
-        task = self._ground()[0]
-        if task != before[0] and not math.isnan(task):
-            # between two batches: the steps of the new task that this batch already holds were the old policy's
-            ppo.start_task()
-        clock.append(time.perf_counter())
         looks = self.updates % self.probe_every == 0
         self.updates += 1
         if self.film is not None:
             self._show(self.film, *before)
-        metrics |= _surgery(ppo)
+        metrics |= _surgery(learner)
         if self.probe is not None:
-            metrics |= self._look(batch["observation"]) if looks else dict.fromkeys(self.probed, math.nan)
+            metrics |= self._look(batch) if looks else dict.fromkeys(self.probed, math.nan)
         clock.append(time.perf_counter())
-        timing = self._timing(clock)
-        if collector.episodes:
-            columns = {key: [row[key] for row in collector.episodes] for key in collector.episodes[0]}
+        timing = self._timing(len(rows), seconds, look=clock[1] - clock[0])
+        if episodes:
+            columns = {key: [row[key] for row in episodes] for key in episodes[0]}
             self.run.table("episodes").extend(columns)
         self.run.log(collector.frames, metrics, timing=timing)
-        self.recent.extend(row["return"] for row in collector.episodes)
+        self.recent.extend(row["return"] for row in episodes)
         self.write_seconds = time.perf_counter() - clock[-1]
         return metrics
 
-    def _look(self, observation: Tensor) -> dict[str, float]:
+    def _learn(self, seconds: np.ndarray) -> tuple[TensorDict, dict[str, float]]:
+        """Collect a batch and learn from it; adds up the time of collection, environment, update and operations."""
+        collector, learner = self.collector, self.learner
+        before, start = self._ground()[0], time.perf_counter()
+        batch = collector.collect()
+        collected = time.perf_counter()
+        metrics = learner.update(batch)
+        task = self._ground()[0]
+        if task != before and not math.isnan(task):
+            # between two batches: the steps of the new task that this batch already holds were the old policy's
+            learner.start_task()
+        now = time.perf_counter()
+        seconds += (collected - start, collector.environment_seconds, now - collected, learner.operation_seconds)
+        return batch, {"reward/mean": float(batch["next", "reward"].mean())} | metrics
+
+    def _look(self, batch: TensorDict) -> dict[str, float]:
         """Probe the networks; draw the operations' histograms, if they have any."""
         assert self.probe is not None
-        seen = self.probe(observation.reshape(-1, observation.shape[-1])[: self.probe_batch])
+        seen = self.probe(self.learner.observations(batch, self.probe_batch))
         self.probed = list(seen)
-        for operation in self.ppo.operations:
+        for operation in self.learner.operations:
             for name, values in getattr(operation, "histograms", dict)().items():
                 self.run.loggers.histogram(f"surgery/{name}", values, self.collector.frames)
         return seen
@@ -186,12 +203,11 @@ class Loop:
         if self._ground()[0] != task or frames >= self.steps:
             self.run.loggers.video("video/policy", film(frames, friction), frames, film.frames_per_second)
 
-    def _timing(self, clock: list[float]) -> dict[str, float]:
-        """Seconds of this update by where they went; writing is the previous row's, saving included."""
-        collect, update, look = (clock[i + 1] - clock[i] for i in range(3))
-        environment, surgery = self.collector.environment_seconds, self.ppo.operation_seconds
+    def _timing(self, batches: int, seconds: np.ndarray, *, look: float) -> dict[str, float]:
+        """Seconds of this row by where they went; writing is the previous row's, saving included."""
+        collect, environment, update, surgery = seconds.tolist()
         return {
-            "time/frames_per_second": self.collector.frames_per_batch / (collect + update + look),
+            "time/frames_per_second": batches * self.collector.frames_per_batch / (collect + update + look),
             "time/environment_seconds": environment,
             "time/policy_seconds": collect - environment,
             "time/update_seconds": update - surgery,
@@ -212,8 +228,16 @@ class Loop:
         return ", ".join(parts)
 
 
-def _world(collector: EnvironmentCollector) -> dict[str, float]:
-    rows = collector.episodes
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means of the updates of one row of the table, those that know a number; skipped steps are added up."""
+    if len(rows) == 1:
+        return rows[0]
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    means = {name: float(np.nanmean(one)) if np.isfinite(one).any() else math.nan for name, one in columns.items()}
+    return means | {name: float(np.nansum(one)) for name, one in columns.items() if name == "optimizer/skipped_steps"}
+
+
+def _world(collector: EnvironmentCollector, rows: list[dict[str, float]]) -> dict[str, float]:
     return {
         "return/mean": float(np.mean([row["return"] for row in rows])) if rows else math.nan,
         "return/episodes": len(rows),
@@ -223,9 +247,9 @@ def _world(collector: EnvironmentCollector) -> dict[str, float]:
     }
 
 
-def _surgery(ppo: PPO) -> dict[str, float]:
+def _surgery(learner: Learner) -> dict[str, float]:
     """Reports of the after-step operations; counts per layer also as a total over the layers."""
-    report = {name: value for operation in ppo.operations for name, value in operation.report().items()}
+    report = {name: value for operation in learner.operations for name, value in operation.report().items()}
     totals = {
         total: sum(value for name, value in report.items() if name.startswith(f"{total}/"))
         for total in ("replaced", "eligible")

@@ -22,7 +22,7 @@ def make_run(folder, *words, step=2048, friction=0.3):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.csv").write_text(f"step,task/friction\n{step - 1},1.0\n{step},{friction}\n")
     job = AgentJob(config)
-    Checkpoints(folder / "checkpoints").save(step, {"run": {"ppo": job.ppo.state_dict()}})
+    Checkpoints(folder / "checkpoints").save(step, {"run": {"learner": job.learner.state_dict()}})
     job.close()
     return folder
 
@@ -76,7 +76,7 @@ def test_policy_is_that_of_the_checkpoint(runs, tmp_path):
     folder = make_run(tmp_path / "other", "method=ppo", "seed=5")
     one, other = record.player_of(runs[0]), record.player_of(folder)
     content = Checkpoints(folder / "checkpoints").load()
-    expected = content["state"]["run"]["ppo"]["actor"]
+    expected = content["state"]["run"]["learner"]["actor"]
     for name, value in other.policy.state_dict().items():
         assert np.array_equal(value, expected[name])
     assert not np.array_equal(one.policy.state_dict()["body.0.weight"], expected["body.0.weight"])

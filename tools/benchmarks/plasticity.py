@@ -61,7 +61,7 @@ def share(rounds: int) -> list[list[str]]:
         for _ in range(rounds):
             started = time.process_time()
             batch = job.collector.collect()
-            job.ppo.update(batch)
+            job.learner.update(batch)
             learn.append(time.process_time() - started)
             look.append(seconds(functools.partial(job.probe, batch["observation"])))
     finally:

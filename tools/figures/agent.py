@@ -65,7 +65,8 @@ def agent_figure(data: Comparison) -> Figure:
         draw_task_ends(top, ends, late.groupby("task")["place"].mean())
     curves = axes[-1 - len(panels)]
     statistic = _curves(curves, data, data.episodes, "performance", edges, factor=1.0, counts=curves is top)
-    curves.set_title(f"return per episode, {statistic}", loc="left")
+    what = "return per episode" if data.measure == "return" else data.measure
+    curves.set_title(f"{what}, {statistic}", loc="left")
     for panel, (column, (title, factor)) in zip(axes[len(axes) - len(panels) :], panels.items(), strict=True):
         _curves(panel, data, data.metrics, column, edges, factor=factor, counts=False, bottom=0.0)
         panel.set_title(title, loc="left")

@@ -20,6 +20,7 @@ class Comparison:
         metrics: the rows of all metrics.csv with `setting` and `replicate`.
         settings: labels, continual backprop first.
         folders: the run folders; a replicate is a place in this list.
+        measure: what `performance` is: the return of an episode, or the reward per step where no episode ends.
     """
 
     experiment: str
@@ -27,6 +28,7 @@ class Comparison:
     metrics: pd.DataFrame
     settings: list[str]
     folders: list[RunFolder]
+    measure: str = "return"
 
     def replicates(self, setting: str) -> int:
         """Number of runs of a setting."""
@@ -42,14 +44,23 @@ def compare(runs: list[RunFolder]) -> Comparison:
         metrics.append(run.metrics.assign(**mark))
         episodes.append(_episodes(run).assign(**mark))
     settings = sorted(dict.fromkeys(labels), key=_preference)
-    return Comparison(runs[0].experiment, pd.concat(episodes), pd.concat(metrics), settings, runs)
+    measure = "return"
+    if not any(one["performance"].notna().any() for one in episodes) and all("reward/mean" in m for m in metrics):
+        # no episode has ended anywhere: a continuing task is judged by its reward
+        measure = "reward per step"
+        episodes = [
+            _episodes(run, reward=True).assign(**{key: one[key].iloc[0] for key in ("setting", "replicate")})
+            for run, one in zip(runs, metrics, strict=True)
+        ]
+    return Comparison(runs[0].experiment, pd.concat(episodes), pd.concat(metrics), settings, runs, measure)
 
 
-def _episodes(run: RunFolder) -> pd.DataFrame:
-    if run.episodes is not None:
+def _episodes(run: RunFolder, reward: bool = False) -> pd.DataFrame:
+    if run.episodes is not None and not reward:
         table = run.episodes.rename(columns={"return": "performance"})
     else:
-        names = {"return/mean": "performance", "task/friction": "friction", "task/index": "task"}
+        measure = "reward/mean" if reward else "return/mean"
+        names = {measure: "performance", "task/friction": "friction", "task/index": "task"}
         table = run.metrics.rename(columns=names)
     for column, default in (("task", 0), ("friction", np.nan), ("performance", np.nan)):
         if column not in table.columns:

@@ -65,7 +65,7 @@ def agent_task_ends(data: Comparison) -> TaskEnds:
     world = [key for key in runs.columns if key.startswith("experiment.environment.")]
     # a run in which no episode has ended yet keeps its row
     table = pd.DataFrame(ends).T.reindex(runs.index).sort_index(axis=1)
-    return TaskEnds(data.experiment, "return", True, table, runs, data.settings, world)
+    return TaskEnds(data.experiment, data.measure, True, table, runs, data.settings, world)
 
 
 def stream_task_ends(data: Stream, world: list[str]) -> TaskEnds:

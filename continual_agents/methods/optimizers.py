@@ -12,6 +12,8 @@ import torch
 from continual_agents import surgery
 from continual_agents.settings import check_settings, nearest, written
 
+from .upgd import UPGD
+
 
 def _common_settings(
     *,
@@ -23,6 +25,10 @@ def _common_settings(
     weight_decay: float = 0.0,
 ) -> None:
     """What every method may set; each optimizer reads what it has a use for."""
+
+
+def _upgd_settings(*, sigma: float = 1e-3, utility_decay: float = 0.999) -> None:
+    """What UPGD takes beyond Adam's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +58,12 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
         torch.optim.SGD,
         {"step_size": "lr", "momentum": "momentum", "weight_decay": "weight_decay"},
         per_run=("step_size", "momentum", "weight_decay"),
+    ),
+    "upgd": OptimizerRow(
+        UPGD,
+        {"step_size": "lr", **{key: key for key in ("betas", "eps", "weight_decay", "sigma", "utility_decay")}},
+        per_run=("step_size", "weight_decay", "sigma"),
+        settings=_upgd_settings,
     ),
 }
 """Optimizers by kind."""

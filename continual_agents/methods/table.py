@@ -8,11 +8,18 @@ from typing import Any
 
 from continual_agents import surgery
 
+from .hare_and_tortoise import HareAndTortoise
 from .l2_init import PullToInit
 from .operation import AfterStep, Operation
+from .parseval import ParsevalRegularization
 from .perturb import Perturb
+from .plasticity_injection import PlasticityInjection
+from .projection import Projection
 from .reset import Reset
+from .soft_reset import SoftReset
+from .spectral import SpectralRegularization
 from .target import ModuleTarget
+from .weight_clipping import WeightClipping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +67,11 @@ def _redo(target: ModuleTarget, **settings: Any) -> AfterStep:
     return surgery.ReDo(surgery.find(target.modules), target.optimizer, generator=target.generator, **settings)
 
 
+def _self_normalized_resets(target: ModuleTarget, **settings: Any) -> AfterStep:
+    units = surgery.find(target.modules)
+    return surgery.SelfNormalizedResets(units, target.optimizer, generator=target.generator, **settings)
+
+
 def _surgery(make: Callable[..., AfterStep], companion: type, *per_run: str) -> OperationRow:
     return OperationRow(make, companion, per_run, renews=True, own_schedule=True)
 
@@ -69,8 +81,16 @@ OPERATIONS: dict[str, OperationRow] = {
     # Mahmood and Sutton 2012: the ancestor, worth by weight alone
     "generate_and_test": _surgery(_generate_and_test, surgery.ContinualBackprop, "rate", "maturity"),
     "redo": _surgery(_redo, surgery.ReDo, "threshold"),
+    "self_normalized_resets": _surgery(_self_normalized_resets, surgery.SelfNormalizedResets),
     "perturb": OperationRow(Perturb, per_run=("noise",)),
     "l2_init": OperationRow(PullToInit, per_run=("strength",)),
+    "hare_and_tortoise": OperationRow(HareAndTortoise, per_run=("rate",)),
+    "parseval": OperationRow(ParsevalRegularization, per_run=("strength",)),
+    "plasticity_injection": OperationRow(PlasticityInjection),
+    "projection": OperationRow(Projection),
+    "soft_reset": OperationRow(SoftReset, per_run=("shrink",)),
+    "spectral": OperationRow(SpectralRegularization, per_run=("strength",)),
+    "weight_clipping": OperationRow(WeightClipping, per_run=("bound",)),
     "reset": OperationRow(Reset, restarts=lambda settings: settings.get("layers") == "all"),
 }
 """Operations by name. A row of your own is added with `OPERATIONS[name] = OperationRow(...)`."""

@@ -13,7 +13,7 @@
  *   ACT(z), DACT(d, z, h)     activation and its derivative: dL/dz from dL/dh
  *   SILENT          1 if h = 0 makes DACT 0 (ReLU): rows that were read with 0 are neither read back nor written
  *   DECAYS, MOMENTUM, ADAM, PER_UNIT         0 or 1 each, as in optimizers.py
- *   FOLLOWS         0: nothing, 1: utility of continual backprop, 2: ReDo's sum of |h|
+ *   FOLLOWS         0: nothing, 1: utility of continual backprop, 2: ReDo's sums of |h| and h
  *   SCORE           the utility, of: activity, deviation, sensitivity, out, incoming
  *   SUMS            1 if SCORE reads out or incoming
  *
@@ -43,7 +43,7 @@ typedef struct {
     int64_t strides[DEPTH][3];         /* of weights and moments alike, entries: run, input, output */
     int64_t padded[DEPTH];             /* outputs of a run's columns, which may be more than `pitch` */
     REAL *rows[DEPTH][2], *columns[DEPTH][2];        /* Adam's corrections, [runs, inputs + 1] and [runs, padded] */
-    REAL *worth[DEPTH], *mean[DEPTH], *seen[DEPTH];  /* of hidden layers, [runs, width]; ReDo: worth is the sum */
+    REAL *worth[DEPTH], *mean[DEPTH], *seen[DEPTH];  /* of hidden layers, [runs, width]; ReDo: sums */
     const REAL *descent, *shrink, *weight_decay, *momentum;  /* [runs] */
     REAL decay, beta1, beta2, eps;
 } Job;
@@ -244,6 +244,7 @@ INLINE void follow(Block *b, Layer *at, const int O) {
         const V h = at->h[j], activity = abs_(h);
         if (FOLLOWS == 2) {
             at->worth[j] += activity;
+            at->mean[j] += h;
             continue;
         }
         at->mean[j] += gain * (h - at->mean[j]);

@@ -156,7 +156,7 @@ class Native:
                 job.first_moments[number] = buffer.data_ptr()
         elif isinstance(optimizer, StackedAdam):
             job.shrink = optimizer.descent.data_ptr()  # not read
-            job.beta1, job.beta2, job.eps = (*optimizer.betas, optimizer.eps)
+            job.beta1, job.beta2, job.eps = optimizer.betas[0], optimizer.betas[1], optimizer.eps
             for number in range(len(self.stack.layers)):
                 job.first_moments[number] = optimizer.first[number].data_ptr()
                 job.second_moments[number] = optimizer.second[number].data_ptr()
@@ -173,8 +173,8 @@ class Native:
                 job.mean[number] = operation.means[number].data_ptr()
                 job.seen[number] = operation.weights[number].data_ptr()
         elif isinstance(operation, StackedReDo):
-            for number, activity in enumerate(operation.activity):
-                job.worth[number] = activity.data_ptr()
+            for number, (activity, mean) in enumerate(zip(operation.activity, operation.means, strict=True)):
+                job.worth[number], job.mean[number] = activity.data_ptr(), mean.data_ptr()
 
     @staticmethod
     def _job_type(depth: int, dtype: torch.dtype) -> Any:

@@ -179,8 +179,16 @@ class StackedMlp:
 
     def _output(self, own: Tensor, x: Tensor) -> Tensor:
         for old, new in self.frozen:
-            own = own + (old.evaluate(x)[0] - new.evaluate(x)[0])
+            own = own + (old._pass(x) - new._pass(x))
         return own
+
+    def _pass(self, x: Tensor) -> Tensor:
+        """Outputs as in training, bit for bit, but nothing is kept or moves."""
+        h = x
+        for layer, norm in zip(self.layers, self.norms, strict=False):
+            z = layer(h)
+            h = self.derivative.forward(norm.forward(z, training=False)[0] if norm is not None else z)
+        return self.layers[-1](h)
 
     def twin(self) -> StackedMlp:
         """A copy that nothing trains."""

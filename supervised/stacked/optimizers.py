@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..draws import Draw, torch_draws
 from .network import StackedLayer, StackedMlp
 
 
@@ -165,10 +166,9 @@ class StackedAdam(StackedOptimizer):
 
     def __init__(self, stack: StackedMlp, settings: Sequence[Mapping[str, Any]]):
         super().__init__(stack, settings)
-        kinds = {(tuple(one.get("betas", (0.9, 0.999))), float(one.get("eps", 1e-8))) for one in settings}
-        if len(kinds) > 1:
-            raise ValueError(f"optimizer.betas and eps are common to a stack, got {sorted(kinds)}")
-        (self.betas, self.eps) = kinds.pop()
+        self.betas, self.eps = common(
+            "betas and eps", [(tuple(one.get("betas", (0.9, 0.999))), float(one.get("eps", 1e-8))) for one in settings]
+        )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas={list(self.betas)}: each lies in [0, 1)")
         self.first = [torch.zeros_like(tensor) for tensor in stack.tensors]
@@ -240,5 +240,94 @@ class StackedAdam(StackedOptimizer):
                     tensor.copy_(value)
 
 
-OPTIMIZERS: dict[str, type[StackedOptimizer]] = {"sgd": StackedSgd, "adam": StackedAdam}
+class StackedUpgd(StackedOptimizer):
+    """UPGD (Elsayed and Mahmood 2024), formula in `continual_agents.methods.upgd`; the greatest utility is a run's."""
+
+    def __init__(self, stack: StackedMlp, settings: Sequence[Mapping[str, Any]]):
+        super().__init__(stack, settings)
+        self.betas, self.eps, self.utility_decay = common(
+            "betas, eps and utility_decay",
+            [
+                (tuple(s.get("betas", (0.9, 0.999))), s.get("eps", 1e-8), s.get("utility_decay", 0.999))
+                for s in settings
+            ],
+        )
+        self.sigma = self._tensor(per_run(settings, "sigma", 1e-3))
+        self.first, self.second, self.utility, self.gradients = (
+            [torch.zeros_like(tensor) for tensor in stack.tensors] for _ in range(4)
+        )
+        self.age = 0
+
+    def step(self, deltas: Sequence[Tensor], affines: Sequence[Tensor]) -> None:
+        """As the base."""
+        self.age += 1
+        kept = 1 - self.utility_decay**self.age
+        (beta1, beta2), layers = self.betas, len(deltas)
+        largest = None
+        for number, (tensor, gradient) in enumerate(zip(self.stack.tensors, self.gradients, strict=True)):
+            if number < layers:
+                gradient.zero_()
+                add_outer_(gradient, self.stack.inputs[number], deltas[number])
+            else:
+                gradient.copy_(affines[number - layers])
+            self.utility[number].mul_(self.utility_decay).addcmul_(gradient, tensor, value=self.utility_decay - 1)
+            shown = self.utility[number][..., : self._width(number)]
+            most = (shown / kept).amax((1, 2), keepdim=True)
+            largest = most if largest is None else torch.maximum(largest, most)
+        noises = self._noise()
+        for number, (tensor, gradient) in enumerate(zip(self.stack.tensors, self.gradients, strict=True)):
+            width = self._width(number)
+            self.first[number].lerp_(gradient, 1 - beta1)
+            self.second[number].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            direction = self.first[number] / (1 - beta1**self.age)
+            direction /= (self.second[number] / (1 - beta2**self.age)).sqrt_().add_(self.eps)
+            direction[..., :width] += self.sigma * noises[number]
+            gate = 1 - _sigmoid(self.utility[number] / kept / largest)
+            tensor.mul_(1 - self.step_size * self.weight_decay).addcmul_(gate * direction, self.descent)
+
+    def _width(self, number: int) -> int:
+        """Columns of a tensor without padding, whose noise would not stay 0."""
+        layers = self.stack.layers
+        return layers[number].outputs if number < len(layers) else self.stack.tensors[number].shape[2]
+
+    def _noise(self) -> list[Tensor]:
+        shapes = [(tensor.shape[1], self._width(number)) for number, tensor in enumerate(self.stack.tensors)]
+        sizes = [rows * columns for rows, columns in shapes]
+        draws = [
+            torch.randn(sum(sizes), generator=torch_draws(seed, Draw.NOISE, self.age)) for seed in self.stack.seeds
+        ]
+        parts = torch.stack(draws).to(self.stack.device, self.stack.dtype).split(sizes, -1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def moments(self, number: int) -> list[Tensor]:
+        """Moments and utilities."""
+        return [self.first[number], self.second[number], self.utility[number]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments, utilities and the number of steps."""
+        return {**super().state_dict(), "age": self.age}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        super().load_state_dict(state)
+        self.age = int(state["age"])
+
+
+def common(name: str, values: Sequence[Any]) -> Any:
+    """The value that all runs of a stack share.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if len(set(values)) > 1:
+        raise ValueError(f"optimizer: {name} are common to a stack, got {sorted(set(values))}")
+    return values[0]
+
+
+def _sigmoid(z: Tensor) -> Tensor:
+    # torch.sigmoid rounds the last few entries of a tensor otherwise than the rest (derivatives.py)
+    return (z * 0.5).tanh_().add_(1.0).mul_(0.5)
+
+
+OPTIMIZERS: dict[str, type[StackedOptimizer]] = {"sgd": StackedSgd, "adam": StackedAdam, "upgd": StackedUpgd}
 """Optimizers of a stack by the `kind` of a method."""

@@ -18,9 +18,7 @@ from .surgeon import SURGEON, Surgeon, common, only
 
 
 class StackedReDo:
-    """ReDo on every run of a stack (Sokar et al. 2023): every `period` steps, units at or under `threshold` go.
-
-    A batch of one says nothing about a ReLU unit, so the score is of mean |h| over all examples of the last period.
+    """ReDo on every run of a stack: every `period` steps, units at or under `threshold` go, as `surgery.ReDo` has it.
 
     Args:
         stack, optimizer: as trained.
@@ -31,21 +29,25 @@ class StackedReDo:
     """
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
-        only(settings, "redo", "threshold", "period", *SURGEON)
+        only(settings, self.name, "threshold", "period", "transfer", *SURGEON)
         self.stack = stack
         self.surgeon = Surgeon(stack, optimizer, settings)
         self.period = int(common(settings, "period", 1000))
-        thresholds = [float(one.get("threshold", 0.1)) for one in settings]
+        thresholds = [float(one.get("threshold", self.threshold)) for one in settings]
         if self.period < 1 or not all(0 <= threshold < 1 for threshold in thresholds):
-            raise ValueError(f"redo.period={self.period}, threshold={thresholds}: at least 1, and in [0, 1)")
+            raise ValueError(f"{self.name}.period={self.period}, threshold={thresholds}: at least 1, and in [0, 1)")
         self.thresholds = torch.tensor(thresholds, device=stack.device, dtype=stack.dtype)[:, None]
-        self.activity = [
-            torch.zeros(stack.runs, width, device=stack.device, dtype=stack.dtype) for width in stack.network.hidden
-        ]
+        self.transfer = bool(common(settings, "transfer", True))
+        shapes = [(stack.runs, width) for width in stack.network.hidden]
+        # sums of the score and of the output since the last look
+        self.activity, self.means = (
+            [torch.zeros(shape, device=stack.device, dtype=stack.dtype) for shape in shapes] for _ in range(2)
+        )
         self.replaced = np.zeros((stack.runs, len(self.activity)), dtype=np.int64)
         self.steps = 0
 
     follows, draws = True, False
+    name, threshold = "redo", 0.025
 
     @property
     def next_step(self) -> float:
@@ -53,21 +55,22 @@ class StackedReDo:
         return self.steps + self.period - self.steps % self.period
 
     def follow_step(self, number: int) -> None:
-        """Add up |h|."""
-        for total, h in zip(self.activity, self.stack.inputs[1:], strict=True):
+        """Add up |h| and h."""
+        for total, mean, h in zip(self.activity, self.means, self.stack.inputs[1:], strict=True):
             total.add_(h[:, 0].abs() if h.shape[1] == 1 else h.abs().mean(1))
+            mean.add_(h[:, 0] if h.shape[1] == 1 else h.mean(1))
 
     def act_now(self) -> None:
         """Replace what is dormant; only here does the host wait for the device."""
         jobs = [
-            (layer, [run], units[None], None)
+            (layer, [run], units[None], self.means[layer][run][units][None] / self.period if self.transfer else None)
             for layer, total in enumerate(self.activity)
             for run, units in self._dormant(total)
         ]
         self.surgeon.replace(jobs)
         for layer, (run,), units, _ in jobs:
             self.replaced[run, layer] += units.shape[1]
-        for total in self.activity:
+        for total in (*self.activity, *self.means):
             total.zero_()
 
     def _dormant(self, total: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -87,6 +90,7 @@ class StackedReDo:
         """Everything needed to continue exactly."""
         return {
             "activity": [total.clone() for total in self.activity],
+            "means": [total.clone() for total in self.means],
             "replaced": self.replaced.copy(),
             "born": self.surgeon.born.copy(),
             "steps": self.steps,
@@ -94,7 +98,8 @@ class StackedReDo:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        for total, stored in zip(self.activity, state["activity"], strict=True):
-            total.copy_(stored)
+        for name in ("activity", "means"):
+            for total, stored in zip(getattr(self, name), state[name], strict=True):
+                total.copy_(stored)
         self.replaced, self.surgeon.born = array_of(state["replaced"]), array_of(state["born"])
         self.steps = int(state["steps"])

@@ -25,6 +25,13 @@ METHODS = {
     "gradient utility": {"operations": {"continual_backprop": {**CBP, "utility": "gradient"}}},
     "redo": {"operations": {"redo": {"threshold": 0.2, "period": 10}}},
     "perturb": {"operations": {"perturb": {"noise": 1e-3}}},
+    "upgd": {"kind": "upgd", "step_size": 1e-2, "weight_decay": [0.0, 1e-3]},
+    "projection and clipping": {"operations": {"projection": {}, "weight_clipping": {"bound": 0.9}}},
+    "spectral": {"operations": {"spectral": {"strength": 1e-3}}},
+    "hare and tortoise": {"momentum": 0.5, "step_size": 2e-3, "operations": {"hare_and_tortoise": {"period": 20}}},
+    "soft reset": {"operations": {"soft_reset": {"period": 25}}},
+    "reset": {"momentum": 0.5, "step_size": 2e-3, "operations": {"reset": {"layers": "last", "period": 30}}},
+    "plasticity injection": {"operations": {"plasticity_injection": {"period": 40, "most": 2}}},
     "l2 init": {"operations": {"l2_init": {"strength": 1e-2}}},
 }
 

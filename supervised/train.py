@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from continual_agents.runs import Run
+from continual_agents.runs import Run, RunError
 
 from .divergence import Divergence
 from .learners import make_learner
 from .losses import LOSSES
 from .measures import Bin, diagnose, test_accuracy
 from .plans import Plan, stacks
+from .stacked.native import vector_bytes
 from .streams.table import make_stream
 
 
@@ -35,6 +37,12 @@ class Group:
         self.stream = make_stream(plans[0].stream, [plan.seed for plan in plans], device=device)
         self.learner = make_learner(plans, self.stream, device=device, fast=fast)
         self.bin = Bin(len(plans))
+
+    @property
+    def code(self) -> str:
+        """What takes the steps, and what its rounding depends on."""
+        code = str(self.learner.code)
+        return f"{code}, vectors of {vector_bytes()} bytes" if code == "native" else code
 
     def advance(self, until: int) -> int:
         """Learn from the next chunk, at most to step `until`; the number of steps done."""
@@ -113,7 +121,9 @@ def train(
         with run.continuing():
             for group, stored in zip(groups, run.state["groups"], strict=True):
                 group.load_state_dict(stored)
+        codes = _codes_of(run, groups, fast)
     else:
+        codes = [[0, [group.code for group in groups]]]
         _write_runs(run, plans, {n: group.learner.code for group in groups for n in group.numbers})
     if run.finished and run.step >= total:
         return True
@@ -121,6 +131,7 @@ def train(
     labels = [plan.label for plan in plans]
     rows = int(run.state["rows"]) if run.state is not None else 0
     row: dict[str, np.ndarray] = {}
+    before_row: tuple[dict[str, Any], dict[str, Any]] | None = None
     with run.progress(total=total * len(plans), initial=_done(groups), unit="run-steps") as bar:
         while rows * row_steps < total:
             until = min((rows + 1) * row_steps, total)
@@ -130,16 +141,21 @@ def train(
                     bar.update(group.advance(until) * len(group.numbers))
                     if run.stop_requested or run.save_due():
                         divergence.look(groups, group.stream.position)
-                        run.save(_done(groups) // len(plans), _state(rows, groups))
+                        run.save(_done(groups) // len(plans), _state(rows, groups, codes))
                     if run.stop_requested:
                         return False
             rate = (_done(groups) - before) / (time.perf_counter() - started)
-            look = (rows + 1) % examine_every == 0 or until == total
+            due = (rows + 1) % examine_every == 0
+            look = due or until == total
             diverged = divergence.look(groups, until)
+            if until == total and not (due and until == (rows + 1) * row_steps):
+                # a longer run would not have this row, or not have looked: it goes on from before it
+                before_row = _state(rows, groups, codes), run.mark()
             row = divergence.mark(_together(groups, len(plans), examples if look else 0), diverged)
             run.log_runs(until, row, groups=labels, timing={"time/run_steps_per_second": rate})
             rows += 1
-    run.finish(total, _state(rows, groups), _means(row))
+    state, mark = before_row or (_state(rows, groups, codes), None)
+    run.finish(total, state, _means(row), mark=mark)
     return True
 
 
@@ -148,8 +164,31 @@ def _done(groups: Sequence[Group]) -> int:
     return sum(group.stream.position * len(group.numbers) for group in groups)
 
 
-def _state(rows: int, groups: Sequence[Group]) -> dict[str, Any]:
-    return {"rows": rows, "groups": [group.state_dict() for group in groups]}
+def _state(rows: int, groups: Sequence[Group], codes: list[Any]) -> dict[str, Any]:
+    return {"rows": rows, "groups": [group.state_dict() for group in groups], "codes": codes}
+
+
+def _codes_of(run: Run, groups: Sequence[Group], fast: bool) -> list[Any]:
+    """Which code took the steps of each stack, from which step on: what the checkpoint knows, and now.
+
+    Raises:
+        RunError: other code than before would take them, and nobody asked for it.
+    """
+    assert run.state is not None
+    now = [group.code for group in groups]
+    codes: list[Any] = list(run.state.get("codes", [[0, now]]))  # checkpoints of earlier versions do not say
+    before = list(codes[-1][1])
+    if before == now:
+        return codes
+    old, new = next((old, new) for old, new in zip(before, now, strict=True) if old != new)
+    said = f"the steps of {run.folder} were taken by {old} up to step {run.step}, here they are taken by {new}"
+    if fast and old.split(",")[0] != new.split(",")[0]:
+        mend = "experiment.fast=false goes on as before"
+        if old != "torch":
+            mend = f"install what {old} needs (a C compiler, a GPU), or go on inexactly with experiment.fast=false"
+        raise RunError(f"{said}, with other last digits: {mend}")
+    warnings.warn(f"{said}: the numbers differ in their last digits from those of an undisturbed run", stacklevel=3)
+    return [*codes, [run.step, now]]
 
 
 def _together(groups: Sequence[Group], runs: int, examples: int) -> dict[str, np.ndarray]:

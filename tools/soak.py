@@ -1,7 +1,8 @@
 """Does a run's memory grow? `python -m tools.soak --minutes 60 experiment=slippery_ant scale=paper folder=runs/soak`.
 
-Starts `python -m tools.train` with the words given, looks at its process every few seconds for the given time, stops it
-with SIGTERM (the run saves and can be continued) and prints what grew, per hour. The samples stay in FOLDER/soak.csv.
+Starts `python -m tools.train` with the words given, looks at its process every few seconds for the given time from its
+first row on, stops it with SIGTERM (the run saves and can be continued) and prints what grew, per hour. The samples
+stay in FOLDER/soak.csv.
 """
 
 from __future__ import annotations
@@ -101,15 +102,18 @@ def slope(seconds: Sequence[float], values: Sequence[float]) -> tuple[float, flo
 
 
 def watch(words: Sequence[str], folder: Path, *, minutes: float, every: float) -> tuple[list[Sample], int]:
-    """Run the command for that long, or to its end if it comes sooner; samples and exit status."""
+    """Run the command for that long after its first row, or to its end if it comes sooner; samples and exit status."""
     folder.mkdir(parents=True, exist_ok=True)
     samples: list[Sample] = []
-    started = time.monotonic()
+    rows = size(folder / "metrics.csv")  # of an earlier session
     with open(folder / "soak.log", "w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "tools.train", *words]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             with tqdm(total=round(60 * minutes), unit="s", desc="soak") as bar:
+                while process.poll() is None and size(folder / "metrics.csv") == rows:
+                    time.sleep(min(every, 0.1))  # however long imports take here
+                started = time.monotonic()
                 while process.poll() is None and (seconds := time.monotonic() - started) < 60 * minutes:
                     try:
                         samples.append(look(process.pid, folder, seconds))
@@ -161,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{len(configs)} runs: give one value of each key")
     folder = Path(configs[0]["folder"])
     samples, status = watch(chosen.words, folder, minutes=chosen.minutes, every=chosen.every)
-    if status or not samples:
+    if status not in (0, 128 + signal.SIGTERM) or not samples:
         print(f"the run ended with status {status}: see {folder / 'soak.log'}", file=sys.stderr)
         raise SystemExit(1)
     frame = pd.DataFrame([dataclasses.asdict(sample) for sample in samples])

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shlex
+import signal
 import sys
+
+
+def _stop(number: int, frame: object) -> None:
+    """End a run that has not begun yet, or has ended."""
+    print("\nstopped: the same command goes on", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":  # before the other imports, which take seconds: stopping a run that starts is no failure
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, _stop)
+
+import itertools
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +37,12 @@ from tools.device import check_device
 from tools.text import visible
 
 MAY_CHANGE = (
-    *("experiment.steps", "experiment.tasks", "folder", "threads", "save_seconds", "progress", "logger"),
-    *("experiment.on_not_finite", "experiment.agent.on_not_finite"),
+    *("experiment.steps", "experiment.tasks", "folder", "save_seconds", "progress", "logger"),
+    *("experiment.fast", "experiment.on_not_finite", "experiment.agent.on_not_finite"),
 )
-"""What a continued run may give differently: nothing that changes its numbers, except how long it is and what becomes
-of numbers that are not finite."""
+"""What a continued run may give differently: nothing that changes its numbers, except how long it is, what becomes of
+numbers that are not finite, and `experiment.fast=false` where the code that took the steps is gone (it is said and
+written down). Sums are added up otherwise with another number of threads."""
 
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
 """What belongs to every run; each kind of experiment knows the rest."""
@@ -108,9 +122,8 @@ def check_common(config: Mapping[str, Any]) -> None:
     check_device(config["device"])
 
 
-FAULTS = (FloatingPointError, Fault, RunError)
-"""What ends a run in flight: divergence, a full disk, a failed environment (it names the last good checkpoint), or a
-folder that another version wrote."""
+FAULTS = (FloatingPointError, Fault)
+"""What ends a run in flight: divergence, a full disk, a failed environment; the message names the last checkpoint."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -118,20 +131,19 @@ def train(composed: DictConfig) -> None:
     """One job in its own process or in this one."""
     job_settings = HydraConfig.get().job
     config = plain_config(composed)
-    if not OmegaConf.is_missing(job_settings, "num"):
-        train_one(config, job_settings.num)
-        return
-    try:
-        train_one(config)
-    except FAULTS as error:  # here, where Hydra says nothing about it; the other jobs of -m have to go on
-        raise SystemExit(f"error: {error}") from None
+    train_one(config, 0 if OmegaConf.is_missing(job_settings, "num") else job_settings.num)
 
 
 def train_one(config: dict[str, Any], position: int = 0, *, bar: bool = True) -> bool:
+    """As `train_until_stopped`; whether the run is finished."""
+    return not train_until_stopped(config, position, bar=bar)
+
+
+def train_until_stopped(config: dict[str, Any], position: int = 0, *, bar: bool = True) -> int:
     """Build the job, open its run folder, train; its progress bar, if any, is on line `position`.
 
     Returns:
-        Whether the run is finished; else it was asked to stop, and is saved.
+        0 if the run is finished; else the number of the signal that asked it to stop, and it is saved.
     """
     torch.set_num_threads(config["threads"])
     job = build(config)
@@ -146,13 +158,13 @@ def train_one(config: dict[str, Any], position: int = 0, *, bar: bool = True) ->
         ) as run:
             if run.finished and run.step >= job.steps:
                 print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
-                return True
+                return 0
             job.run(run)
-            if run.stop_requested:
-                print(
-                    f"\nstopped and saved at step {run.step}: the same command continues {run.folder}", file=sys.stderr
-                )
-            return run.finished
+            if run.finished and run.step >= job.steps:
+                return 0
+            said = f"stopped and saved at step {run.step}: the same command continues {run.folder}"
+            print(f"\n{visible(said)}", file=sys.stderr)
+            return run.stop_signal
     finally:
         job.close()
 
@@ -185,13 +197,17 @@ def main(words: Sequence[str]) -> None:
     warnings.formatwarning = _one_line  # type: ignore[assignment]
     # Hydra would print its own version of an error and exit; the few that a user can mend are told in one line below
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    stopped = 0
     try:
         configs = jobs(words)
         for config in configs:
             build(config).close()
             Run.check(config["folder"], config, may_change=MAY_CHANGE)
             check_logger(config["logger"])
-        train()
+        if any(word in FLAGS for word in words):
+            train()
+        else:
+            stopped = train_until_stopped(configs[0])
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -199,6 +215,8 @@ def main(words: Sequence[str]) -> None:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs], configs[0]["logger"])
+    if stopped:
+        raise SystemExit(128 + stopped)  # as a shell says of what a signal ended: to be continued
 
 
 def _one_line(message: Warning | str, *_: Any) -> str:

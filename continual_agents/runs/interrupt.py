@@ -17,7 +17,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.requested = False
-        self.name = ""
+        self.number = 0
+        """Of the signal that came; 0 before."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -38,5 +39,4 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
-        self.name = signal.Signals(number).name
+        self.requested, self.number = True, number

@@ -60,6 +60,22 @@ def keep_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sessions if len(sessions) <= MOST_SESSIONS else [sessions[0], *sessions[1 - MOST_SESSIONS :]]
 
 
+NUMERICAL = ("gymnasium", "numpy", "pybullet", "torch")
+"""Packages whose other versions may round otherwise."""
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of a session may change the last digits of numbers, as `torch 2.12 (2.11 before)`; empty if nothing."""
+    pairs = [("processor", "machine", "processor"), ("GPU", "machine", "gpu")]
+    pairs += [(name, "packages", name) for name in NUMERICAL]
+    found = []
+    for name, group, key in pairs:
+        old, new = ((session.get(group) or {}).get(key) for session in (before, now))
+        if old is not None and old != new:
+            found.append(f"{name} {new} ({old} before)")
+    return ", ".join(found)
+
+
 def _is_session(session: Any) -> bool:
     parts = ("machine", "packages", "git")
     return isinstance(session, dict) and all(isinstance(session.get(part) or {}, dict) for part in parts)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .checkpoint import Checkpoints, damage_of_run, write_atomically
 from .configuration import configuration_text
-from .provenance import describe, keep_sessions, read_sessions
+from .provenance import changes, describe, keep_sessions, read_sessions
 from .faults import Fault
 from .folder import TIMING, RunError, check_contents, check_folder, check_same, check_tables, locked
 from .glance import Glance
@@ -174,6 +174,11 @@ class Run:
         return self._signal.requested
 
     @property
+    def stop_signal(self) -> int:
+        """Number of the signal that asked for it; 0 if none did."""
+        return self._signal.number
+
+    @property
     def last_checkpoint(self) -> str:
         """The last good checkpoint in words, for messages."""
         return f"step {self.step}" if self.step else "none yet"
@@ -304,29 +309,52 @@ class Run:
         self._due_since = now  # gathering the state is a part of the cost
         return True
 
-    def save(self, step: int, state: Mapping[str, Any], *, finished: bool = False) -> None:
+    def mark(self) -> dict[str, Any]:
+        """How far tables and curves are now, for a `finish` that a longer run is to continue from here."""
+        # a table that this session has not touched yet keeps the rows it had
+        return {
+            "rows": {**self._rows, **{name: table.rows for name, table in self._tables.items()}},
+            "logged": self._logged,
+        }
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        finished: bool = False,
+        mark: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write a checkpoint that the same command continues from. Tables and curves are made durable first."""
         started = self._due_since or time.monotonic()
         for table in self._tables.values():
             table.sync()
         self.loggers.flush()
-        # a table that this session has not touched yet keeps the rows it had
-        rows = {**self._rows, **{name: table.rows for name, table in self._tables.items()}}
-        logged = {"rows": rows, "logged": self._logged, "latest": self._latest, "glance": self._glance.scale}
+        logged = {**(mark or self.mark()), "latest": self._latest, "glance": self._glance.scale}
         self._checkpoints.save(step, {"run": dict(state), **logged, "finished": finished})
         self.step = step
         self.finished = finished
         self._last_save, self._due_since = time.monotonic(), None
         self.save_cost = self._last_save - started
 
-    def finish(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+    def finish(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+        *,
+        mark: Mapping[str, Any] | None = None,
+    ) -> None:
         """Save the final state and write the final metrics, by which loggers compare runs.
+
+        A run may end with a row that it would not have if it were longer: `state` and `mark` are then those before the
+        row, which a longer run takes away again.
 
         A loop makes no periodic checkpoint at its very end: continued from there, the final metrics would stand twice.
         """
         final = dict(metrics) if metrics is not None else self._latest
         self.loggers.finish(step, final)
-        self.save(step, state, finished=True)
+        self.save(step, state, finished=True, mark=mark)
 
     def close(self) -> None:
         """Close every file and release the folder."""
@@ -346,5 +374,8 @@ class Run:
         except ValueError as error:  # a note: the run does not need it
             warnings.warn(f"{error}: it begins again with this session", stacklevel=3)
             sessions = []
-        sessions = keep_sessions([*sessions, {"step": self.step, **describe()}])
+        session = {"step": self.step, **describe()}
+        if sessions and self.step and (changed := changes(sessions[-1], session)):
+            warnings.warn(f"{self.folder} goes on with {changed}: numbers may differ in their last digits", stacklevel=3)
+        sessions = keep_sessions([*sessions, session])
         write_atomically(path, lambda file: file.write(json.dumps(sessions, indent=2).encode()))

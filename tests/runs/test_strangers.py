@@ -269,6 +269,16 @@ def test_lost_note_of_the_sessions_is_written_anew(begun: Path, text: str) -> No
     assert session["step"] == 4
 
 
+def test_other_versions_are_said(begun: Path) -> None:
+    path = begun / "environment.json"
+    sessions = json.loads(path.read_text())
+    sessions[-1]["packages"]["torch"] = "1.0"
+    path.write_text(json.dumps(sessions))
+    with pytest.warns(UserWarning, match=r"goes on with torch .* \(1.0 before\): numbers may differ in their last digits"):
+        Run.open(begun, CONFIG).close()
+    Run.open(begun, CONFIG).close()  # said once
+
+
 def test_speeds_are_no_reason_to_stop(begun: Path) -> None:
     (begun / "timing.csv").write_text("step\n")
     Run.check(begun, CONFIG)

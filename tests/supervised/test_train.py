@@ -1,5 +1,6 @@
 """The loop: its tables, and that a stopped run continues to the same tables and weights."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from continual_agents.runs import Run
+from continual_agents.runs import Run, RunError
 from supervised import make_plans, train
 from supervised.learners import make_learner
 from supervised.streams.table import make_stream
+from supervised.train import Group
 from tests.supervised.helpers import CBP, method, tensors_of
+from tools.chaos.compare import unequal
 
 METHODS = {
     "backprop": method("backprop"),
@@ -141,3 +144,60 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path: Path) -
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4
     with pytest.raises(ValueError, match="give one of them"):
         start(tmp_path / "other", PERMUTED, methods)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "short", "every"),
+    [(PERMUTED, 25, 1), (PERMUTED, 30, 2), (REGRESSION, 25, 2), (TEXTURES, 25, 1)],
+    ids=["part of a row", "a look", "both", "convolutional"],
+)
+def test_longer_run_is_the_one_that_was_never_shorter(tmp_path: Path, experiment: dict, short: int, every: int) -> None:
+    """A row that is there only because the run ended is taken away again."""
+    methods = {"backprop": METHODS["backprop"]}
+    for name, lengths in (("whole", (41,)), ("grown", (short, 33, 41))):
+        for steps in lengths:
+            assert start(
+                tmp_path / name, experiment, methods, steps=steps, row_steps=10, examine_every=every, examples=20
+            )
+        assert pd.read_csv(tmp_path / name / "metrics.csv")["step"].unique().tolist() == [10, 20, 30, 40, 41]
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "grown/metrics.csv").read_bytes()
+    states = []
+    for name in ("whole", "grown"):
+        with Run.open(tmp_path / name, {"experiment": experiment}) as run:
+            states.append(run.state)
+    assert list(unequal(*states)) == []
+
+
+def test_other_code_takes_no_steps_unless_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = {"backprop": METHODS["backprop"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Group, "code", "native, vectors of 32 bytes")
+        start(tmp_path, REGRESSION, methods, steps=20, row_steps=10, fast=True)
+    said = "taken by native, vectors of 32 bytes up to step 20, here they are taken by"
+    for code in ("torch", "graph"):
+        monkeypatch.setattr(Group, "code", code)
+        with pytest.raises(RunError, match=f"{said} {code}, with other last digits: install what native"):
+            start(tmp_path, REGRESSION, methods, steps=30, row_steps=10, fast=True)
+    monkeypatch.setattr(Group, "code", "torch")
+    with pytest.warns(UserWarning, match=f"{said} torch: the numbers differ in their last digits"):
+        start(tmp_path, REGRESSION, methods, steps=30, row_steps=10)
+    start(tmp_path, REGRESSION, methods, steps=40, row_steps=10)  # said once
+    monkeypatch.setattr(Group, "code", "native, vectors of 64 bytes")
+    with pytest.raises(RunError, match="experiment.fast=false goes on as before"):
+        start(tmp_path, REGRESSION, methods, steps=50, row_steps=10, fast=True)
+    with Run.open(tmp_path, {"experiment": REGRESSION}) as run:
+        assert run.state is not None
+        assert run.state["codes"] == [[0, ["native, vectors of 32 bytes"]], [20, ["torch"]]]
+
+
+def test_other_vectors_of_the_same_code_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for steps, size in ((20, 32), (30, 64)):
+        monkeypatch.setattr(Group, "code", f"native, vectors of {size} bytes")
+        run = functools.partial(start, tmp_path, REGRESSION, {"a": METHODS["backprop"]}, steps=steps, fast=True)
+        if steps == 20:
+            run()
+        else:
+            with pytest.warns(
+                UserWarning, match="taken by native, vectors of 32 bytes up to step 20, here .* 64 bytes"
+            ):
+                run()

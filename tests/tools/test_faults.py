@@ -1,5 +1,6 @@
 """The command as the world treats it: signals, closed output, full disks, numbers that blow up."""
 
+import re
 import resource
 import signal
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from continual_agents.runs import Run
 from tests.tools.test_train import ROOT, SMOKE, train
 from tools.chaos.compare import differences
+from tools.train import jobs, main
 
 WARM = [
     "experiment=warm_start", "scale=smoke", "save_seconds=0",
@@ -39,7 +42,7 @@ def test_stopped_command_saves_says_how_to_go_on_and_ends_up_the_same(
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.returncode == 128 + number, errors
     assert "stopped and saved at step" in errors
     assert f"the same command continues {tmp_path / 'parts'}" in errors
     assert len(table.read_text().splitlines()) < len((tmp_path / "whole/metrics.csv").read_text().splitlines())
@@ -86,3 +89,40 @@ def test_full_disk_and_numbers_that_blow_up_are_one_line_and_exit_code_1(tmp_pat
     mark = subprocess.run([*command, *wild], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert mark.returncode == 0, mark.stderr
     assert "warning: not finite by step" in mark.stderr
+
+
+def test_a_run_that_is_stopped_while_it_starts_says_so(tmp_path: Path) -> None:
+    """The signal comes as soon as the process has a handler, long before the run is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.train", *DIGITS, f"folder={tmp_path / 'run'}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    caught = 1 << (signal.SIGTERM - 1)
+    status = Path(f"/proc/{process.pid}/status")
+    while not int(re.search(r"SigCgt:\t(\w+)", status.read_text()).group(1), 16) & caught:  # type: ignore[union-attr]
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (128 + signal.SIGTERM, "\nstopped: the same command goes on\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_second_of_two_starters_gets_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both have passed the check when the first one opens the folder."""
+    words = [*DIGITS, f"folder={tmp_path / 'run'}"]
+    with Run.open(tmp_path / "run", jobs(words)[0]):
+        monkeypatch.setattr(Run, "check", lambda *_, **__: None)
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+    assert caught.value.code == 2
+    assert "is in use by another process: wait for it" in capsys.readouterr().err
+
+
+def test_threads_are_part_of_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*DIGITS, f"folder={tmp_path / 'run'}"]
+    Run.open(tmp_path / "run", jobs(words)[0]).close()
+    with pytest.raises(SystemExit):
+        main([*words, "threads=2"])
+    assert "(threads: 1 there, 2 asked for)" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_a_look_sees_files_threads_memory_and_the_table(tmp_path: Path) -> None:
 
 def test_a_short_soak_stops_the_run_and_prints_the_slopes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["experiment=permuted_digits", "scale=smoke", "experiment.tasks=1000000", f"folder={tmp_path}"]
-    main([*words, "--minutes", "0.25", "--every", "0.1", "--settle", "0.7"])
+    main([*words, "--minutes", "0.1", "--every", "0.1", "--settle", "0.5"])
     printed = capsys.readouterr().out
     assert "| memory, MB" in printed
     assert "| threads" in printed

@@ -39,9 +39,9 @@ class Counted(Run):
     costs: list[float]
     bytes = 0
 
-    def save(self, step: int, state: Mapping[str, Any], *, finished: bool = False) -> None:
+    def save(self, step: int, state: Mapping[str, Any], **more: Any) -> None:
         """Save, and note it."""
-        super().save(step, state, finished=finished)
+        super().save(step, state, **more)
         self.costs = [*getattr(self, "costs", []), self.save_cost]
         self.bytes = max(path.stat().st_size for path in (self.folder / "checkpoints").glob("*.pt"))
         if len(self.costs) >= self.most:

@@ -86,7 +86,8 @@ def check_distinct(path: Path, table: pd.DataFrame) -> None:
     again = np.flatnonzero(table.duplicated(keys).to_numpy())
     if len(again):
         raise TableError(
-            f"{path} has step {table['step'].iloc[again[0]]:.0f} again in line {again[0] + 2}: it was changed or damaged"
+            f"{path} has step {table['step'].iloc[again[0]]:.0f} again in line {again[0] + 2}: "
+            "it was changed or damaged"
         )
 
 

@@ -1,5 +1,6 @@
 """Has this network lost plasticity? A table of its hidden layers, from any checkpoint.
 
+python -m tools.diagnose RUN_FOLDER
 python -m tools.diagnose mypackage.model:make_net checkpoint.pt --data observations.npy
 python -m tools.diagnose net.py:Net weights.pt --arguments '{"hidden": 256}' --key agent.actor --data normal:500,28
 """
@@ -9,8 +10,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import itertools
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,12 @@ from torch import Tensor, nn
 from continual_agents import plasticity
 from continual_agents.runs import CheckpointError
 from continual_agents.runs.checkpoint import load_data
+from continual_agents.runs.unpacking import CodeError
 from tools.figures.table import markdown
 from tools.parser import Parser
+from tools.record import RecordError
+from tools.run_diagnosis import diagnose_run, table
+from tools.text import visible
 
 
 class DiagnoseError(ValueError):
@@ -53,13 +60,18 @@ def make_model(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def load_weights(model: nn.Module, path: Path, key: str | None = None) -> None:
+def load_weights(model: nn.Module, path: Path, key: str | None = None) -> str:
     """Load a state dict into `model`; no code in the file is ever run (`weights_only=True`).
+
+    Prefixes that wrappers put before every name (`module.`, `_orig_mod.`, `model.`) are taken off.
 
     Args:
         model: filled in place.
         path: a file written by `torch.save`.
         key: dotted way to the state dict inside the file, for instance `agent.actor`.
+
+    Returns:
+        what was done to the names; "" if nothing.
 
     Raises:
         DiagnoseError: unreadable, no state dict at `key`, or one that does not fit, naming what is there.
@@ -68,10 +80,59 @@ def load_weights(model: nn.Module, path: Path, key: str | None = None) -> None:
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else type(state).__name__
         raise DiagnoseError(f"{path} holds no state dict{f' at {key!r}' if key else ''}: choose with --key from {keys}")
+    own = model.state_dict()
+    fitting, said = _without_prefix({str(name): value for name, value in state.items()}, set(own))
+    if problem := _misfit(fitting, own):
+        raise DiagnoseError(f"{path} does not fit the network: {problem}")
     try:
-        model.load_state_dict(dict(state))
+        model.load_state_dict(fitting)
     except RuntimeError as error:
         raise DiagnoseError(f"{path} does not fit the network: {_clause(error)}") from error
+    return f"{path}: {said}" if said else ""
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Of DistributedDataParallel, torch.compile and Lightning; they may stand one behind the other."""
+
+
+def _without_prefix(state: dict[str, Any], names: set[str]) -> tuple[dict[str, Any], str]:
+    """The state under the network's own names, and what was taken off; as it is if no prefix makes all names fit."""
+    if names <= set(state):
+        return state, ""
+    for count in (1, 2, 3):
+        for prefix in map("".join, itertools.product(PREFIXES, repeat=count)):
+            fitting = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+            if names <= set(fitting):
+                others = len(state) - len(fitting)
+                beside = f", {others} without it left aside" if others else ""
+                return fitting, f"the prefix {prefix!r} is taken off {len(fitting)} names{beside}"
+    return state, ""
+
+
+def _misfit(state: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What is missing, too much or of another shape; "" if nothing is."""
+    missing = [name for name in own if name not in state]
+    more = [name for name in state if name not in own]
+    shapes = [
+        f"{name} is {_shape(value)} there and {_shape(own[name])} in the network"
+        for name, value in state.items()
+        if name in own
+        and isinstance(value, Tensor)
+        and isinstance(own[name], Tensor)
+        and value.shape != own[name].shape
+    ]
+    parts = [f"it lacks {_some(missing)}" if missing else "", f"it also holds {_some(more)}" if more else ""]
+    return "; ".join(filter(None, [*parts, _some(shapes)]))
+
+
+def _shape(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of many."""
+    rest = len(names) - 4
+    return ", ".join(names[:4]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_data(text: str) -> Tensor:
@@ -100,18 +161,9 @@ def diagnose(model: nn.Module, batch: Tensor) -> list[dict[str, str]]:
     """One row of text per hidden layer, one for the whole network."""
     try:
         probe = plasticity.Probe(model, batch)
-        values = probe(batch)
+        return table(probe.units, probe(batch))
     except (ValueError, RuntimeError) as error:
         raise DiagnoseError(f"a batch of shape {list(batch.shape)} does not go: {_clause(error)}") from error
-    rows = []
-    for units in [*probe.units, None]:
-        row = {"layer": "whole network" if units is None else units.name}
-        row["units"] = str(sum(one.width for one in probe.units) if units is None else units.width)
-        for measure in plasticity.MEASURES.values():
-            value = values.get(measure.column + ("" if units is None else f"/{units.name}"), float("nan"))
-            row[measure.heading] = measure.text(value)
-        rows.append(row)
-    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -119,20 +171,40 @@ def main(arguments: list[str] | None = None) -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="python -m tools.diagnose", description=__doc__, formatter_class=formatter)
     parser.add_argument(
-        "factory", metavar="MODEL_FACTORY", help="module:name or file.py:name of what makes the network"
+        "factory",
+        metavar="MODEL_FACTORY",
+        help="module:name or file.py:name of what makes the network, or a run folder",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file with its state dict")
-    parser.add_argument("--data", required=True, help="evaluation batch: .npy, .pt, or normal:ROWS,DIM,...")
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="file with its state dict (of a run: the newest)"
+    )
+    parser.add_argument("--data", help="evaluation batch: .npy, .pt, or normal:ROWS,DIM,... (of a run: its own)")
     parser.add_argument("--arguments", default="{}", help="keyword arguments of the factory, as JSON")
     parser.add_argument("--key", help="dotted way to the state dict inside the checkpoint")
     given = parser.parse_args(arguments)
     try:
-        model = make_model(given.factory, _arguments(given.arguments))
-        load_weights(model, given.checkpoint, given.key)
-        rows = diagnose(model, read_data(given.data))
-    except DiagnoseError as error:
+        rows = _rows(given)
+    except (DiagnoseError, RecordError, CheckpointError) as error:
         parser.error(str(error))
-    print(markdown(list(rows[0]), [list(row.values()) for row in rows]), end="")
+    print(visible(markdown(list(rows[0]), [list(row.values()) for row in rows])), end="")
+
+
+def _rows(given: argparse.Namespace) -> list[dict[str, str]]:
+    batch = None if given.data is None else read_data(given.data)
+    if Path(given.factory).is_dir():
+        try:
+            return diagnose_run(Path(given.factory), checkpoint=given.checkpoint, batch=batch)
+        except (RecordError, CheckpointError):
+            raise
+        except (ValueError, RuntimeError) as error:
+            raise DiagnoseError(f"{given.factory}: {_clause(error)}") from error
+    model = make_model(given.factory, _arguments(given.arguments))
+    if given.checkpoint is None or batch is None:
+        raise DiagnoseError(f"{given.factory} is no run folder: a network needs its CHECKPOINT and --data")
+    said = load_weights(model, given.checkpoint, given.key)
+    if said:
+        print(said, file=sys.stderr)
+    return diagnose(model, batch)
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -145,11 +217,21 @@ def _arguments(text: str) -> dict[str, Any]:
     return arguments
 
 
+PLAIN = frozenset(("numpy", "argparse", "types", "pathlib", "omegaconf", "datetime", "collections", "typing"))
+"""Packages whose objects people save beside weights without a thought; what they ask for is named, not called code."""
+
+
 def _load(path: Path, remedy: str) -> Any:
     """A file of `torch.save` as data."""
     try:
         return load_data(path)
     except CheckpointError as error:
+        asked = str(error.__cause__).removeprefix("asks for ") if isinstance(error.__cause__, CodeError) else ""
+        if asked.split(".")[0] in PLAIN:
+            raise DiagnoseError(
+                f"{path} holds a {asked} beside the weights, which only code can read: where you trust the file, load "
+                "it with torch.load(..., weights_only=False) and save the state_dict() alone"
+            ) from error
         raise DiagnoseError(str(error) if "do not use" in str(error) else f"{error}: {remedy}") from error
 
 

@@ -7,7 +7,7 @@ the format: .mp4 or .gif.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ def player_of(
     Raises:
         RecordError: not such a run, or it has no checkpoint.
     """
-    config = _configuration(folder)
-    content = _checkpoint(folder, checkpoint)
+    config = configuration_of(folder)
+    content = checkpoint_of(folder, checkpoint, damage=_damage)
     policy = _policy(folder, config, content)
     environment, friction = _environment(folder, config["experiment"]["environment"], friction)
     title = f"{method_label(config['method']['name'])}, {content['step']:,} steps"
@@ -119,13 +119,17 @@ def main(arguments: list[str] | None = None) -> None:
     print(visible(str(made)))
 
 
-def _configuration(folder: Path) -> dict[str, Any]:
-    """The configuration of a reinforcement learning run; it may come from anywhere, so it names no code to run."""
+def configuration_of(folder: Path, *, kinds: Sequence[str] = ("agent",)) -> dict[str, Any]:
+    """The configuration of a run, which may come from anywhere, so that it must name no code to run.
+
+    Raises:
+        RecordError: no run folder, a run of another kind, or a configuration that asks for code.
+    """
     if not os.path.lexists(folder / "config.yaml"):
         raise RecordError(f"{folder} is not a run folder: it has no config.yaml")
     config = visible_everywhere(read_configuration(folder / "config.yaml"))
     experiment = config.get("experiment")
-    if not isinstance(experiment, dict) or experiment.get("kind") != "agent":
+    if not isinstance(experiment, dict) or experiment.get("kind") not in kinds:
         raise RecordError(f"{folder} is not a reinforcement learning run: there is nothing to watch")
     try:
         refuse_targets(config)
@@ -138,15 +142,20 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _checkpoint(folder: Path, path: Path | None) -> dict[str, Any]:
+def checkpoint_of(folder: Path, path: Path | None, *, damage: Callable[[dict[str, Any]], str | None]) -> dict[str, Any]:
+    """A checkpoint of a run: this one, or the newest good one.
+
+    Raises:
+        RecordError: there is none, or `damage` says that it is another run's.
+    """
     if path is not None:
         given = read_checkpoint(path)
-        if problem := _damage(given):
+        if problem := damage(given):
             raise RecordError(f"{path} is not the checkpoint of an agent's run: {problem}")
         return given
     if not (folder / "checkpoints").is_dir():
         raise RecordError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
-    content = Checkpoints(folder / "checkpoints").load(damage=_damage)
+    content = Checkpoints(folder / "checkpoints").load(damage=damage)
     if content is None:
         raise RecordError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
     return content
@@ -163,6 +172,17 @@ def _damage(content: dict[str, Any]) -> str | None:
 
 def _policy(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> Any:
     """The run's policy as the checkpoint has it, in evaluation mode."""
+    job = agent_of(folder, config, content)
+    job.close()
+    return job.learner.networks.policy.eval()
+
+
+def agent_of(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> AgentJob:
+    """The run's agent as the checkpoint has it, beside one environment; whoever asks closes it.
+
+    Raises:
+        RecordError: a configuration that is none, or not the one that the checkpoint is of.
+    """
     try:
         check_common(config)
         if not isinstance(config["method"].get("name"), str):
@@ -176,11 +196,10 @@ def _policy(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> An
         raise RecordError(f"{folder}/config.yaml cannot be run: {' '.join(str(error).split())}") from error
     try:
         job.learner.load_state_dict(content["state"]["run"]["learner"])
-        return job.learner.networks.policy.eval()
+        return job
     except Exception as error:  # whatever a state of another shape leads to
-        raise RecordError(f"the checkpoint in {folder} does not fit its config.yaml: they are of two runs") from error
-    finally:
         job.close()
+        raise RecordError(f"the checkpoint in {folder} does not fit its config.yaml: they are of two runs") from error
 
 
 def _environment(folder: Path, settings: dict[str, Any], friction: float | None) -> tuple[Any, float | None]:

@@ -53,9 +53,7 @@ def test_a_random_network(seed: int) -> None:
         check(net, units, gone, lambda: net(x), optimizer)
         for n, p in net.named_parameters():
             changed = p.detach() != weights[n]
-            if (
-                p.ndim < 2 or 1 in p.shape
-            ):  # biases take the mean over without forgetting, gains may have been at the start
+            if p.ndim < 2 or n.endswith(("gain", "offset")):  # biases take a mean over and forget nothing
                 continue
             for key, value in optimizer.state[p].items():
                 if torch.is_tensor(value) and value.shape == p.shape and not key.startswith(surgery.Adam.AGE):
@@ -67,20 +65,20 @@ def test_a_random_network(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS[::4])
 def test_a_random_network_continues_from_its_state(seed: int) -> None:
     def begin():
-        net, _, optimizer = make(seed)
+        net, name, optimizer = make(seed)
         generator = torch.Generator().manual_seed(seed)
         units = surgery.find(net, net.inputs(generator))
         if not len(units):
             pytest.skip("nothing to replace")
-        return net, optimizer, surgery.ContinualBackprop(units, optimizer, rate=0.2, maturity=2), generator
+        return net, name, optimizer, surgery.ContinualBackprop(units, optimizer, rate=0.2, maturity=2), generator
 
-    net, optimizer, cbp, generator = begin()
+    net, kind, optimizer, cbp, generator = begin()
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     train(net, optimizer, generator, 6, cbp)
     assert sum(layer.replaced for layer in cbp.layers) > 0
-    again, optimizer2, cbp2, generator2 = begin()
+    again, _, optimizer2, cbp2, generator2 = begin()
     again.load_state_dict(net.state_dict())
     optimizer2.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     cbp2.load_state_dict(cbp.state_dict())
@@ -91,4 +89,6 @@ def test_a_random_network_continues_from_its_state(seed: int) -> None:
     train(net, optimizer, generator, 4, cbp)
     train(again, optimizer2, generator2, 4, cbp2)
     for name, value in net.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+        # torch's NAdam keeps a product in float32 that loading makes float64
+        tolerance = 1e-5 if kind == "nadam" else 0.0
+        torch.testing.assert_close(value, again.state_dict()[name], rtol=tolerance, atol=tolerance, msg=name)

@@ -47,7 +47,7 @@ written down). Sums are added up otherwise with another number of threads."""
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
 """What belongs to every run; each kind of experiment knows the rest."""
 
-LOGGER_TYPES = {"kind": str, "video": bool, "project": str, "entity": str | None, "mode": str}
+LOGGER_TYPES = {"kind": str, "layers": bool, "video": bool, "project": str, "entity": str | None, "mode": str}
 """What configs/logger holds."""
 
 

@@ -163,7 +163,8 @@ class Loop:
         if episodes:
             columns = {key: [row[key] for row in episodes] for key in episodes[0]}
             self.run.table("episodes").extend(columns)
-        self.run.log(collector.frames, metrics, timing=timing)
+        step_size = float(learner.optimizer.param_groups[0]["lr"])
+        self.run.log(collector.frames, metrics, timing=timing, curves={"optimizer/step_size": step_size})
         self.recent.extend(row["return"] for row in episodes)
         self.write_seconds = time.perf_counter() - clock[-1]
         return metrics

@@ -5,12 +5,21 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+
 class LoggerError(RuntimeError):
     """A logger that cannot be used; the message says why and what to do."""
+
+
+class Statistics(NamedTuple):
+    """Mean over runs and its 95% interval (normal approximation, 1.96 standard errors); nan where unknown."""
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 class Logger(Protocol):
@@ -18,6 +27,9 @@ class Logger(Protocol):
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point per value; nan, a value not known at this step, leaves none."""
+
+    def groups(self, step: int, values: Mapping[str, Mapping[str, Statistics]]) -> None:
+        """Points of every group of a stack's runs: group -> name -> statistics over its runs."""
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """A distribution of many values."""
@@ -46,28 +58,28 @@ def known(values: Mapping[str, Any]) -> dict[str, float]:
     return {tag: float(value) for tag, value in values.items() if not math.isnan(float(value))}
 
 
-def run_statistics(metrics: Mapping[str, Any], groups: Sequence[str] | None = None) -> dict[str, float]:
-    """Mean and 95% interval over runs (normal approximation, 1.96 standard errors) of each group, as `TAG/GROUP/mean`.
+def run_statistics(metrics: Mapping[str, Any], groups: Sequence[str] | None = None) -> dict[str, dict[str, Statistics]]:
+    """Statistics over the runs of each group: group -> name -> mean and interval.
 
     Args:
         metrics: name -> array `[runs]`; nan where a run does not know it.
-        groups: label of each run's setting, `[runs]`; one unnamed group when None.
+        groups: label of each run's setting, `[runs]`; one group "" when None.
     """
-    found: dict[str, float] = {}
-    for tag, values in metrics.items():
+    found: dict[str, dict[str, Statistics]] = {}
+    for name, values in metrics.items():
         numbers = np.asarray(values, dtype=np.float64)
         labels = np.asarray(groups if groups is not None else [""] * len(numbers))
         for label in dict.fromkeys(labels.tolist()):
             chosen = numbers[labels == label]
-            chosen = chosen[~np.isnan(chosen)]
-            if not chosen.size:
-                continue
-            prefix, mean = f"{tag}/{label}" if label else tag, float(chosen.mean())
-            found[f"{prefix}/mean"] = mean
-            if chosen.size > 1:
-                half = 1.96 * float(chosen.std(ddof=1)) / math.sqrt(chosen.size)
-                found |= {f"{prefix}/low": mean - half, f"{prefix}/high": mean + half}
+            found.setdefault(label, {})[name] = _statistics(chosen[~np.isnan(chosen)])
     return found
+
+
+def _statistics(numbers: np.ndarray) -> Statistics:
+    if numbers.size < 2:
+        return Statistics(float(numbers[0]) if numbers.size else math.nan)
+    mean, half = float(numbers.mean()), 1.96 * float(numbers.std(ddof=1)) / math.sqrt(numbers.size)
+    return Statistics(mean, mean - half, mean + half)
 
 
 def gif(pictures: np.ndarray, frames_per_second: int) -> bytes:
@@ -79,7 +91,5 @@ def gif(pictures: np.ndarray, frames_per_second: int) -> bytes:
 
     first, *others = [Image.fromarray(picture) for picture in pictures]
     buffer = io.BytesIO()
-    first.save(
-        buffer, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0
-    )
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
     return buffer.getvalue()

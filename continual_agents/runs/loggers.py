@@ -32,7 +32,7 @@ def check_logger(settings: Mapping[str, Any]) -> None:
     """Whether the loggers of `settings` can be opened; W&B may ask for its key here, before anything has begun.
 
     Args:
-        settings: `kind`, one of `KINDS`, and what that kind takes.
+        settings: `kind`, one of `KINDS`, what that kind takes, and `layers`: whether curves of single layers are drawn.
 
     Raises:
         LoggerError: an unknown kind, a package or a login that is missing.
@@ -56,9 +56,10 @@ def open_loggers(
     """
     from .tensorboard import TensorBoard
 
-    loggers: list[Logger] = [TensorBoard(folder / "tensorboard", config, first_step=first_step)]
+    layers = bool(settings.get("layers", False))
+    loggers: list[Logger] = [TensorBoard(folder, config, first_step=first_step, layers=layers)]
     if settings.get("kind") == "wandb":
         from .weights_and_biases import WeightsAndBiases
 
-        loggers.append(WeightsAndBiases(folder, config, settings))
+        loggers.append(WeightsAndBiases(folder, config, settings, layers=layers))
     return Loggers(loggers)

@@ -37,7 +37,7 @@ class Run:
     environment.json   versions, machine, command and git state of every session
     metrics.csv        one row per logging step, bit-identical however often the run was interrupted
     timing.csv         speeds of this machine, never identical
-    tensorboard/       the same as curves
+    events.out.*       the same as curves, for TensorBoard; those of a stream's methods in a folder METHOD/ each
     checkpoints/       the last good states
     ```
 
@@ -237,7 +237,13 @@ class Run:
         return rows
 
     def log(
-        self, step: int, metrics: Mapping[str, Any], *, timing: Mapping[str, Any] | None = None, table: bool = True
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        *,
+        timing: Mapping[str, Any] | None = None,
+        curves: Mapping[str, Any] | None = None,
+        table: bool = True,
     ) -> None:
         """Write one row of metrics.csv and its curves.
 
@@ -245,6 +251,7 @@ class Run:
             step: position of the run (environment steps, examples).
             metrics: what must be identical in a repeated run; the first call fixes the columns, nan where unknown.
             timing: speeds and durations, kept apart from the metrics.
+            curves: what is drawn only, because a table could not tell it from the configuration.
             table: False draws the curves only.
         """
         if table:
@@ -254,7 +261,7 @@ class Run:
         self._latest.update({key: float(value) for key, value in metrics.items() if not math.isnan(float(value))})
         if timing:
             self.table("timing").append({"step": step, **timing})
-        self.loggers.scalars(step, {**metrics, **self._glance(metrics), **(timing or {})})
+        self.loggers.scalars(step, {**metrics, **self._glance(metrics), **(curves or {}), **(timing or {})})
         self._logged = step
 
     def log_runs(
@@ -280,7 +287,8 @@ class Run:
             rows.extend({"step": [step] * runs, "run": range(runs), **values})
         if timing:
             self.table("timing").append({"step": step, **timing})
-        self.loggers.scalars(step, {**run_statistics(values, groups), **(timing or {})})
+        self.loggers.groups(step, run_statistics(values, groups))
+        self.loggers.scalars(step, timing or {})
         self._logged = step
 
     @contextlib.contextmanager

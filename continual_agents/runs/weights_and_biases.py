@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import write_atomically
-from .logger import LoggerError, gif, known
+from .logger import LoggerError, Statistics, gif
+from .tags import drawn
 
 MODES = ("online", "offline")
 INSTALL = "logger=wandb needs the package wandb: pip install --constraint constraints.txt wandb"
@@ -47,17 +48,18 @@ class WeightsAndBiases:
         folder: the run folder; W&B keeps its files in `FOLDER/wandb`.
         config: the run's configuration.
         settings: `project`, `entity` (None: the user's own) and `mode`, one of `MODES`.
+        layers: draw the curves of single layers too.
 
     Raises:
         LoggerError: W&B refuses: no login, no connection, no such project.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]):
+    def __init__(self, folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], *, layers: bool = False):
         try:
             import wandb
         except ModuleNotFoundError as error:
             raise LoggerError(INSTALL) from error
-        self._wandb = wandb
+        self._wandb, self._layers = wandb, layers
         (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B falls back to the system's scratch
         try:
             self._run = wandb.init(
@@ -76,7 +78,15 @@ class WeightsAndBiases:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point per value that is not nan; ends the step."""
-        self._run.log(known(values), step=step, commit=True)
+        self._run.log(drawn(values, layers=self._layers), step=step, commit=True)
+
+    def groups(self, step: int, values: Mapping[str, Mapping[str, Statistics]]) -> None:
+        """Mean and ends of the interval as `TAG/GROUP/mean`, `low` and `high`."""
+        for group, statistics in values.items():
+            for part in Statistics._fields:
+                own = drawn({name: getattr(one, part) for name, one in statistics.items()}, layers=self._layers)
+                tags = {"/".join(filter(None, (tag, group, part))): value for tag, value in own.items()}
+                self._run.log(tags, step=step, commit=False)
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """A distribution of many values."""

@@ -20,6 +20,7 @@ from continual_agents.runs import LoggerError, Run, check_logger
 from continual_agents.runs.glance import Glance
 from continual_agents.runs.logger import gif
 from continual_agents.runs.loggers import Loggers, open_loggers
+from continual_agents.runs.tags import meaning, tag_of
 from tests.runs.test_run import CONFIG, curve, drive
 
 OFFLINE = {"kind": "wandb", "project": "test", "entity": None, "mode": "offline"}
@@ -80,7 +81,7 @@ def test_wandb_gets_the_curves_of_tensorboard_and_a_resumed_run_goes_on_in_the_s
     first, second = sessions(tmp_path)
     assert first["id"] == second["id"] == (tmp_path / "wandb/run_id.txt").read_text()
     assert first["config"]["experiment"] == CONFIG["experiment"]
-    points = [(row["_step"], row["return/mean"]) for row in first["rows"] + second["rows"]]
+    points = [(row["_step"], row["charts/episodic_return"]) for row in first["rows"] + second["rows"]]
     assert [step for step, _ in points] == list(range(1, 11))
     assert points == [(step, pytest.approx(value, rel=1e-6)) for step, value in curve(tmp_path, "return/mean")]
     row = first["rows"][0]
@@ -136,7 +137,7 @@ def test_tensorboard_plays_the_video_and_shows_the_image(tmp_path: Path) -> None
     loggers.video("video/policy", PICTURES, 7, 20)
     loggers.image("comparison/figure", PICTURES[1], 7)
     loggers.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path))
     events.Reload()
     (video,), (image,) = events.Images("video/policy"), events.Images("comparison/figure")
     assert (video.step, video.height, video.width) == (7, 6, 8)
@@ -188,17 +189,100 @@ def test_overview_has_the_charts_of_the_runs_curves_and_the_hyperparameters_lead
     loggers.scalars(2, {"return/mean": 5.0, "task/index": 0.0})
     loggers.finish(2, {"return/mean": 5.0})
     loggers.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path))
     events.Reload()
     (layout,) = events.Tensors("custom_scalars__config__")
     message = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
     (category,) = message.category
     assert category.title == "Plasticity at a glance"
-    assert [chart.title for chart in category.chart] == ["all together, to scale", "return", "task"]
-    assert [(event.step, event.value) for event in events.Scalars("return/mean")] == [(2, 5.0)]
+    assert [chart.title for chart in category.chart] == ["return", "task", "one run, all together, to scale"]
+    assert [(event.step, event.value) for event in events.Scalars("charts/episodic_return")] == [(2, 5.0)]
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
     assert {key: value.string_value or value.number_value for key, value in started.items()} == {
-        "experiment": "walk", "method": "ppo", "seed": 3, "settings.experiment.kind": "agent",
+        "experiment": "walk", "method": "ppo", "seed": 3, "experiment.kind": "agent",
     }  # fmt: skip
-    assert sorted(started)[:3] == ["experiment", "method", "seed"]
+
+
+def test_the_methods_of_a_stack_are_runs_of_their_own_with_their_own_settings(tmp_path: Path) -> None:
+    of = {"sgd": {"name": "sgd", "rate": 0.1}, "cbp": {"name": "cbp", "rate": 0.2}}
+    experiment = {"name": "digits", "constants": {"rate": 0.1}}  # read by the method sgd, and only shown as its own
+    config = {"experiment": experiment, "method": {"name": "compared", "of": of}, "seed": 4}
+    dead = "plasticity/dead_units"
+    rows = [{"accuracy": [0.2, 0.4, 0.9, 0.9], dead: [math.nan] * 4, f"{dead}/0": [math.nan] * 4},
+            {"accuracy": [0.3, 0.5, 0.8, 0.8], dead: [0.5, 0.7, 0.1, 0.1], f"{dead}/0": [0.5] * 4}]  # fmt: skip
+    with Run.open(tmp_path, config) as run:
+        for step, row in enumerate(rows, 1):
+            run.log_runs(step, row, groups=["sgd", "sgd", "cbp", "cbp"], timing={"time/run_steps_per_second": 9.0})
+        run.finish(2, {})
+    for method, accuracies, share in (("sgd", [0.3, 0.4], 0.6), ("cbp", [0.9, 0.8], 0.1)):
+        events = EventAccumulator(str(tmp_path / method))
+        events.Reload()
+        assert set(events.Tags()["scalars"]) == {
+            "charts/accuracy", dead, "interval/accuracy/low", "interval/accuracy/high",
+        }  # fmt: skip
+        assert [event.value for event in events.Scalars("charts/accuracy")] == pytest.approx(accuracies)
+        assert [(event.step, event.value) for event in events.Scalars(dead)] == [(2, pytest.approx(share))]
+        (layout,) = events.Tensors("custom_scalars__config__")
+        (category,) = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category
+        # the diagnostic has its chart though nobody had looked when the layout was written
+        assert [chart.title for chart in category.chart] == ["accuracy", "dead and dormant units"]
+        (series,) = category.chart[0].margin.series
+        assert (series.value, series.lower) == ("charts/accuracy", "interval/accuracy/low")
+        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+        assert {key: value.string_value or value.number_value for key, value in started.items()} == {
+            "experiment": "digits", "method": method, "method.rate": of[method]["rate"], "seed": 4,
+            **({} if method == "sgd" else {"experiment.constants.rate": 0.1}),
+        }  # fmt: skip
+    assert curve(tmp_path, "time/run_steps_per_second") == [(1, 9.0), (2, 9.0)]
+
+
+def test_a_stack_that_goes_on_hides_what_its_methods_wrote_after_the_checkpoint(tmp_path: Path) -> None:
+    def go(run: Run, steps: range, value: float) -> None:
+        for step in steps:
+            run.log_runs(step, {"accuracy": [value, value]}, groups=["sgd", "sgd"])
+
+    with Run.open(tmp_path, CONFIG) as run:
+        go(run, range(1, 4), 0.1)
+        run.save(3, {})
+        go(run, range(4, 6), 0.2)
+    with Run.open(tmp_path, CONFIG) as run:
+        go(run, range(4, 8), 0.3)
+    points = curve(tmp_path / "sgd", "accuracy")
+    assert [step for step, _ in points] == [1, 2, 3, 4, 5, 6, 7]
+    assert [value for _, value in points] == pytest.approx([0.1] * 3 + [0.3] * 4)
+
+
+def test_layers_are_drawn_when_asked_for(tmp_path: Path) -> None:
+    values = {"surgery/replaced": 3.0, "surgery/replaced/actor.0": 2.0}
+    for layers in (False, True):
+        loggers = open_loggers(tmp_path / str(layers), {}, {"layers": layers})
+        loggers.scalars(1, values)
+        loggers.close()
+        events = EventAccumulator(str(tmp_path / str(layers)))
+        events.Reload()
+        assert events.Tags()["scalars"] == (list(values) if layers else ["surgery/replaced"])
+
+
+def test_every_curve_of_a_run_tells_what_it_is() -> None:
+    assert meaning("plasticity/dead_units/actor.0") == (
+        "dead units, fraction of units: flat on the whole evaluation batch; layer actor.0"
+    )
+    assert meaning("time/update_seconds") == "seconds of this update"
+    assert meaning("policy/entropy").endswith("nats")
+    assert meaning("accuracy").startswith("online accuracy over the row, a fraction")
+    assert meaning("somebody/elses") == ""
+    assert sorted(map(tag_of, ("policy/kl", "glance/task", "episode/length", "return/mean", "time/x")))[0] == (
+        "charts/episodic_return"
+    )
+
+
+def test_descriptions_are_in_the_event_file(tmp_path: Path) -> None:
+    loggers = open_loggers(tmp_path, {}, {})
+    for step in (1, 2):
+        loggers.scalars(step, {"policy/kl": 0.1})
+    loggers.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.SummaryMetadata("policy/kl").summary_description == meaning("policy/kl")

@@ -27,7 +27,7 @@ def train(folder: Path, *words: str, steps: int = 1536) -> Path:
 
 
 def films(folder: Path) -> dict[int, Image.Image]:
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     return {one.step: Image.open(io.BytesIO(one.encoded_image_string)) for one in events.Images("video/policy")}
 

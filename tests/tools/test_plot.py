@@ -372,7 +372,7 @@ def test_command_shows_figure_and_table_in_tensorboard_above_the_runs(tmp_path):
     stream_run(tmp_path / "digits", tasks=4, step_sizes=(0.001, 0.01))
     for _ in range(2):  # the second drawing takes the place of the first
         plot.main([str(tmp_path / "ant"), str(tmp_path / "digits")])
-    events = EventAccumulator(str(tmp_path / "comparison/tensorboard"))
+    events = EventAccumulator(str(tmp_path / "comparison"))
     events.Reload()
     assert set(events.Tags()["images"]) == {
         f"comparison/{name}" for name in ("slippery_ant", "permuted_digits", "permuted_digits_sweep")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from continual_agents.runs import Run, log_comparison
 
-RUN = "ppo/seed_0/tensorboard"
+RUN = "ppo/seed_0"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def ask(server, path, **query):
 def wait_for_data(server):
     for _ in range(600):
         tags = json.loads(ask(server, "plugin/images/tags"))
-        if set(tags) == {RUN, "comparison/tensorboard"}:
+        if set(tags) == {RUN, "comparison"}:
             return tags
     raise AssertionError(tags)
 
@@ -65,25 +65,27 @@ def wait_for_data(server):
 def test_tensorboard_serves_curves_overview_film_figure_and_table(server):
     tags = wait_for_data(server)
     assert set(tags[RUN]) == {"video/policy"}
-    assert set(tags["comparison/tensorboard"]) == {"comparison/figure"}
+    assert set(tags["comparison"]) == {"comparison/figure"}
     curve = json.loads(ask(server, "plugin/scalars/scalars", run=RUN, tag="glance/effective_rank"))
     assert [(step, round(value, 6)) for _, step, value in curve[:2]] == [(1, 1.0), (2, round(29 / 29.5, 6))]
+    told = json.loads(ask(server, "plugin/scalars/tags"))[RUN]
+    assert "mean return (sum of rewards)" in told["charts/episodic_return"]["description"]
     layout = json.loads(ask(server, "plugin/custom_scalars/layout"))
     (category,) = layout["category"]
-    assert [chart["title"] for chart in category["chart"]][:2] == ["all together, to scale", "return"]
-    pattern = category["chart"][0]["multiline"]["tag"][0]
+    assert [chart["title"] for chart in category["chart"]][:2] == ["return", "effective rank"]
+    pattern = category["chart"][-1]["multiline"]["tag"][0]
     drawn = json.loads(ask(server, "plugin/custom_scalars/scalars", run=RUN, tag=pattern))["tag_to_events"]
     assert set(drawn) == {"glance/return", "glance/effective_rank", "glance/task"}
     (film,) = json.loads(ask(server, "plugin/images/images", run=RUN, tag="video/policy", sample=0))
     assert ask(server, "plugin/images/individualImage", **dict(urllib.parse.parse_qsl(film["query"])))[:6] == b"GIF89a"
     # drawn twice at one step, shown once
     texts = json.loads(
-        ask(server, "plugin/text/text", run="comparison/tensorboard", tag="comparison/table/text_summary")
+        ask(server, "plugin/text/text", run="comparison", tag="comparison/table/text_summary")
     )
     assert len(texts) == 1
     assert "<td>5</td>" in texts[0]["text"]
     figures = json.loads(
-        ask(server, "plugin/images/images", run="comparison/tensorboard", tag="comparison/figure", sample=0)
+        ask(server, "plugin/images/images", run="comparison", tag="comparison/figure", sample=0)
     )
     assert [figure["step"] for figure in figures] == [39]
 

@@ -33,13 +33,13 @@ def test_one_command_leaves_a_table_curves_a_figure_and_the_way_on(tmp_path: Pat
     frame = pd.read_csv(tmp_path / "metrics.csv")
     assert frame["step"].tolist() == [512, 1024]
     assert frame["surgery/replaced"].iloc[-1] > 0
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path))
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {
-        "return/mean", "episode/length", "task/friction", "task/index", "loss/policy", "loss/value", "policy/kl",
-        "policy/entropy", "plasticity/dead_units", "plasticity/weight_magnitude", "plasticity/effective_rank",
-        "surgery/replaced", "surgery/eligible", "time/frames_per_second",
+        "charts/episodic_return", "charts/friction", "charts/task", "charts/step_size", "episode/length", "loss/policy",
+        "loss/value", "policy/kl", "policy/entropy", "plasticity/dead_units", "plasticity/weight_magnitude",
+        "plasticity/effective_rank", "surgery/replaced", "surgery/eligible", "time/frames_per_second",
     } <= tags  # fmt: skip
     assert [event.step for event in events.Scalars("loss/policy")] == [512, 1024]
     again = train(*SMOKE, "method=continual_backprop", f"folder={tmp_path}")

@@ -114,12 +114,14 @@ def _curves(one: Path, other: Path) -> Iterator[str]:
 def curves(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     """Every curve and histogram but those of time, as TensorBoard itself reads them: tag -> (step, value)."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it announces every purge
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0})
-    events.Reload()
     found: dict[str, list[tuple[int, Any]]] = {}
-    for tag in events.Tags()["scalars"]:
-        if not tag.startswith("time/"):
-            found[tag] = [(event.step, repr(event.value)) for event in events.Scalars(tag)]
-    for tag in events.Tags()["histograms"]:
-        found[tag] = [(event.step, event.histogram_value) for event in events.Histograms(tag)]
+    for place in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
+        events = EventAccumulator(str(place), size_guidance={"scalars": 0, "histograms": 0})
+        events.Reload()
+        name = "" if place == folder else f"{place.name}: "
+        for tag in events.Tags()["scalars"]:
+            if not tag.startswith("time/"):
+                found[name + tag] = [(event.step, repr(event.value)) for event in events.Scalars(tag)]
+        for tag in events.Tags()["histograms"]:
+            found[name + tag] = [(event.step, event.histogram_value) for event in events.Histograms(tag)]
     return found

@@ -125,8 +125,9 @@ class TensorBoard:
     def close(self) -> None:
         """Close the event files."""
         with contextlib.ExitStack() as closing:
-            for writer in (self._file, *self._groups.values()):
-                closing.callback(writer.close)
+            closing.callback(self._file.close)
+            for below in self._groups.values():
+                closing.callback(below.close)
 
     def _below(self, group: str) -> TensorBoard:
         """Where the curves of a group go."""

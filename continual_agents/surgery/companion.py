@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .births import birth_of, needs_inputs
 from .distributed import average_, several, share_generator_
-from .finding import Units
+from .finding import Reader, Units
 from .replace import Renewal, replace_together_
 from .replacement import Replacement, private
 from .scratch import Scratch
@@ -33,20 +34,40 @@ class Layer:
     def listen(
         self,
         wants: frozenset[str],
-        centre: Callable[[Tensor], Tensor] | None = None,
+        centre: Callable[[int, Tensor], Tensor] | None = None,
         scratch: Scratch | None = None,
     ) -> None:
         """Watch the units where they are read: each distinct tensor once, the first one (a recurrent layer's own
-        output, if it is one) for the statistics `wants` too; the others matter for the means that are handed over."""
-        distinct: dict[tuple[int, int], Watch] = {}
-        for reader in sorted(self.units.outgoing, key=lambda r: not r.recurrent):
+        output, if it is one) for the statistics `wants` too; the others matter for the means that are handed over.
+
+        Args:
+            wants: see `Watch`.
+            centre: (number of the watch, mean of a pass) -> running mean.
+            scratch: see `Watch`.
+        """
+        distinct: dict[tuple[int, int], list[Reader]] = {}
+        for reader in sorted(self.units.outgoing, key=lambda r: self._place(r, wants)):
             key = (reader.source, reader.start)
-            if key not in distinct and (not distinct or self.units.takes_mean(reader)):
-                distinct[key] = Watch(reader, self.units.width, frozenset() if distinct else wants, centre, scratch)
-        self.watches = list(distinct.values())
+            if key in distinct or not distinct or self.units.takes_mean(reader):
+                distinct.setdefault(key, []).append(reader)
+        for i, readers in enumerate(distinct.values()):
+            wanted = frozenset() if i else wants
+            own = functools.partial(centre, i) if centre is not None else None
+            self.watches.append(Watch(readers, self.units.width, wanted, own, scratch))
         keys = list(distinct)
         # per reader, the watch whose tensor it reads
         self.heard = [keys.index(k) if (k := (r.source, r.start)) in distinct else None for r in self.units.outgoing]
+
+    @staticmethod
+    def _place(reader: Reader, wants: frozenset[str]) -> int:
+        """Where a reader stands: smaller ones are watched first."""
+        # a head may read the last state instead of the output sequence, which then gets no gradient
+        sequence = isinstance(reader.module, nn.RNNBase) and "sensitivity" in wants
+        return 2 if reader.recurrent and sequence else 0 if reader.recurrent else 1
+
+    def take(self) -> list[dict[str, Tensor] | None]:
+        """What each watch recorded since the last call."""
+        return [watch.take() for watch in self.watches]
 
     @property
     def device(self) -> torch.device:

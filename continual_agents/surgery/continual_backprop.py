@@ -13,10 +13,10 @@ from .companion import Companion
 from .finding import Units
 from .replace import Renewal
 from .replacement import Replacement, takes_replacement
-from .running import RunningLayer
+from .running import Running, RunningLayer
 from .scratch import Scratch
 from .selection import least_useful
-from .utility import Signals, Utility, finite
+from .utility import Signals, Utility
 
 
 class ContinualBackprop(Companion):
@@ -33,6 +33,8 @@ class ContinualBackprop(Companion):
         maturity: optimizer steps before a unit may be replaced.
         decay: of the running utility and mean activation, in [0, 1).
         utility: name in `surgery.UTILITIES`, a `surgery.Utility`, or a function of `surgery.Signals`.
+        every: look at activations and weights at every so-many-th step only, with `decay ** every`: cheaper, and less
+            exact; budget and ages count all steps.
         count_all: let the budget grow with all units, not the eligible ones (public code for conv nets).
         layers: settings by layer name that differ: {"actor.0": {"rate": 1e-3, "birth": "orthogonal"}}.
         distributed: with several processes (DDP), choose the same units on each; their statistics are averaged at
@@ -60,12 +62,15 @@ class ContinualBackprop(Companion):
         maturity: int = 10_000,
         decay: float = 0.99,
         utility: str | Utility | Callable[[Signals], Tensor] = "contribution",
+        every: int = 1,
         count_all: bool = False,
         layers: Mapping[str, Mapping[str, Any]] | None = None,
         distributed: bool = True,
         **replacement: Any,
     ) -> None:
-        self.scratch = Scratch()
+        if every < 1:
+            raise ValueError(f"every={every}: a number of optimizer steps is at least 1")
+        self.scratch, self.every = Scratch(), every
         super().__init__(
             units,
             optimizer,
@@ -74,61 +79,46 @@ class ContinualBackprop(Companion):
             distributed=distributed,
             replacement=Replacement.of("ContinualBackprop", replacement),
         )
+        self.running = Running.of(self.layers)
+        self._listen()
 
     def _layer(self, units: Units, **settings: Any) -> RunningLayer:
-        return RunningLayer(units, self.scratch, **settings)
+        if 1 <= settings["maturity"] < self.every:
+            raise ValueError(
+                f"maturity={settings['maturity']}, every={self.every}: units would go before they were seen"
+            )
+        return RunningLayer(units, self.scratch, every=self.every, **settings)
+
+    def _listen(self) -> None:
+        """Record the passes of every so-many-th step."""
+        if self.every > 1:
+            for layer in self.layers:
+                for watch in layer.watches:
+                    watch.active = (self.steps + 1) % self.every == 0
 
     def _after_step(self) -> list[tuple[RunningLayer, Renewal]]:
-        self._follow()
-        counts = []
-        for layer in self.layers:
-            counts.append((layer, layer.budget.spend(self.steps)))
+        if self.steps % self.every == 0:
+            self._follow()
+        self._listen()
+        counts = [(layer, layer.budget.spend(self.steps)) for layer in self.layers]
         counts = [(layer, count) for layer, count in counts if count]
-        self._agree([tensor for layer, _ in counts for tensor in (layer.utility, *layer.means)])
-        renewals = [(layer, self._renewal(layer, count)) for layer, count in counts]
-        for layer in self.layers:
-            layer.look_ahead(self.steps)
-        return renewals
+        if not counts:
+            return []
+        self._agree([average for layer, _ in counts for average in layer.averages])
+        return [(layer, self._renewal(layer, count)) for layer, count in counts]
 
     def _follow(self) -> None:
-        """Move every running utility and mean towards this step's."""
-        running: list[Tensor] = []
-        fresh: list[Tensor] = []
-        weights: list[float] = []
-        for layer in self.layers:
-            layer.move(layer.device)
-            for i, watch in enumerate(layer.watches):
-                statistics = watch.take()
-                if statistics is None:
-                    continue
-                fresh.append(layer.fit(i, finite(statistics["mean"])))
-                running.append(layer.means[i])
-                weights.append(1 - layer.decay)
-                if i == 0:
-                    score = layer.criterion.score(layer.signals(statistics, self.generator))
-                    running.append(layer.utility)
-                    fresh.append(finite(score.to(layer.utility.dtype)))
-                    weights.append(1 - layer.decay)
-        if not running:
+        """Move every running average towards this step's."""
+        seen = [running.follow(self.generator) for running in self.running]
+        if not any(seen):
             raise self._seen_nothing()
-        if len(set(weights)) == 1:
-            torch._foreach_lerp_(running, fresh, weights[0])
-        else:
-            for mean, value, weight in zip(running, fresh, weights, strict=True):
-                mean.lerp_(value, weight)
 
     def _renewal(self, layer: RunningLayer, count: int) -> Renewal:
+        utility, *corrected = layer.corrected()
         age = self.steps - layer.birth_step
-        index = least_useful(layer.utility, age, count, maturity=layer.budget.maturity, decay=layer.decay)
-        means: list[Tensor | None] = []
-        if self.replacement.transfer:
-            correction = 1 - layer.decay ** age.to(layer.utility.dtype)
-            corrected = [(m.view(len(age), -1) / correction[:, None]).view(m.shape) for m in layer.means]
-            means = [None if i is None else corrected[i] for i in layer.heard]
-        layer.utility.index_fill_(0, index, 0.0)
-        layer.birth_step.index_fill_(0, index, self.steps)
-        for mean in layer.means:
-            mean.view(layer.units.width, -1).index_fill_(0, index, 0.0)
+        index = least_useful(utility, age, count, maturity=layer.budget.maturity)
+        means = [None if i is None else corrected[i] for i in layer.heard] if self.replacement.transfer else []
+        layer.restart(index, self.steps)
         layer.budget.born(self.steps, count)
         layer.replaced += count
         return layer.renewal(index, means)
@@ -138,17 +128,7 @@ class ContinualBackprop(Companion):
         return {
             "steps": self.steps,
             "generator": self.generator.get_state(),
-            "layers": {
-                layer.units.name: {
-                    "utility": layer.utility.clone(),
-                    "birth_step": layer.birth_step.clone(),
-                    "means": [mean.clone() for mean in layer.means],
-                    "sized": [int(known) for known in layer.sized],
-                    "replaced": layer.replaced,
-                    "budget": layer.budget.state_dict(),
-                }
-                for layer in self.layers
-            },
+            "layers": {layer.units.name: layer.state_dict() for layer in self.layers},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -157,18 +137,13 @@ class ContinualBackprop(Companion):
         Raises:
             ValueError: the state is of other layers.
         """
-        self._same_layers({name: len(part["utility"]) for name, part in state["layers"].items()})
+        self._same_layers({name: len(part["birth_step"]) for name, part in state["layers"].items()})
         self.steps = int(state["steps"])
         self.generator.set_state(state["generator"].cpu())
         for layer in self.layers:
-            part = state["layers"][layer.units.name]
-            layer.utility, layer.birth_step = (part[k].to(layer.device, copy=True) for k in ("utility", "birth_step"))
-            layer.means = [mean.to(layer.device, copy=True) for mean in part["means"]]
-            layer.sized = [bool(known) for known in part["sized"]]
-            layer.replaced = int(part["replaced"])
-            layer.budget.load_state_dict(part["budget"])
-            layer.correction = torch.empty_like(layer.utility)
-            layer.look_ahead(self.steps)
+            layer.load_state_dict(state["layers"][layer.units.name])
+        self.running = Running.of(self.layers)
+        self._listen()
 
     @torch.no_grad()
     def report(self) -> dict[str, float]:
@@ -181,11 +156,8 @@ class ContinualBackprop(Companion):
             numbers[f"age_mean/{name}"] = float(age.mean())
             numbers[f"age_min/{name}"] = float(age.min())
             numbers[f"next_replacement_in/{name}"] = float(layer.budget.next_in(self.steps))
-            quantiles = (
-                self._corrected(layer)
-                .double()
-                .quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device=age.device))
-            )
+            utility = layer.corrected()[0].double()
+            quantiles = utility.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device=age.device))
             for label, value in zip(("p10", "p50", "p90"), quantiles.tolist(), strict=True):
                 numbers[f"utility_{label}/{name}"] = value
         return numbers
@@ -194,11 +166,7 @@ class ContinualBackprop(Companion):
     def histograms(self) -> dict[str, Tensor]:
         """Ages and bias-corrected utilities of every layer, on the host."""
         ages = {f"age/{layer.units.name}": (self.steps - layer.birth_step).cpu() for layer in self.layers}
-        return ages | {f"utility/{layer.units.name}": self._corrected(layer).cpu() for layer in self.layers}
-
-    def _corrected(self, layer: RunningLayer) -> Tensor:
-        age = (self.steps - layer.birth_step).clamp(min=1).to(layer.utility.dtype)
-        return layer.utility / (1 - layer.decay**age)
+        return ages | {f"utility/{layer.units.name}": layer.corrected()[0].cpu() for layer in self.layers}
 
 
 GENERATE_AND_TEST: dict[str, Any] = {"rate": 0.005, "utility": "weight", "decay": 0.0, "transfer": False}

@@ -28,7 +28,7 @@ class PeriodicLayer(Layer):
 
     def gather(self) -> list[dict[str, Tensor] | None]:
         """Add what the watches recorded in this step; returns it."""
-        records = [watch.take() for watch in self.watches]
+        records = self.take()
         for i, (watch, record) in enumerate(zip(self.watches, records, strict=True)):
             for name, value in (record or {}).items():
                 self._add(self.sums[i], name, value * watch.samples)

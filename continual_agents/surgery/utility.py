@@ -97,6 +97,7 @@ class Utility:
     Args:
         score: Signals -> [width], larger is more useful, at least 0.
         needs: names of `Signals`; what is not named is not computed.
+        elementwise: a unit's score depends on its own signals alone, so that several layers can be scored in one go.
 
     Example:
         >>> loud = Utility(lambda s: s.activity**2, needs=("activity",))
@@ -104,6 +105,7 @@ class Utility:
 
     score: Callable[..., Tensor]
     needs: Sequence[str] = ("activity", "deviation", "out", "incoming")
+    elementwise: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.needs) - set(Signals.__dataclass_fields__)
@@ -112,17 +114,24 @@ class Utility:
 
 
 UTILITIES: dict[str, Utility] = {
-    "contribution": Utility(lambda s: contribution(s.activity, s.out), ("activity", "out")),
-    "mean_corrected_contribution": Utility(
-        lambda s: mean_corrected_contribution(s.deviation, s.out), ("deviation", "out")
-    ),
-    "adaptable_contribution": Utility(
-        lambda s: adaptable_contribution(s.deviation, s.out, s.incoming), ("deviation", "out", "incoming")
-    ),
-    "weight": Utility(lambda s: weight(s.out), ("out",)),
-    "adaptation": Utility(lambda s: adaptation(s.incoming), ("incoming",)),
-    "random": Utility(lambda s: s.noise, ("noise",)),
-    "gradient": Utility(lambda s: s.sensitivity, ("sensitivity",)),
+    name: Utility(score, needs, elementwise=True)
+    for name, score, needs in (
+        ("contribution", lambda s: contribution(s.activity, s.out), ("activity", "out")),
+        (
+            "mean_corrected_contribution",
+            lambda s: mean_corrected_contribution(s.deviation, s.out),
+            ("deviation", "out"),
+        ),
+        (
+            "adaptable_contribution",
+            lambda s: adaptable_contribution(s.deviation, s.out, s.incoming),
+            ("deviation", "out", "incoming"),
+        ),
+        ("weight", lambda s: weight(s.out), ("out",)),
+        ("adaptation", lambda s: adaptation(s.incoming), ("incoming",)),
+        ("random", lambda s: s.noise, ("noise",)),
+        ("gradient", lambda s: s.sensitivity, ("sensitivity",)),
+    )
 }
 
 

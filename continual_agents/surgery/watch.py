@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,76 +15,105 @@ from .scratch import Scratch
 
 
 class Watch:
-    """A forward hook on one reader of the units (or on their recurrent layer's output).
+    """Forward hooks on the readers of one tensor of units (or on their recurrent layer's output).
 
-    It records only when a graph is being built, and keeps no activation: `torch.compile` may reuse the memory of one
-    that a hook holds on to. A copied or pickled module carries an inert copy of the hook.
+    There is a hook on every reader, since any of them may be left out of a pass (one head of several); a tensor that
+    several read in one pass is recorded once. Recorded are passes that build a graph alone, and no activation is kept:
+    `torch.compile` may reuse the memory of one that a hook holds on to. A copied or pickled module carries an inert
+    copy of the hook.
 
     Args:
-        reader: whose input is the units' output.
+        readers: whose input is the units' output.
         width: units.
         wants: statistics to record besides the mean: any of activity, deviation, sensitivity, firing.
         centre: mean of this pass [width] -> bias-corrected running mean [width], for the deviation.
         scratch: shared memory for temporaries.
+        overdue: called when `LIMIT` passes were recorded and nobody took them, and at every `LIMIT` from then on.
 
     Statistics: `mean`, one per input of the reader: [width * block], for conv layers the mean map [width, *space]; the
     others [width], averaged over batch and positions. Several passes before one optimizer step (gradient
     accumulation) are averaged by their sample counts.
     """
 
+    LIMIT = 64
+
     def __init__(
         self,
-        reader: Reader,
+        readers: Sequence[Reader],
         width: int,
         wants: frozenset[str],
         centre: Callable[[Tensor], Tensor] | None = None,
         scratch: Scratch | None = None,
+        overdue: Callable[[], None] | None = None,
     ) -> None:
-        axes = axes_of(reader.module)
+        self.reader, self.width, self.wants, self.centre = readers[0], width, wants, centre
+        axes = axes_of(self.reader.module)
         assert axes is not None  # Units has checked it
-        self.reader, self.width, self.wants, self.centre = reader, width, wants, centre
-        self.axis = axes.axis if reader.recurrent else axes.read_axis
-        self.size = width * reader.block
+        self.axis = axes.axis if self.reader.recurrent else axes.read_axis
+        self.size = width * self.reader.block
         self.active = True
         self.samples = 0  # of what was taken last
         self.scratch = Scratch() if scratch is None else scratch
+        self.overdue = overdue
         self._records: list[tuple[int, dict[str, Tensor]]] = []
         self._gradients: list[tuple[int, Tensor]] = []
-        self._handle: RemovableHandle | None = None
-        if reader.recurrent:
-            self._handle = reader.module.register_forward_hook(Hook(self, output=True))
-        else:
-            self._handle = reader.module.register_forward_pre_hook(Hook(self, output=False), with_kwargs=True)
+        self._several = len(readers) > 1
+        self._latest: weakref.ref[Tensor] | None = None
+        self._handles: list[RemovableHandle] = []
+        for reader in readers:
+            hook = Hook(self, output=reader.recurrent)
+            if reader.recurrent:
+                self._handles.append(reader.module.register_forward_hook(hook))
+            else:
+                self._handles.append(reader.module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def close(self) -> None:
-        """Remove the hook."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
         self.clear()
 
     def clear(self) -> None:
         """Forget what was recorded."""
         self._records.clear()
         self._gradients.clear()
+        self._latest = None
+
+    def _condense(self) -> None:
+        """Many passes without a step, as in an evaluation that builds graphs: keep their average alone."""
+        self._records = [self._average_record()]
+        if self._gradients:
+            self._gradients = [(sum(count for count, _ in self._gradients), average(self._gradients))]
+        if self.overdue is not None:
+            self.overdue()
 
     def take(self) -> dict[str, Tensor] | None:
         """The statistics since the last call, or None if there was no training pass."""
         if not self._records:
             return None
-        self.samples = sum(count for count, _ in self._records)
-        if len(self._records) == 1:
-            statistics = self._records[0][1]
-        else:
-            names = self._records[0][1]
-            statistics = {n: _average([(count, record[n]) for count, record in self._records]) for n in names}
+        if len(self._records) > 1:
+            self._records = [self._average_record()]
+        self.samples, statistics = self._records[0]
         if self._gradients:
-            statistics["sensitivity"] = _average(self._gradients)
+            statistics["sensitivity"] = average(self._gradients)
         self.clear()
         return statistics
 
+    def _average_record(self) -> tuple[int, dict[str, Tensor]]:
+        # what a watch is asked for may have changed between two passes
+        names = [n for n in self._records[0][1] if all(n in record for _, record in self._records)]
+        total = sum(count for count, _ in self._records)
+        return total, {n: average([(count, record[n]) for count, record in self._records]) for n in names}
+
     def record(self, value: Tensor) -> None:
         """Reduce one activation tensor to per-unit statistics and keep those."""
+        if self._several and not torch.compiler.is_compiling():
+            if self._latest is not None and self._latest() is value:
+                return
+            self._latest = weakref.ref(value)
+        if len(self._records) == self.LIMIT:
+            self._condense()
         h = self._share(value.detach())
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
         mean = h.mean(0, dtype=dtype).contiguous()
@@ -198,7 +228,8 @@ class Recent:
         self.inputs = None
 
 
-def _average(parts: list[tuple[int, Tensor]]) -> Tensor:
+def average(parts: list[tuple[int, Tensor]]) -> Tensor:
+    """Mean of statistics, each with the number of samples that it is of."""
     if len({value.shape for _, value in parts}) > 1:  # mean maps of different sizes: only the units are common
         parts = [(count, value.flatten(1).mean(1)) for count, value in parts]
     total = sum(count for count, _ in parts)

@@ -174,7 +174,7 @@ def test_autocast_statistics_are_kept_in_float32() -> None:
         loss.backward()
         optimizer.step()
         cbp.step()
-    assert all(value.dtype == torch.float32 for value in cbp.layers[0].means)
+    assert all(value.dtype == torch.float32 for value in cbp.layers[0].averages)
     assert cbp.report()["replaced/0"] > 1
 
 
@@ -189,8 +189,9 @@ def test_moving_the_model_after_construction() -> None:
     assert all(p.dtype == torch.float64 and torch.isfinite(p).all() for p in net.parameters())
     meta = torch.device("meta")
     layer = cbp.layers[0]
-    layer.move(meta)
-    assert all(t.device == meta for t in (layer.utility, layer.birth_step, layer.correction, *layer.means))
+    net.to(meta)
+    cbp.running[0].arrange()
+    assert all(t.device == meta for t in (layer.birth_step, *layer.averages, *layer.weights, *layer.upcoming))
 
 
 def test_several_optimizers() -> None:
@@ -251,7 +252,7 @@ def test_statistics_of_an_overflow_do_not_stay() -> None:
     train(net, optimizer, cbp, 30, 3)
     for layer in cbp.layers:
         assert torch.isfinite(layer.utility).all()
-        assert all(torch.isfinite(mean).all() for mean in layer.means)
+        assert all(torch.isfinite(mean).all() for mean in layer.averages)
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import check_directory
+from .files import check_directory, check_events
 from .loggers import open_loggers
 
 
@@ -37,8 +37,8 @@ def log_comparison(
     """
     from PIL import Image
 
-    for place in ("comparison", "comparison/tensorboard", "comparison/wandb"):
-        check_directory(folder / place)
+    check_events(folder / "comparison")
+    check_directory(folder / "comparison/wandb")
     loggers = open_loggers(folder / "comparison", {}, logger or {}, first_step=step)
     try:
         for tag, path in figures.items():

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import IO, Any
 
 IN_PLACE = (".lock", "config.yaml")
-"""Besides the tables (*.csv), what a run opens under its own name."""
+"""Besides the tables (*.csv) and event files, what a run opens under its own name."""
 
-FOLDERS = ("checkpoints", "tensorboard", "wandb")
+EVENTS = "events."
+"""What the names of TensorBoard's files begin with."""
+
+FOLDERS = ("checkpoints", "wandb")
 """What a run makes folders of."""
 
 
@@ -97,15 +100,23 @@ def check_ordinary(folder: Path) -> None:
         OSError: the folder cannot be read.
     """
     for entry in os.scandir(folder):
-        if entry.name in IN_PLACE or entry.name.endswith(".csv"):
+        if entry.name in IN_PLACE or entry.name.endswith(".csv") or entry.name.startswith(EVENTS):
             check_in_place(Path(entry.path))
         elif entry.name in FOLDERS:
             check_directory(Path(entry.path))
         elif entry.name == "environment.json" and entry.is_dir(follow_symlinks=False):
             raise StrangeFileError(f"{entry.path} is a folder where a file belongs: do not use this folder")
-    events = folder / "tensorboard"
-    for entry in os.scandir(events) if events.is_dir() else ():
-        if entry.name.startswith("events."):
+
+
+def check_events(folder: Path) -> None:
+    """Whether event files written into `folder` can only end up there.
+
+    Raises:
+        StrangeFileError: it is no folder, or an event file there is no ordinary file.
+    """
+    check_directory(folder)
+    for entry in list(os.scandir(folder)) if folder.exists() else ():  # an open iterator would outlive the error
+        if entry.name.startswith(EVENTS):
             check_in_place(Path(entry.path))
 
 
@@ -116,7 +127,9 @@ def check_directory(path: Path) -> None:
         StrangeFileError: a link, or something else.
     """
     if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
-        raise StrangeFileError(f"{path} is {_kind(os.lstat(path).st_mode)} where a folder belongs: do not use this folder")
+        raise StrangeFileError(
+            f"{path} is {_kind(os.lstat(path).st_mode)} where a folder belongs: do not use this folder"
+        )
 
 
 def _refuse(path: Path, found: Any, most: int | None, *, names: int | None = None) -> None:

@@ -17,7 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from .configuration import flatten
-from .logger import Statistics, gif, known
+from .files import StrangeFileError, check_events
+from .logger import LoggerError, Statistics, gif, known
 from .overview import STREAM_MEASURES, interval_tag, overview
 from .tags import is_of_a_layer, meaning, tag_of
 
@@ -133,6 +134,10 @@ class TensorBoard:
         """Where the curves of a group go."""
         if group not in self._groups:
             folder = self._folder / re.sub(r"[^\w .,+=-]+", "_", group)
+            try:  # the run's own folder was looked at when it was opened
+                check_events(folder)
+            except StrangeFileError as error:
+                raise LoggerError(str(error)) from error
             config = _config_of(self._config, group)
             self._groups[group] = TensorBoard(folder, config, first_step=self._first_step, layers=self._layers)
         return self._groups[group]

@@ -1,5 +1,6 @@
 """A run folder or checkpoint from a stranger: nothing outside it changes, nothing is read for ever."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from continual_agents.runs import CheckpointError, Checkpoints, Run, RunError, read_configuration
+from continual_agents.runs import CheckpointError, Checkpoints, LoggerError, Run, RunError, read_configuration
 from continual_agents.runs.checkpoint import load_data
 from continual_agents.runs.unpacking import SLACK
 from tests.runs.test_run import CONFIG, drive
@@ -53,8 +54,8 @@ INSTEAD: dict[str, Callable[[Path, Path], Any]] = {
     "a folder": lambda path, outside: path.mkdir(),
 }
 NAMES = (
-    "config.yaml", "environment.json", ".lock", "metrics.csv", "timing.csv", "checkpoints", "tensorboard",
-    "checkpoints/step_000000000004.pt", "checkpoints/step_000000000004.sha256", "tensorboard/events.out.tfevents.1.x",
+    "config.yaml", "environment.json", ".lock", "metrics.csv", "timing.csv", "checkpoints",
+    "checkpoints/step_000000000004.pt", "checkpoints/step_000000000004.sha256", "events.out.tfevents.1.x",
 )  # fmt: skip
 
 
@@ -313,3 +314,17 @@ def test_damaged_checkpoint_of_the_same_step_makes_way(tmp_path: Path) -> None:
     (tmp_path / "step_000000000004.sha256/file").write_text("text")
     checkpoints.save(4, {"x": 1})
     assert checkpoints.load()["state"]["x"] == 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("what", INSTEAD)
+@pytest.mark.parametrize("name", ["sgd", "sgd/events.out.tfevents.1.x"])
+def test_nothing_outside_changes_where_a_stacks_method_has_its_curves(
+    tmp_path: Path, outside: Path, name: str, what: str
+) -> None:
+    (tmp_path / "run/sgd").mkdir(parents=True)
+    remove(tmp_path / "run" / name)
+    INSTEAD[what](tmp_path / "run" / name, outside)
+    with contextlib.suppress(LoggerError), Run.open(tmp_path / "run", CONFIG) as run:
+        run.log_runs(1, {"accuracy": [0.1, 0.2]}, groups=["sgd", "sgd"])
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == "precious\n"

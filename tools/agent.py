@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from continual_agents.agents import PPO, EnvironmentCollector, make_actor_critic, make_environment, train
+from continual_agents.agents import AGENTS, EnvironmentCollector, make_environment, rescale_actions, train
 from continual_agents.agents.collector import Environment
 from continual_agents.networks import mlp
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from continual_agents.settings import check_settings, check_types, written
+from continual_agents.settings import check_settings, check_types, nearest, written
 from tools.figures.folders import method_label
 from tools.film import Film
 from tools.method import method_from
@@ -24,6 +24,7 @@ TYPES: dict[str, dict[str, Any]] = {
         "id": str,
         "count": int,
         "clip_actions": bool,
+        "rescale_actions": bool,
         "friction": float | Mapping[str, Any] | None,
         "time_limit": int | None,
         "merge_fixed_links": bool | None,
@@ -40,6 +41,17 @@ def environment_from(settings: Mapping[str, Any], render_mode: str | None = None
     Raises:
         ValueError: an unknown id, or settings the environment refuses.
     """
+    made = _environment_from(settings, render_mode)
+    if not settings.get("rescale_actions"):
+        return made
+    try:
+        return rescale_actions(made)
+    except ValueError as error:
+        made.close()
+        raise ValueError(f"experiment.environment.rescale_actions=true: {error}") from error
+
+
+def _environment_from(settings: Mapping[str, Any], render_mode: str | None) -> Environment:
     import gymnasium
 
     import envs  # registers the slippery walkers
@@ -106,7 +118,14 @@ def check_experiment(experiment: Mapping[str, Any]) -> None:
         if not isinstance(settings, Mapping):
             raise ValueError(f"{where}={written(settings)}: settings by name are needed, as {where}.NAME=VALUE")
         check_types(where, settings, kinds)
-    check_settings("experiment.agent", experiment["agent"], PPO, given=("generator",))
+    agent = experiment["agent"]
+    if isinstance(agent, Mapping) and agent.get("kind") not in AGENTS:
+        raise ValueError(
+            f"experiment.agent.kind={agent.get('kind')} is unknown{nearest(str(agent.get('kind')), AGENTS)}"
+        )
+    settings = {key: value for key, value in agent.items() if key != "kind"} if isinstance(agent, Mapping) else agent
+    learner = AGENTS[agent["kind"] if isinstance(agent, Mapping) else "ppo"].learner
+    check_settings("experiment.agent", settings, learner, given=("generator",))
     check_settings("experiment.network", experiment["network"], mlp, given=("generator",))
     counts = {"steps": experiment["steps"], **{f"probe.{key}": experiment["probe"][key] for key in ("every", "batch")}}
     for name, count in counts.items():
@@ -154,7 +173,9 @@ class AgentJob:
         network = {**experiment["network"], **self.method.network}
         if not network["hidden"]:
             raise ValueError("network.hidden=[]: an agent needs a hidden layer, it is its units that are looked after")
-        networks = make_actor_critic(
+        settings = dict(experiment["agent"])
+        agent = AGENTS[settings.pop("kind")]
+        networks = agent.make_networks(
             getattr(space, "single_observation_space", space.observation_space),
             getattr(space, "single_action_space", space.action_space),
             generator=generators[0],
@@ -162,15 +183,15 @@ class AgentJob:
         )
         optimizer = self.method.make_optimizer(networks.parameters())
         operations = self.method.make_operations(networks.bodies, optimizer, generators[2])
-        self.learner = PPO(networks, optimizer, operations, generator=generators[1], **experiment["agent"])
+        self.learner = agent.learner(networks, optimizer, operations, generator=generators[1], **settings)
         self.collector = EnvironmentCollector(
             self.environment,
             networks,
-            frames=experiment["agent"]["batch"],
+            frames=self.learner.frames_per_batch,
             total_frames=experiment["steps"],
             seed=seed,
             clip_actions=experiment["environment"]["clip_actions"],
-            on_not_finite=experiment["agent"]["on_not_finite"],
+            on_not_finite=settings["on_not_finite"],
         )
         self.probe = Probe(networks.bodies)
 

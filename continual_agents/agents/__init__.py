@@ -1,14 +1,21 @@
-"""Continual PPO on TorchRL: networks that surgery can trace, a lean collector, the update, the training loop."""
+"""Agents on TorchRL: networks that surgery can trace, a lean collector, PPO, DQN and SAC, the training loop."""
 
 from continual_agents.networks import mlp as mlp
 
 from .collector import EnvironmentCollector as EnvironmentCollector
+from .dqn import DQN as DQN
 from .environments import make_environment as make_environment
+from .environments import rescale_actions as rescale_actions
 from .errors import EnvironmentFault as EnvironmentFault
 from .errors import NotFiniteError as NotFiniteError
+from .learner import Learner as Learner
 from .loss import ClippedLoss as ClippedLoss
 from .networks import ActorCritic as ActorCritic
 from .networks import make_actor_critic as make_actor_critic
 from .policies import Policy as Policy
 from .ppo import PPO as PPO
+from .sac import SAC as SAC
+from .table import AGENTS as AGENTS
 from .training import train as train
+from .value_networks import make_q_network as make_q_network
+from .value_networks import make_soft_actor_critic as make_soft_actor_critic

@@ -32,8 +32,9 @@ class EnvironmentCollector(BaseCollector):
     left half done, so between two batches the whole state is small and plain.
 
     A batch is a TensorDict of size `[frames]` for one environment, `[envs, frames / envs]` for a vector environment,
-    with the keys `observation`, `action`, `action_log_prob` and `next/{observation, reward, done, terminated,
-    truncated}`. The observation under `next` is the true last one of an episode, never the first of the following one.
+    with the keys `observation`, `action`, `action_log_prob` (where the policy has one) and
+    `next/{observation, reward, done, terminated, truncated}`. The observation under `next` is the true last one of an
+    episode, never the first of the following one.
 
     Args:
         environment: a gymnasium environment, or a vector environment with `AutoresetMode.DISABLED`.
@@ -98,8 +99,9 @@ class EnvironmentCollector(BaseCollector):
         own = {
             "observation": torch.zeros(observations),
             "action": torch.zeros(*batch, *space.shape, dtype=None if isinstance(space, Box) else torch.int64),
-            "action_log_prob": torch.zeros(batch),
         }
+        if self.networks.policy.logs_probability:
+            own["action_log_prob"] = torch.zeros(batch)
         whole = TensorDict({**own, "next": TensorDict(following, batch)}, batch)
         self._batch = whole if self.vector else whole[0]
         # NumPy views of the same memory, steps first: what the loop writes
@@ -134,6 +136,7 @@ class EnvironmentCollector(BaseCollector):
         """
         self.episodes, self.environment_seconds = [], 0.0
         policy, batch = self.networks.policy, self._batch
+        policy.explore(self.frames)
         noise = policy.draw_noise((self.frames_per_batch // self.envs, self.envs), self.generator).numpy()
         fill = self._fill_from_many if self.vector else self._fill_from_one
         self._before = self.frames
@@ -143,6 +146,8 @@ class EnvironmentCollector(BaseCollector):
             raise self._fault(error) from error
         if self.on_not_finite == "stop":
             self._check_finite()
+        if not policy.logs_probability:
+            return batch
         observation = batch["observation"].to(next(policy.parameters()).device)
         log_prob, _ = policy.log_prob_and_entropy(observation, batch["action"].to(observation.device))
         batch["action_log_prob"].copy_(log_prob)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import gymnasium.wrappers.vector
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 
 from .errors import EnvironmentFault
@@ -78,6 +80,24 @@ def unfit_step(environment: Environment, error: Exception) -> EnvironmentFault:
         f"the environment {name_of(environment)} gave something unfit from step ({' '.join(str(error).split())}): "
         f"gymnasium's step returns (observation of shape {space.shape}, reward, terminated, truncated, info)"
     )
+
+
+def rescale_actions(environment: Environment) -> Environment:
+    """The environment behind actions from -1 to 1, which become its whole range.
+
+    Raises:
+        ValueError: actions that are no `Box` with finite bounds.
+    """
+    vector = isinstance(environment, VectorEnv)
+    space = environment.single_action_space if isinstance(environment, VectorEnv) else environment.action_space
+    if not isinstance(space, Box) or not space.is_bounded():
+        raise ValueError(f"action space {space} is not a Box with finite bounds")
+    if (space.low == -1).all() and (space.high == 1).all():
+        return environment
+    wrapper: Any = gymnasium.wrappers.vector.RescaleAction if vector else gymnasium.wrappers.RescaleAction
+    low, high = np.full(space.shape, -1, space.dtype), np.full(space.shape, 1, space.dtype)
+    wrapped: Environment = wrapper(environment, low, high)
+    return wrapped
 
 
 def _registered(source: str) -> str:

@@ -97,8 +97,8 @@ class Learner:
         """
         raise NotImplementedError
 
-    def observations(self, batch: TensorDict, count: int) -> Tensor:
-        """At most `count` recent observations, for the probe: those of the batch."""
+    def probe_inputs(self, batch: TensorDict, count: int) -> Any:
+        """At most `count` recent inputs of the bodies, as `Probe` takes them: the batch's observations."""
         seen: Tensor = batch["observation"]
         return seen.reshape(-1, seen.shape[-1])[:count]
 

@@ -18,7 +18,12 @@ class Policy(nn.Module):
 
     Args:
         body: network from observation `[..., observation]` to what parameterises the distribution; ends in a `Linear`.
+
+    Attributes:
+        logs_probability: whether a batch holds the log-probabilities of its actions.
     """
+
+    logs_probability = True
 
     def __init__(self, body: nn.Sequential):
         super().__init__()
@@ -27,6 +32,9 @@ class Policy(nn.Module):
             raise TypeError(f"a policy's body ends in a Linear layer, not in {type(last).__name__}")
         self.body = body
         self.outputs = last.out_features
+
+    def explore(self, frames: int) -> None:
+        """Called before every batch with the environment steps so far, for policies that explore by a schedule."""
 
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """The randomness of many actions at once, `[*shape, outputs]`."""

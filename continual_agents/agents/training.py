@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from tensordict import TensorDict
-from torch import Tensor
 
 from continual_agents.runs import Run
 
@@ -38,7 +37,7 @@ def train(
     learner: Learner,
     *,
     steps: int,
-    probe: Callable[[Tensor], dict[str, float]] | None = None,
+    probe: Callable[[Any], dict[str, float]] | None = None,
     probe_every: int = 10,
     probe_batch: int = 2048,
     description: str = "",
@@ -97,7 +96,7 @@ class Loop:
         run: Run,
         collector: EnvironmentCollector,
         learner: Learner,
-        probe: Callable[[Tensor], dict[str, float]] | None,
+        probe: Callable[[Any], dict[str, float]] | None,
         probe_every: int,
         probe_batch: int,
         *,
@@ -187,7 +186,7 @@ class Loop:
     def _look(self, batch: TensorDict) -> dict[str, float]:
         """Probe the networks; draw the operations' histograms, if they have any."""
         assert self.probe is not None
-        seen = self.probe(self.learner.observations(batch, self.probe_batch))
+        seen = self.probe(self.learner.probe_inputs(batch, self.probe_batch))
         self.probed = list(seen)
         for operation in self.learner.operations:
             for name, values in getattr(operation, "histograms", dict)().items():

@@ -1,0 +1,134 @@
+"""A replay buffer that continues exactly: TorchRL's, and beside the checkpoints what was added since the last one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torchrl.data import LazyTensorStorage, ReplayBuffer
+
+from continual_agents.runs.checkpoint import CheckpointError, load_data, write_atomically
+
+_NAME = re.compile(r"rows_(\d{12})_(\d{12})\.pt")
+
+
+class Replay:
+    """The last `size` transitions, sampled uniformly with replacement.
+
+    On the disk it is a log: `save` appends one file with the rows that are new, so that a checkpoint costs what was
+    collected since the last one, however large the buffer is; files that no checkpoint needs any more are removed. The
+    same row has the same place in the buffer after `load`, so that the same indices are the same transitions.
+
+    Args:
+        size: transitions it holds, at least 1.
+        generator: draws the samples; saved by its owner.
+
+    Attributes:
+        count: transitions ever added.
+    """
+
+    def __init__(self, size: int, generator: torch.Generator):
+        if size < 1:
+            raise ValueError(f"agent.replay_buffer.size={size}: at least one transition")
+        self.size = size
+        self.count = 0
+        self._buffer = ReplayBuffer(storage=LazyTensorStorage(size), generator=generator)
+        self._saved = 0
+        self._needed = [0, 0]  # rows that the two checkpoints on the disk count, the older first
+
+    def __len__(self) -> int:
+        return min(self.count, self.size)
+
+    def extend(self, rows: TensorDict) -> None:
+        """Add transitions `[rows]`; the oldest make room."""
+        with _quietly():
+            self._buffer.extend(rows)
+        self.count += len(rows)
+
+    def sample(self, count: int) -> TensorDict:
+        """`count` transitions, drawn with replacement."""
+        drawn: TensorDict = self._buffer.sample(count)
+        return drawn
+
+    def recent(self, count: int) -> TensorDict:
+        """The last `count` transitions, or all."""
+        return self._rows(self.count - min(count, len(self)), self.count)
+
+    def _rows(self, start: int, end: int) -> TensorDict:
+        places = torch.arange(start, end) % self.size
+        rows: TensorDict = self._buffer.storage[places]
+        return rows
+
+    def save(self, folder: Path) -> None:
+        """Append what is new to the files in `folder`; called just before a checkpoint that notes `count`."""
+        start = max(self._saved, self.count - self.size)
+        if self.count > start:
+            folder.mkdir(exist_ok=True)
+            content = self._rows(start, self.count).flatten_keys("/").to_dict()
+            path = folder / f"rows_{start:012d}_{self.count:012d}.pt"
+            write_atomically(path, lambda file: torch.save(content, file))
+        self._saved = self.count
+        self._needed = [self._needed[1], self.count]
+        for _, end, path in _files(folder):
+            if end <= self._needed[0] - self.size:
+                path.unlink(missing_ok=True)
+
+    def load(self, folder: Path, count: int) -> None:
+        """Continue where a checkpoint counted `count` transitions; what was added after it is forgotten.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        first = max(0, count - self.size)
+        at = first
+        for start, end, path in _files(folder):
+            if start >= count:
+                path.unlink()  # of a checkpoint that was never finished
+            elif end > first:
+                if not start <= at <= end <= count:
+                    break
+                content = load_data(path)
+                rows = TensorDict(content, [end - start]).unflatten_keys("/")[at - start :]
+                with _quietly():
+                    self._buffer.storage.set(torch.arange(at, end) % self.size, rows)
+                at = end
+        if at != count:
+            raise CheckpointError(
+                f"{folder} lacks the transitions {at} to {count} of the replay buffer: the run cannot be continued, "
+                "start in a new folder"
+            )
+        self._buffer.writer._cursor = count % self.size
+        self.count = self._saved = count
+        self._needed = [first, count]
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """TorchRL announces the memory that it takes, in the middle of a progress bar."""
+    logger = logging.getLogger("torchrl")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _files(folder: Path) -> list[tuple[int, int, Path]]:
+    """First row, last row + 1 and path of each file, in order."""
+    matches = [(_NAME.fullmatch(path.name), path) for path in folder.glob("rows_*.pt")]
+    found = [(int(match[1]), int(match[2]), path) for match, path in matches if match is not None]
+    return sorted(found, key=lambda one: one[:2])
+
+
+def transitions(batch: TensorDict) -> TensorDict:
+    """What a replay buffer keeps of a batch: `observation`, `action`, `next/{observation, reward, terminated}`."""
+    following = batch.get("next").select("observation", "reward", "terminated")
+    flat: Any = batch.select("observation", "action").set("next", following).reshape(-1)
+    return flat.clone()

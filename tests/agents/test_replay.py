@@ -1,0 +1,97 @@
+"""The replay buffer: the same transitions at the same places after any number of interruptions."""
+
+from collections import deque
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from continual_agents.agents.replay import Replay, transitions
+from continual_agents.runs import CheckpointError
+
+SIZE = 50
+
+
+def rows(start: int, count: int) -> TensorDict:
+    numbers = torch.arange(start, start + count, dtype=torch.float32)[:, None]
+    following = {"observation": numbers + 1, "reward": numbers / 2, "terminated": numbers % 5 == 0}
+    return TensorDict({"observation": numbers, "next": TensorDict(following, [count])}, [count])
+
+
+def made() -> Replay:
+    return Replay(SIZE, torch.Generator().manual_seed(0))
+
+
+def test_samples_are_uniform_over_the_last_rows() -> None:
+    replay = made()
+    for start in range(0, 130, 10):
+        replay.extend(rows(start, 10))
+    assert (len(replay), replay.count) == (50, 130)
+    drawn = replay.sample(20_000)
+    counts = torch.bincount(drawn["observation"].flatten().long(), minlength=130)
+    assert counts[:80].sum() == 0
+    assert counts[80:].min() > 300  # 400 each, deviation 20
+    assert torch.equal(drawn["next", "observation"], drawn["observation"] + 1)
+    assert replay.recent(3)["observation"].flatten().tolist() == [127.0, 128.0, 129.0]
+
+
+@pytest.mark.parametrize("saves", [[10], [40], [60], [30, 90], [20, 70, 130], [10, 20, 30, 200]])
+def test_a_loaded_buffer_is_the_one_that_was_saved(tmp_path: Path, saves: list[int]) -> None:
+    whole, log = made(), tmp_path / "replay"
+    deque((whole.extend(rows(start, 10)) for start in range(0, saves[-1], 10)), maxlen=0)
+    current, at = made(), 0
+    for end in saves:  # a new process after every save
+        deque((current.extend(rows(start, 10)) for start in range(at, end, 10)), maxlen=0)
+        current.save(log)
+        current, at = made(), end
+        current.load(log, end)
+    for _ in range(3):
+        assert torch.equal(current.sample(64)["observation"], whole.sample(64)["observation"])
+        for one in (current, whole):
+            one.extend(rows(one.count, 10))
+
+
+def test_rows_after_the_checkpoint_are_forgotten_and_the_one_before_it_is_kept(tmp_path: Path) -> None:
+    replay = made()
+    for start in range(0, 400, 20):
+        replay.extend(rows(start, 20))
+        replay.save(tmp_path)
+    sizes = sorted(path.name for path in tmp_path.glob("rows_*"))
+    assert len(sizes) == 4  # what the checkpoints at 380 and at 400 hold, and no more
+    older, newer = made(), made()
+    newer.load(tmp_path, 400)
+    older.load(tmp_path, 380)
+    assert older.recent(50)["observation"].flatten().tolist() == list(range(330, 380))
+    with pytest.raises(CheckpointError, match="lacks the transitions 380 to 400 of the replay buffer"):
+        newer.load(tmp_path, 400)
+
+
+def test_a_save_writes_what_is_new_only(tmp_path: Path) -> None:
+    replay = made()
+    replay.extend(rows(0, 40))
+    replay.save(tmp_path)
+    first = next(tmp_path.iterdir())
+    written = first.stat().st_mtime_ns
+    replay.extend(rows(40, 2))
+    replay.save(tmp_path)
+    assert first.stat().st_mtime_ns == written
+    (second,) = set(tmp_path.iterdir()) - {first}
+    assert torch.load(second, weights_only=True)["observation"].shape == (2, 1)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    replay = made()
+    replay.extend(rows(0, 20))
+    replay.save(tmp_path)
+    next(tmp_path.iterdir()).write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="rows_000000000000_000000000020.pt is not a file of torch.save"):
+        made().load(tmp_path, 20)
+
+
+def test_a_batch_of_several_environments_is_cut_into_transitions() -> None:
+    batch = torch.stack([rows(0, 4), rows(100, 4)])
+    batch["action"] = torch.zeros(2, 4, 1)
+    cut = transitions(batch)
+    assert cut["observation"].flatten().tolist() == [0, 1, 2, 3, 100, 101, 102, 103]
+    assert cut["next"].keys() == {"observation", "reward", "terminated"}

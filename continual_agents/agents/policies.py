@@ -54,7 +54,8 @@ class Policy(nn.Module):
         For a single observation and plain ReLU layers on the CPU it multiplies in NumPy, on the weights' own memory:
         torch's overhead per call is four times the arithmetic there. The two differ by rounding.
         """
-        body = _single_forward(self.body) if count == 1 else None
+        # what a hook adds (a frozen network beside it) the plain product would leave out
+        body = _single_forward(self.body) if count == 1 and not self.body._forward_hooks else None
         if body is not None:
             return self._act_with(body)
         device = next(self.parameters()).device

@@ -1,0 +1,51 @@
+"""The recipes of docs/extending.md, run from a folder outside the project."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs/extending.md").read_text()
+FILES = {block.split()[1]: block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
+COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)]
+
+
+def run(folder: Path, *words: str) -> str:
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_method_and_a_stream_of_ones_own_train_from_another_folder(tmp_path: Path, command: str) -> None:
+    _, name, *words = shlex.split(command)
+    (tmp_path / name).write_text(FILES[name])
+    run(tmp_path, name, *words)
+    (folder,) = {path.parent for path in tmp_path.glob("runs/**/metrics.csv")}
+    assert pd.read_csv(folder / "metrics.csv")["accuracy"].notna().all()
+    # what acts every ten steps leaves native code what lies between
+    assert pd.read_csv(folder / "runs.csv")["code"].unique().tolist() == ["native"]
+
+
+def test_an_activation_of_ones_own_builds_for_agents_and_stacks(tmp_path: Path) -> None:
+    code = """
+import torch
+from continual_agents.methods import Method
+from continual_agents.networks import mlp
+from supervised.networks import Mlp
+from supervised.stacked.learner import StackedLearner
+
+print(mlp(3, 2, hidden=[4], activation="snake", generator=torch.Generator())[1])
+method = Method(name="x", optimizer={"kind": "sgd", "step_size": 0.01})
+learner = StackedLearner(Mlp(inputs=3, outputs=1, hidden=(4,), activation="snake"), [method], [0], loss="squared_error")
+print(learner.learn(torch.ones(50, 1, 1, 3), torch.ones(50, 1, 1, 1))[-1] < 0.1)
+"""
+    assert run(tmp_path, "-c", FILES["snake.py"] + code).split() == ["Snake()", "tensor([True])"]

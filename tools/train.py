@@ -16,6 +16,10 @@ def _stop(number: int, frame: object) -> None:
 if __name__ == "__main__":  # before the other imports, which take seconds: stopping a run that starts is no failure
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, _stop)
+    if any(_word in ("--help", "-h") for _word in sys.argv[1:]):  # needs none of them
+        from tools.help import show
+
+        show(sys.argv[1:])
 
 import itertools
 import shlex
@@ -191,7 +195,7 @@ def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
 
 def main(words: Sequence[str]) -> None:
     """Check everything that was asked for, run it, draw it."""
-    if any(word in ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
+    if any(word in ("--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
         train()
         return
     warnings.formatwarning = _one_line  # type: ignore[assignment]

@@ -79,14 +79,10 @@ def test_tensorboard_serves_curves_overview_film_figure_and_table(server):
     (film,) = json.loads(ask(server, "plugin/images/images", run=RUN, tag="video/policy", sample=0))
     assert ask(server, "plugin/images/individualImage", **dict(urllib.parse.parse_qsl(film["query"])))[:6] == b"GIF89a"
     # drawn twice at one step, shown once
-    texts = json.loads(
-        ask(server, "plugin/text/text", run="comparison", tag="comparison/table/text_summary")
-    )
+    texts = json.loads(ask(server, "plugin/text/text", run="comparison", tag="comparison/table/text_summary"))
     assert len(texts) == 1
     assert "<td>5</td>" in texts[0]["text"]
-    figures = json.loads(
-        ask(server, "plugin/images/images", run="comparison", tag="comparison/figure", sample=0)
-    )
+    figures = json.loads(ask(server, "plugin/images/images", run="comparison", tag="comparison/figure", sample=0))
     assert [figure["step"] for figure in figures] == [39]
 
 

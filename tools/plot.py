@@ -21,6 +21,7 @@ from continual_agents.runs import log_comparison
 from continual_agents.runs.checkpoint import write_bytes
 from continual_agents.runs.files import StrangeFileError
 from tools.figures.agent import plot_agent
+from tools.figures.agent_sweep import sweep_of_agents
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
 from tools.figures.records import check_records, write_records
 from tools.figures.sentences import conclusion
@@ -130,6 +131,9 @@ def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[P
                 figures.append(plot_sweep(data, path.with_name(f"{path.stem}_sweep.png")))
         else:
             figures.append(plot_agent(runs, path))
+            data = sweep_of_agents(runs)
+            if data.parameters and len(data.records):
+                figures.append(plot_sweep(data, path.with_name(f"{path.stem}_sweep.png")))
     table = _table(experiments)
     cells = table.map(cell).to_csv(index=False)
     for name, text in (("table.csv", cells), ("table.md", readable(table))):

@@ -17,13 +17,16 @@ import yaml
 from continual_agents.runs.checkpoint import write_bytes
 from continual_agents.runs.provenance import read_sessions
 from tools.figures.agent import plot_agent
+from tools.figures.agent_sweep import sweep_of_agents
 from tools.figures.comparison import compare
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
+from tools.figures.paired import paired_table
 from tools.figures.published import Published, beside
 from tools.figures.relearning import relearning_rows
 from tools.figures.sentences import sentence
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import interval, make_table, number, readable_columns, rows_of
+from tools.figures.tasks import task_ends
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above, unwritable
 from tools.text import visible, visible_everywhere
@@ -48,6 +51,12 @@ STATISTICS = (
     "interval is on the worse side of 0. First task, last task, change: means over runs, bootstrapped 95% intervals, "
     "which are too narrow over fewer than ten runs. Tasks differ in difficulty: a change is a loss of plasticity only "
     "beside a fresh network. All tasks: interquartile mean over runs and tasks, with a bootstrap stratified by task."
+)
+
+
+PAIRED = (
+    "Row minus column at the ends of the tasks after the first, run by run on the same seed and task: mean over tasks "
+    "and seeds, 95% t-interval over seeds, number of pairs. Of many intervals a few exclude 0 by chance."
 )
 
 
@@ -90,6 +99,7 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
     """The section about one experiment."""
     stream = runs[0].is_stream
     data = tidy(runs) if stream else compare(runs)
+    ends = task_ends(runs)
     table = make_table(rows_of(runs))
     sentences = "".join(f"<li>{escape(sentence(row))}</li>" for row in table.to_dict("records"))
     columns = readable_columns(table)
@@ -102,6 +112,9 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
         _table(list(columns), list(zip(*columns.values(), strict=True))),
         f"<p>{STATISTICS.format(measure=escape(str(table['measure'].iloc[0]).replace('_', ' ')))}</p>",
     ]
+    headings, pairs = paired_table(ends)
+    if pairs:
+        parts += ["<h3>Paired differences</h3>", _table(headings, pairs), f"<p>{PAIRED}</p>"]
     if not stream:
         parts += ["<h3>Relearning after each change</h3>", _relearning(runs)]
     published = beside(data)
@@ -113,11 +126,12 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
 def _figures(runs: list[RunFolder]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figure.png"
-        if not runs[0].is_stream:
-            return [_image(plot_agent(runs, path), "Return over steps, with dead units and effective rank below")]
-        data = tidy(runs)
-        images = [_image(plot_stream(runs, path), "Performance per task, with dead units, weights and rank below")]
-        if data.parameters:
+        text = "Performance per task beside a fresh network's, with dead units, weights and rank below"
+        if runs[0].is_stream:
+            data, images = tidy(runs), [_image(plot_stream(runs, path), text)]
+        else:
+            data, images = sweep_of_agents(runs), [_image(plot_agent(runs, path), text)]
+        if data.parameters and len(data.records):
             images.append(_image(plot_sweep(data, path), f"Performance by {', '.join(data.parameters)}"))
         return images
 

@@ -8,7 +8,19 @@ import pytest
 
 from tests.tools.made_up import levels_run, stream_run
 from tools import plot
-from tools.figures import agent, comparison, folders, fresh, sentences, style, table, tasks
+from tools.figures import (
+    agent,
+    agent_sweep,
+    comparison,
+    folders,
+    fresh,
+    paired,
+    sentences,
+    stream,
+    style,
+    table,
+    tasks,
+)
 
 T3 = 4.302653  # Student's t at 97.5% with 2 degrees of freedom, from a printed table
 
@@ -229,3 +241,52 @@ def test_numbers_that_belong_together_have_the_same_decimals():
     assert table.interval(-0.4, -395.2, 12.0) == "0 [-395, 12]"
     assert table.interval(0.78, 0.774, 0.788) == "0.780 [0.774, 0.788]"
     assert table.interval(1e-9, 0.0, 2e-9) == "1e-09 [0, 2e-09]"
+
+
+def test_every_method_is_held_against_every_other(three_seeds):
+    headings, rows = paired.paired_table(tasks.task_ends(read(three_seeds)))
+    assert headings == ["method", "minus fresh network", "minus PPO", "minus continual backprop"]
+    table_of = {row[0]: dict(zip(headings[1:], row[1:], strict=True)) for row in rows}
+    assert table_of["PPO"]["minus fresh network"] == "-56.7 [-85.4, -28.0] (3)"
+    assert table_of["PPO"]["minus PPO"] == ""
+    # seed by seed 45, 60, 65, as above; the other way round with the other sign
+    half = T3 * math.sqrt((11.6667**2 + 3.3333**2 + 8.3333**2) / 2) / math.sqrt(3)
+    assert table_of["continual backprop"]["minus PPO"] == f"56.7 [{170 / 3 - half:.1f}, {170 / 3 + half:.1f}] (3)"
+    assert table_of["PPO"]["minus continual backprop"].startswith("-56.7 [")
+
+
+def test_one_method_has_nothing_to_be_held_against(tmp_path):
+    put(tmp_path, "ppo", {0: [0, 1], 1: [0, 2]})
+    assert paired.paired_table(tasks.task_ends(read(tmp_path))) == ([], [])
+
+
+@pytest.fixture
+def swept(tmp_path):
+    for method, fall in (("ppo", 10), ("fresh", 0)):
+        for place, size in enumerate((1e-4, 3e-4, 1e-3, 3e-3)):
+            for seed in range(2):
+                levels = [50 + 10 * place + seed - fall * task for task in range(3)]
+                folder = tmp_path / f"{method}_{size}/{seed}"
+                levels_run(folder, levels, method=method, seed=seed, step_size=size, optimizer={"step_size": size})
+    return tmp_path
+
+
+def test_a_sweep_over_agents_settings_ends_in_a_sweep_figure(swept):
+    data = agent_sweep.sweep_of_agents(read(swept))
+    assert data.parameters == ["step_size"]
+    *panels, last = stream.sweep_figure(data).axes
+    titles = [axes.get_title(loc="left") for axes in (*panels, last)]
+    assert titles == ["step size 1e-4", "step size 3e-4", "step size 0.001", "step size 0.003", "tasks after the first"]
+    curves = {line.get_label(): line.get_xydata() for line in panels[1].lines if not line.get_label().startswith("_")}
+    np.testing.assert_allclose(curves["PPO"], [[1, 60.5], [2, 50.5], [3, 40.5]])
+    bars = next(one for one in last.containers if one.get_label() == "PPO")
+    np.testing.assert_allclose(bars[0].get_ydata(), [35.5, 45.5, 55.5, 65.5])  # tasks 2 and 3
+    assert plot.plot_runs([swept], swept / "out") == swept / "out/figure.png"
+    assert (swept / "out/figure_sweep.png").exists()
+
+
+def test_of_many_settings_the_figure_shows_each_methods_best_and_the_control_of_its_own_step_size(swept):
+    figure = agent.agent_figure(comparison.compare(read(swept)))
+    texts = {text.get_text() for text in figure.axes[0].texts if "n=" in text.get_text()}
+    # two runs have no interval; each is held against the fresh network with its own step size
+    assert texts == {"PPO, step size 0.003 (n=2)\n-15 to fresh", "fresh network, step size 0.003 (n=2)"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
 from .folders import RunFolder
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
 from .task_panel import draw_task_ends
-from .tasks import agent_task_ends
+from .tasks import TaskEnds, agent_task_ends
+
+MOST_LINES = 7
+"""With more settings than this, each method's best one is drawn; the sweep figure has the rest."""
 
 BINS = 60
 """Most bins over the whole run; each averages the episodes that ended in it."""
@@ -44,6 +48,9 @@ def agent_figure(data: Comparison) -> Figure:
     panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.metrics, row.column)}
     stretches = _stretches(data.episodes)
     ends = agent_task_ends(data)
+    if len(data.settings) > MOST_LINES:
+        data = dataclasses.replace(data, settings=_best_settings(ends))
+        ends = dataclasses.replace(ends, settings=data.settings)
     heights = [1.6 if len(ends.ends.columns) > 1 else 2.4, *[1.05] * len(panels)]
     if len(ends.ends.columns) > 1:
         heights.insert(0, 2.4)
@@ -172,6 +179,17 @@ def _distinct_grounds(stretches: pd.DataFrame) -> list[pd.DataFrame]:
 def _agree(one: pd.Series, other: pd.Series) -> bool:
     shared = one.index.intersection(other.index)
     return len(shared) > 0 and bool(np.allclose(one[shared], other[shared]))
+
+
+def _best_settings(data: TaskEnds) -> list[str]:
+    """The setting of each method that does best over all tasks, in the order of the figures."""
+    means = {setting: float(data.of(setting).stack().mean()) for setting in data.settings}
+    best: dict[str, str] = {}
+    for setting, mean in means.items():
+        method = setting.split(", ")[0]
+        if method not in best or mean > means[best[method]]:
+            best[method] = setting
+    return list(best.values())
 
 
 def _has(metrics: pd.DataFrame, column: str) -> bool:

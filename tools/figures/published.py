@@ -65,7 +65,8 @@ def beside(data: Stream | Comparison) -> Published | None:
             why = stand_in or entry.get("never_comparable", "")
             rows = _ends_only(entry["rows"]) if why else entry["rows"]
             if why and not stand_in:  # another scale altogether: only where the published runs ended, and these do
-                rows = list({row[0]: row for row in rows}.values())
+                # a run that had collapsed says nothing on another scale
+                rows = [row for row in {row[0]: row for row in rows}.values() if row[3]]
             found = [_row(data, entry, row, why, by_method_only=bool(why)) for row in rows]
             return Published(entry["title"], known["sources"][entry["source"]], [row for row in found if row])
     return None

@@ -31,6 +31,9 @@ MOST_LINES = 7
 AXES = {"task": "task", "step": "example", "epoch": "epoch"}
 """What the x axis is called."""
 
+FEW = 20
+"""With fewer tasks or rows than this, a sweep is judged by all of them after the first: a tenth is a single one."""
+
 COLUMNS = 3
 """Panels side by side in the sweep figure."""
 
@@ -128,13 +131,13 @@ def _with(records: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
 
 
 def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, values: list) -> None:
-    """Mean over the last tenth of the stream against the parameter, with intervals."""
+    """Mean over the late part of the stream against the parameter, with intervals."""
     methods = list(dict.fromkeys(data.records["method"]))
     look, ends = looks(methods), {}
     numeric = all(isinstance(value, int | float) for value in values)
     places = values if numeric else list(range(len(values)))
-    place = data.records[data.position]
-    late = records[records[data.position] > place.max() - (place.max() - place.min() + 1) / 10]
+    title, start = _late(data)
+    late = records[records[data.position] > start]
     for method in methods:
         own = late[late["method"] == method]
         if len(own) and own[name].isna().all():
@@ -158,9 +161,17 @@ def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, val
         axes.xaxis.set_minor_locator(NullLocator())
     crowded: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(values) > 3 else {}
     axes.set_xticks(places, [_text(value) for value in values], size=6.5, **crowded)
-    axes.set_title("last tenth", loc="left")
+    axes.set_title(title, loc="left")
     axes.set_xlabel(short(name))
     label_ends(axes, ends, size=7)
+
+
+def _late(data: Stream) -> tuple[str, float]:
+    """What the last panel is about, and the place after which it begins."""
+    place = data.records[data.position]
+    if 1 < place.nunique() < FEW:
+        return f"{AXES[data.position]}s after the first", float(place.min())
+    return "last tenth", float(place.max() - (place.max() - place.min() + 1) / 10)
 
 
 def _main_parameter(data: Stream) -> tuple[str, list[str]]:

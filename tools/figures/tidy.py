@@ -46,8 +46,8 @@ class Stream:
 
     @property
     def higher_is_better(self) -> bool:
-        """True for accuracies."""
-        return MEASURES[self.measure]
+        """True for accuracies and returns."""
+        return MEASURES.get(self.measure, True)
 
     def replicates(self, setting: str) -> int:
         """Number of runs of a setting."""
@@ -68,7 +68,7 @@ def tidy(runs: list[RunFolder]) -> Stream:
     """
     replicates = pd.DataFrame([row for folder, run in enumerate(runs) for row in _replicates(folder, run)])
     replicates["setting"] = _labels(replicates)
-    parameters = _varied(replicates)
+    parameters = varied(replicates)
     measure, column = _measure(runs[0])
     tables = []
     for folder, run in enumerate(runs):
@@ -125,13 +125,13 @@ def _labels(replicates: pd.DataFrame) -> list[str]:
     """Method and whatever varies among its runs."""
     labels = {}
     for method, alike in replicates.groupby("method", sort=False):
-        varied = _varied(alike)
+        different = varied(alike)
         for index, row in alike.iterrows():
-            labels[index] = ", ".join([str(method), *(f"{short(key)} {_text(row[key])}" for key in varied)])
+            labels[index] = ", ".join([str(method), *(f"{short(key)} {_text(row[key])}" for key in different)])
     return [labels[index] for index in replicates.index]
 
 
-def _varied(replicates: pd.DataFrame) -> list[str]:
+def varied(replicates: pd.DataFrame) -> list[str]:
     """Settings that differ within a method."""
     bookkeeping = {"method", "folder", "run", "replicate", "setting", "name", "seed"}
     groups = [alike for _, alike in replicates.groupby("method")]

@@ -40,4 +40,5 @@ $(VENV)/.rl: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.rl
 	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-deps timm
 	touch $@

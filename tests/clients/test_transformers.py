@@ -42,7 +42,9 @@ def test_bert() -> None:
 
 def test_gpt2(tables) -> None:
     torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=12, n_positions=8, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        vocab_size=12, n_positions=8, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+    )
     net = transformers.GPT2LMHeadModel(config).eval()
     found = surgery.find(net, TOKENS)
     assert not len(found)
@@ -72,7 +74,7 @@ def test_llama(tables) -> None:
         if registered:
             surgery.register_norm(type(net.model.norm), {"weight": 1.0})
         found = surgery.find(net, TOKENS)
-            assert [units.name for units in found] == [f"model.layers.{i}.mlp.gate_proj" for i in (0, 1)]
+        assert [units.name for units in found] == [f"model.layers.{i}.mlp.gate_proj" for i in (0, 1)]
         assert [len(units.incoming) for units in found] == [2, 2]  # gate and value are one unit
     for units in found:
         check(net, units, [0, 4], lambda: net(TOKENS).logits)

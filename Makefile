@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Linux machine with Python 3.11:
-#   make run    set up, train PPO and continual PPO on changing ground, draw the figure
+#   make run    set up, train PPO and continual PPO on changing observations, draw the figure
 #   make test   set up, formatter, linter, type checker, tests
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,8 +10,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: $(VENV)/.rl ## set up, train both methods on Slippery Ant, figure and table (under ten minutes)
-	$(BIN)/python -m tools.train experiment=slippery_ant scale=demo method=ppo,continual_backprop seed=0 -m
+run: $(VENV)/.rl ## set up, see PPO lose its plasticity and continual backprop keep it (under ten minutes)
+	$(BIN)/python -m tools.train experiment=changing_cartpole method=ppo,continual_backprop_l2,l2,fresh seed=0,1,2,3,4,5,6,7 -m
 
 demo: $(VENV)/.rl ## set up, see plasticity lost and kept on permuted digits (half a minute)
 	$(BIN)/python -m tools.train experiment=permuted_digits scale=demo

@@ -61,9 +61,13 @@ def _environment_from(settings: Mapping[str, Any], render_mode: str | None) -> E
         raise ValueError(f"experiment.environment.count={count}: at least one environment is needed")
     walkers = {f"Slippery{robot.title}-v0": robot.name for robot in envs.ROBOTS.values()}
     if name not in walkers:
-        source = (lambda: changing_from(make_environment(name), settings)) if settings["changing"] else name  # type: ignore[arg-type]
+
+        def one() -> Environment:
+            made = make_environment(name, render_mode=render_mode)
+            return changing_from(made, settings) if settings["changing"] else made
+
         try:
-            made = make_environment(source, count)
+            made = one() if count == 1 else make_environment(one, count)
         except gymnasium.error.Error as error:
             raise ValueError(f"experiment.environment.id={name}: {error}") from error
         for key in ("friction", "time_limit", "merge_fixed_links"):

@@ -119,8 +119,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(visible(str(made)))
 
 
-def configuration_of(folder: Path, *, kinds: Sequence[str] = ("agent",)) -> dict[str, Any]:
+def configuration_of(folder: Path, *, kinds: Sequence[str] = ("agent",), named: str | None = None) -> dict[str, Any]:
     """The configuration of a run, which may come from anywhere, so that it must name no code to run.
+
+    Args:
+        folder: the run folder.
+        kinds: of experiment.
+        named: id of an environment that the user names instead of the configuration's; it may name a module.
 
     Raises:
         RecordError: no run folder, a run of another kind, or a configuration that asks for code.
@@ -134,6 +139,9 @@ def configuration_of(folder: Path, *, kinds: Sequence[str] = ("agent",)) -> dict
     try:
         refuse_targets(config)
         environment = experiment.get("environment")
+        if named is not None and isinstance(environment, dict):
+            environment["id"] = named
+            return config
         name = str(environment.get("id")) if isinstance(environment, dict) else ""
         if ":" in name:  # gymnasium imports what stands before the colon
             raise UsageError(f"experiment.environment.id={name} names a module to import: register it and give its id")
@@ -207,7 +215,7 @@ def _environment(folder: Path, settings: dict[str, Any], friction: float | None)
     if settings["friction"] is None:
         if friction is not None:
             raise RecordError(f"{settings['id']} has no friction to set")
-        return gymnasium.make(settings["id"], render_mode="rgb_array"), None
+        return environment_from({**settings, "count": 1}, render_mode="rgb_array"), None
     if friction is None:
         metrics = read_folder(folder).metrics
         known = metrics["task/friction"].dropna() if "task/friction" in metrics.columns else metrics["step"].iloc[:0]

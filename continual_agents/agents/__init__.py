@@ -8,6 +8,7 @@ from .environments import make_environment as make_environment
 from .environments import rescale_actions as rescale_actions
 from .errors import EnvironmentFault as EnvironmentFault
 from .errors import NotFiniteError as NotFiniteError
+from .evaluation import load_policy as load_policy
 from .learner import Learner as Learner
 from .loss import ClippedLoss as ClippedLoss
 from .networks import ActorCritic as ActorCritic

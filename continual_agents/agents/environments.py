@@ -21,13 +21,16 @@ from .errors import EnvironmentFault
 Environment = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 
-def make_environment(source: str | Callable[[], Any] | Environment, count: int = 1) -> Environment:
+def make_environment(
+    source: str | Callable[[], Any] | Environment, count: int = 1, *, render_mode: str | None = None
+) -> Environment:
     """One environment, or `count` of them in this process as a vector environment that the collector resets itself.
 
     Args:
         source: a gymnasium id, also `module:id` for one that `module` registers (installed, or in the working folder);
             a callable that returns an environment; or an environment.
         count: how many; a ready-made environment is taken as it is.
+        render_mode: of an environment made by its id.
 
     Raises:
         ValueError: `count` below 1, an unknown id, with the nearest known one, or a module that cannot be imported.
@@ -39,7 +42,7 @@ def make_environment(source: str | Callable[[], Any] | Environment, count: int =
         return source
     if isinstance(source, str):
         name = _registered(source)
-        make: Callable[[], Any] = lambda: _made(name)  # noqa: E731
+        make: Callable[[], Any] = lambda: _made(name, render_mode)  # noqa: E731
     elif callable(source):
         make = source
     else:
@@ -134,14 +137,14 @@ def _import(module: str) -> None:
     importlib.import_module(module)
 
 
-def _made(name: str) -> Any:
+def _made(name: str, render_mode: str | None) -> Any:
     """The environment of an id.
 
     Raises:
         ValueError: its constructor failed.
     """
     try:
-        return gymnasium.make(name, disable_env_checker=True)
+        return gymnasium.make(name, render_mode=render_mode, disable_env_checker=True)
     except gymnasium.error.Error:
         raise
     except Exception as error:

@@ -1,0 +1,130 @@
+"""A trained policy out of its run folder, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from continual_agents.networks import mlp
+from continual_agents.runs import Checkpoints, RunError, read_configuration
+
+from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
+from .policies import CategoricalPolicy, GaussianPolicy, Policy
+
+
+class TrainedPolicy:
+    """A policy that acts on plain arrays.
+
+    Args:
+        policy: put into evaluation mode.
+        step: environment steps that it was trained for.
+        seed: of sampled actions.
+    """
+
+    def __init__(self, policy: Policy, step: int = 0, seed: int = 0):
+        self.policy, self.step = policy.eval(), step
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def act(self, observation: Any, *, sample: bool = False) -> Any:
+        """The action for an observation `[observation]`, or actions for a batch `[batch, observation]`.
+
+        Args:
+            observation: as the environment gives it.
+            sample: draw as in training; otherwise the mean, likeliest or best action.
+
+        Returns:
+            NumPy, as `environment.step` takes it; in the range in which the agent acted: from -1 to 1 if it was trained
+            with `rescale_actions` or SAC.
+        """
+        rows = torch.as_tensor(np.asarray(observation, dtype=np.float32))
+        noise = self.policy.draw_noise(rows.shape[:-1], self._generator)
+        action = self.policy.act(rows, noise if sample else torch.zeros_like(noise)).numpy()
+        return action if action.ndim else action[()]
+
+
+def load_policy(run_folder: str | Path) -> TrainedPolicy:
+    """The policy of the newest good checkpoint of a reinforcement learning run; no environment is made.
+
+    Args:
+        run_folder: as `python -m tools.train` or `train` wrote it.
+
+    Raises:
+        RunError: no such run, no checkpoint yet, or one that does not fit its configuration.
+
+    Example:
+        >>> policy = load_policy("runs/slippery_ant/demo/ppo/seed_0")
+        >>> action = policy.act(observation)
+    """
+    folder = Path(run_folder)
+    if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
+        raise RunError(f"{folder} is no run folder with a checkpoint: config.yaml or checkpoints/ is missing")
+    config = read_configuration(folder / "config.yaml")
+    content = Checkpoints(folder / "checkpoints").load()
+    if content is None:
+        raise RunError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
+    try:
+        experiment = config["experiment"]
+        network = {**experiment["network"], **config["method"].get("network", {})}
+        policy = policy_of(experiment["agent"]["kind"], network, content["state"]["run"]["learner"])
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RunError(f"{folder} holds no policy that fits its config.yaml ({said})") from error
+    return TrainedPolicy(policy, int(content["step"]))
+
+
+def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -> Policy:
+    """The policy of a learner's state; what its environment looks like is read from the weights' shapes.
+
+    Args:
+        kind: of agent, a key of `AGENTS`.
+        network: settings of `mlp`.
+        state: `Learner.state_dict()`.
+    """
+    whole = state["actor"] if kind == "ppo" else state["bodies"]["q" if kind == "dqn" else "actor"]
+    body = {name.removeprefix("body."): value for name, value in whole.items() if name != "log_std"}
+    matrices = [value for name, value in body.items() if name.endswith("weight") and value.dim() == 2]
+    net = mlp(matrices[0].shape[1], matrices[-1].shape[0], generator=torch.Generator(), **network)
+    net.load_state_dict(body)
+    if kind == "dqn":
+        return EpsilonGreedyPolicy(net)
+    if kind == "sac":
+        return TanhGaussianPolicy(net)
+    if "log_std" not in whole:
+        return CategoricalPolicy(net)
+    policy = GaussianPolicy(net)
+    policy.load_state_dict({**{f"body.{name}": value for name, value in body.items()}, "log_std": whole["log_std"]})
+    return policy
+
+
+def evaluate(
+    policy: TrainedPolicy, environment: Any, *, episodes: int, seed: int = 0, sample: bool = False, limit: int = 100_000
+) -> list[float]:
+    """Returns of whole episodes.
+
+    Args:
+        policy: what acts.
+        environment: one gymnasium environment; closed by the caller.
+        episodes: how many, at least 1.
+        seed: of the first episode; the others follow in the same life.
+        sample: draw actions as in training.
+        limit: steps after which an episode that does not end is taken as it is.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: at least 1")
+    returns = []
+    observation, _ = environment.reset(seed=seed)
+    for _ in range(episodes):
+        total = 0.0
+        for _ in range(limit):
+            observation, reward, terminated, truncated, _ = environment.step(policy.act(observation, sample=sample))
+            total += float(np.asarray(reward).item())
+            if terminated or truncated:
+                break
+        returns.append(total)
+        observation, _ = environment.reset()
+    return returns

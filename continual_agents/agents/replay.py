@@ -47,7 +47,7 @@ class Replay:
 
     def extend(self, rows: TensorDict) -> None:
         """Add transitions `[rows]`; the oldest make room."""
-        with _quietly():
+        with _quietly() if self.count == 0 else contextlib.nullcontext():
             self._buffer.extend(rows)
         self.count += len(rows)
 

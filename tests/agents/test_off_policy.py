@@ -36,7 +36,9 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make(kind: str, operations: Any = None, step_size: float = 1e-3, seed: int = 0, **settings: Any) -> Any:
+def make(
+    kind: str, operations: Any = None, step_size: float = 1e-3, seed: int = 0, hidden: Any = (16, 16), **settings: Any
+) -> Any:
     generators = [torch.Generator().manual_seed(10 * seed + k) for k in range(3)]
     name, networks_of, learner = {
         "dqn": ("CartPole-v1", make_q_network, DQN),
@@ -45,7 +47,7 @@ def make(kind: str, operations: Any = None, step_size: float = 1e-3, seed: int =
     environment = make_environment(name)
     environment = environment if kind == "dqn" else rescale_actions(environment)
     networks: Any = networks_of(
-        environment.observation_space, environment.action_space, hidden=[16, 16], generator=generators[0]
+        environment.observation_space, environment.action_space, hidden=hidden, generator=generators[0]
     )
     method = Method(
         name="m",

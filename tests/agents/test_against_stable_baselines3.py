@@ -1,0 +1,67 @@
+"""DQN and SAC learn what stable-baselines3's learn at the same settings."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import DQN as OtherDQN
+from stable_baselines3 import SAC as OtherSAC
+from stable_baselines3.common.monitor import Monitor
+
+from continual_agents.agents import train
+from continual_agents.runs import Run
+from tests.agents.test_off_policy import make
+
+SEEDS = (0, 1)
+HIDDEN = [64, 64]
+
+
+def ours(folder: Path, kind: str, seed: int, steps: int, **settings: Any) -> float:
+    """Mean return of the last ten episodes."""
+    collector, agent = make(kind, step_size=1e-3, seed=seed, hidden=HIDDEN, **settings)
+    with Run.open(folder / f"{seed}", {"seed": seed}, bar_position=None) as run:
+        train(run, collector, agent, steps=steps)
+    rows = (folder / f"{seed}/episodes.csv").read_text().splitlines()[1:]
+    return float(np.mean([float(row.split(",")[1]) for row in rows[-10:]]))
+
+
+def theirs(kind: Any, name: str, seed: int, steps: int, **settings: Any) -> float:
+    """The same of stable-baselines3."""
+    environment = Monitor(gymnasium.make(name))
+    kind(
+        "MlpPolicy", environment, learning_rate=1e-3, learning_starts=1_000, seed=seed, device="cpu",
+        policy_kwargs={"net_arch": HIDDEN}, **settings,
+    ).learn(steps)  # fmt: skip
+    return float(np.mean(environment.get_episode_rewards()[-10:]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    settings = {"batch_size": 128, "target_update_polyak": 0.995, "alpha_step_size": 1e-3, "log_interval": 1_000}
+    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 10_000}}
+    mine = [ours(tmp_path, "sac", seed, 5_000, **settings) for seed in SEEDS]
+    other = {"batch_size": 128, "tau": 0.005, "buffer_size": 10_000, "train_freq": 10, "gradient_steps": 10}
+    reference = [theirs(OtherSAC, "Pendulum-v1", seed, 5_000, **other) for seed in SEEDS]
+    # random play gives about -1200; both swing it up within 5,000 steps
+    assert min(mine) > -350, (mine, reference)
+    assert np.mean(mine) > np.mean(reference) - 100, (mine, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_dqn_balances_the_pole(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    settings = {"batch_size": 64, "hard_update_freq": 250, "double": False, "annealing_frames": 3_000, "eps_end": 0.04}
+    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}, "log_interval": 1_000}
+    mine = [ours(tmp_path, "dqn", seed, 20_000, **settings) for seed in SEEDS]
+    other = {"batch_size": 64, "target_update_interval": 250, "buffer_size": 20_000, "train_freq": 10}
+    other |= {"gradient_steps": 10, "exploration_fraction": 0.15, "exploration_final_eps": 0.04}
+    reference = [theirs(OtherDQN, "CartPole-v1", seed, 20_000, **other) for seed in SEEDS]
+    # random play keeps the pole up for 22 steps
+    assert min(mine) > 60, (mine, reference)
+    assert np.mean(mine) > 0.6 * np.mean(reference), (mine, reference)

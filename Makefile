@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Without a GPU a plain torch would bring gigabytes of CUDA; where pip finds a CPU build by itself, that one is taken.
+CPU_TORCH := https://download.pytorch.org/whl/cpu
 
 .PHONY: help run demo test lint format clean
 help: ## this list
@@ -34,11 +36,16 @@ clean: ## forget the virtual environment and caches, keep the runs
 $(VENV)/.rl: pyproject.toml constraints.txt
 	@$(PYTHON) --version >/dev/null 2>&1 || { echo "$(PYTHON) is not there: install Python 3.11, or make PYTHON=python3.10 ..."; exit 1; }
 	@echo "Setting up $(VENV) (once; a minute or two)"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable '.[rl]'
-	touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if ! nvidia-smi >/dev/null 2>&1 && [ "$$(uname)" = Linux ] && \
+	  $(INSTALL) --dry-run --no-deps --report - torch 2>/dev/null | grep '"url"' | grep -qv -e cpu -e file:; then \
+	  echo "no GPU here: installing torch's CPU build"; $(INSTALL) --no-deps --index-url $(CPU_TORCH) torch || true; fi
+	@echo "installing torch, torchrl, pybullet and what they need"
+	@$(INSTALL) --editable '.[rl]'
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.rl
-	$(INSTALL) --editable '.[dev]'
-	$(INSTALL) --no-deps timm
-	touch $@
+	@echo "installing what the tests compare against"
+	@$(INSTALL) --editable '.[dev]'
+	@$(INSTALL) --no-deps timm # of torchvision, which has no CPU build everywhere, its models need nothing
+	@touch $@

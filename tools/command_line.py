@@ -19,8 +19,8 @@ from continual_agents.settings import written
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GROUPS = ("experiment", "scale", "method", "logger")
 FLAGS = ("-m", "--multirun")
-HYDRA = ("hydra.launcher.n_jobs", "hydra.sweep.dir")
-"""What of Hydra itself may be set: the rest names classes to build or files to log to."""
+LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
+"""What of Hydra itself may be set, read by tools.launchers: the rest names classes to build or files to log to."""
 
 
 class UsageError(Exception):
@@ -106,10 +106,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def _check_key(override: Override, known: list[str]) -> None:
     key = override.key_or_group
-    if key in GROUPS or key in known or key in HYDRA:
+    if key in GROUPS or key in known:
         return
     if key.startswith("hydra"):
-        raise UsageError(f"{key}: of Hydra's own settings only {', '.join(HYDRA)} can be set")
+        raise UsageError(f"{key}: of Hydra's own settings only {LAUNCHER} can be set")
     raise UsageError(f"{key}: no such key{_nearest_key(key, known)}")
 
 

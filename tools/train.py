@@ -30,14 +30,14 @@ from typing import Any, Protocol
 
 import hydra
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types
 from tools.command_line import CONFIGS, FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
 from tools.device import check_device
+from tools.launchers import make_launcher, split
 from tools.text import visible
 
 MAY_CHANGE = (
@@ -131,20 +131,16 @@ FAULTS = (FloatingPointError, Fault)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
-def train(composed: DictConfig) -> None:
-    """One job in its own process or in this one."""
-    job_settings = HydraConfig.get().job
-    config = plain_config(composed)
-    train_one(config, 0 if OmegaConf.is_missing(job_settings, "num") else job_settings.num)
+def show_config(composed: DictConfig) -> None:
+    """What Hydra shows of a configuration, for --cfg: nothing is run here."""
 
 
-def train_one(config: dict[str, Any], position: int = 0, *, bar: bool = True) -> bool:
-    """As `train_until_stopped`; whether the run is finished."""
-    return not train_until_stopped(config, position, bar=bar)
+def train_one(config: dict[str, Any], *, quiet: bool = False) -> int:
+    """Build the job, open its run folder, train.
 
-
-def train_until_stopped(config: dict[str, Any], position: int = 0, *, bar: bool = True) -> int:
-    """Build the job, open its run folder, train; its progress bar, if any, is on line `position`.
+    Args:
+        config: resolved.
+        quiet: one of many: no progress bar, and nothing is said of how it ends.
 
     Returns:
         0 if the run is finished; else the number of the signal that asked it to stop, and it is saved.
@@ -157,17 +153,19 @@ def train_until_stopped(config: dict[str, Any], position: int = 0, *, bar: bool 
             config,
             may_change=MAY_CHANGE,
             save_seconds=config["save_seconds"],
-            bar_position=position if bar and config["progress"] else None,
+            bar_position=0 if config["progress"] and not quiet else None,
             logger=config["logger"],
         ) as run:
             if run.finished and run.step >= job.steps:
-                print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
+                if not quiet:
+                    print(f"{run.folder} is finished ({run.step} steps): nothing to do", file=sys.stderr)
                 return 0
             job.run(run)
             if run.finished and run.step >= job.steps:
                 return 0
             said = f"stopped and saved at step {run.step}: the same command continues {run.folder}"
-            print(f"\n{visible(said)}", file=sys.stderr)
+            if not quiet:
+                print(f"\n{visible(said)}", file=sys.stderr)
             return run.stop_signal
     finally:
         job.close()
@@ -196,22 +194,26 @@ def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
 def main(words: Sequence[str]) -> None:
     """Check everything that was asked for, run it, draw it."""
     if any(word in ("--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
-        train()
+        show_config()
         return
     warnings.formatwarning = _one_line  # type: ignore[assignment]
-    # Hydra would print its own version of an error and exit; the few that a user can mend are told in one line below
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    stopped = 0
+    launcher_words, words = split(words)
+    code = 0
     try:
         configs = jobs(words)
+        many = any(word in FLAGS for word in words)
+        if launcher_words and not many:
+            raise UsageError(f"{launcher_words[0]}: add -m, a launcher trains in processes of its own")
+        launcher = make_launcher(launcher_words)
         for config in configs:
             build(config).close()
             Run.check(config["folder"], config, may_change=MAY_CHANGE)
             check_logger(config["logger"])
-        if any(word in FLAGS for word in words):
-            train()
-        else:
-            stopped = train_until_stopped(configs[0])
+        if many:
+            with launcher:
+                code = launcher.tell(launcher.run(configs), len(configs))
+        elif stopped := train_one(configs[0]):
+            code = 128 + stopped  # as a shell says of what a signal ended: to be continued
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -219,8 +221,8 @@ def main(words: Sequence[str]) -> None:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs], configs[0]["logger"])
-    if stopped:
-        raise SystemExit(128 + stopped)  # as a shell says of what a signal ended: to be continued
+    if code:
+        raise SystemExit(code)
 
 
 def _one_line(message: Warning | str, *_: Any) -> str:
@@ -235,7 +237,7 @@ def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
 
     parent = Path(os.path.commonpath(folders))
     try:
-        drawn = draw_runs(folders, parent)
+        drawn = draw_runs([folder for folder in folders if folder.is_dir()], parent)  # of those that have begun
     except FolderError:  # stopped before anything was logged
         print("nothing to draw yet: no run has logged a row", file=sys.stderr)
         return

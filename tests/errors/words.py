@@ -19,7 +19,7 @@ WORDS: dict[str, list[Case]] = {
         Case("+foo=bar", "+foo=bar: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),
         Case("++seed=3", "++seed=3: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),
         Case("~seed", "~seed: no key can be left out; write key=value, null where nothing is wanted", "agent"),
-        Case("hydra.callbacks.x._target_=os.system", "hydra.callbacks.x._target_: of Hydra's own settings only hydra.launcher.n_jobs, hydra.sweep.dir can be set", "agent"),
+        Case("hydra.callbacks.x._target_=os.system", "hydra.callbacks.x._target_: of Hydra's own settings only hydra/launcher and hydra.launcher.KEY can be set", "agent"),
         Case("+experiment._target_=os.system", "+experiment._target_=os.system: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),
         Case("seed=[1", "seed=[1: Hydra cannot read this value; put quotes around it", "agent"),
         Case("folder=${nowhere}", "folder: Interpolation key 'nowhere' not found", "agent"),

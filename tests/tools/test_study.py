@@ -44,7 +44,7 @@ def study(*words: str) -> int:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed study."""
     folder = tmp_path_factory.mktemp("study")
-    assert study(write(folder), "--folder", str(folder / "out"), "--workers", "2") == 0
+    assert study(write(folder), "--folder", str(folder / "out"), "hydra.launcher.n_jobs=2") == 0
     return folder / "out"
 
 
@@ -80,14 +80,14 @@ def test_every_candidate_runs_on_every_tuning_seed_and_the_best_mean_is_frozen(w
 def test_a_run_in_a_used_process_is_the_run_alone_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     last = whole / pd.read_csv(whole / "tuning.csv")["folder"].iloc[-1]  # its process had trained others before
     config = yaml.safe_load((last / "config.yaml").read_text())
-    assert train_one({**config, "folder": str(tmp_path / "alone")})
+    assert train_one({**config, "folder": str(tmp_path / "alone")}) == 0
     for name in ("metrics.csv", "episodes.csv"):
         assert (tmp_path / "alone" / name).read_bytes() == (last / name).read_bytes()
 
 
 def test_a_killed_study_goes_on_where_it_was(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out"
-    words = [write(tmp_path), "--folder", str(folder), "--workers", "1"]
+    words = [write(tmp_path), "--folder", str(folder), "hydra.launcher.n_jobs=1"]
     process = subprocess.Popen([sys.executable, "-m", "tools.study", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
     table = folder / "tuning.csv"
     while not table.exists() or len(table.read_text().splitlines()) < 3:
@@ -124,7 +124,7 @@ def test_a_stream_runs_its_seeds_as_one_stack(tmp_path: Path) -> None:
     tuning, fresh = {"seeds": [7, 6]}, {"seeds": [0, 1, 2]}
     path = write(tmp_path, methods=methods, common=common, tuning=tuning, fresh=fresh, criterion="last_tasks")
     folder = tmp_path / "out"
-    assert study(path, "--folder", str(folder), "--workers", "1") == 0
+    assert study(path, "--folder", str(folder), "hydra.launcher.n_jobs=1") == 0
     table = pd.read_csv(folder / "tuning.csv")
     assert list(table.groupby("folder")["seed"].apply(list)) == [[6, 7]] * 3
     metrics = pd.read_csv(folder / "tuning/backprop/candidate_1/metrics.csv")

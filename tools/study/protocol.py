@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ KEYS = {
     "tuning": Mapping[str, Any],
     "fresh": Mapping[str, Any],
     "criterion": str,
-    "workers": int | None,
     "folder": str | None,
 }
 """What a study file may hold; `common` are words of the command line."""
@@ -59,7 +59,6 @@ class Protocol:
         candidates: of all methods.
         tuning, fresh: each stage's `seeds` and `overrides`.
         criterion: key of `CRITERIA`.
-        workers: processes at a time; None: one per core.
     """
 
     folder: Path
@@ -68,7 +67,6 @@ class Protocol:
     tuning: dict[str, list[Any]]
     fresh: dict[str, list[Any]]
     criterion: str
-    workers: int | None
 
     @property
     def methods(self) -> dict[str, list[Candidate]]:
@@ -99,13 +97,12 @@ class Job:
     config: dict[str, Any]
 
 
-def read_protocol(path: Path, *, folder: Path | None = None, workers: int | None = None) -> Protocol:
+def read_protocol(path: Path, *, folder: Path | None = None) -> Protocol:
     """Read and check a study file.
 
     Args:
         path: a YAML file with `KEYS`.
         folder: instead of the file's; runs/study/NAME where neither says.
-        workers: instead of the file's.
 
     Raises:
         ValueError: unreadable, an unknown key, or a value that cannot be.
@@ -127,14 +124,11 @@ def read_protocol(path: Path, *, folder: Path | None = None, workers: int | None
     criterion = given.get("criterion", "all_tasks")
     if criterion not in CRITERIA:
         raise ValueError(f"{path}: criterion={criterion}{nearest(criterion, CRITERIA)}")
-    workers = workers if workers is not None else given.get("workers")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers}: at least 1")
     candidates = [one for name, grid in given["methods"].items() for one in _candidates(path, str(name), grid)]
     if not candidates:
         raise ValueError(f"{path}: methods names none: write METHOD: {{KEY: [VALUES]}}")
     folder = folder or Path(given.get("folder") or Path("runs/study") / path.stem)
-    return Protocol(folder, given.get("common", []), candidates, stages["tuning"], stages["fresh"], criterion, workers)
+    return Protocol(folder, given.get("common", []), candidates, stages["tuning"], stages["fresh"], criterion)
 
 
 def jobs(protocol: Protocol, stage: str, candidates: list[Candidate]) -> list[Job]:
@@ -156,7 +150,7 @@ def jobs(protocol: Protocol, stage: str, candidates: list[Candidate]) -> list[Jo
         words = [*protocol.common, *candidate.words, *asked["overrides"]]
         if swept := [one.input_line for one in parse_overrides(words) if one.is_sweep_override()]:
             raise UsageError(f"{swept[0]}: several values belong under methods, as a list")
-        config = plain_config(compose_config(words)) | {"progress": False}  # one overview instead
+        config = plain_config(compose_config(words))
         place = protocol.folder / stage / candidate.method
         if stage == "tuning":
             place /= f"candidate_{candidate.number}"
@@ -196,10 +190,13 @@ def _candidates(path: Path, name: str, grid: Any) -> list[Candidate]:
     }
     if empty := [key for key, several in values.items() if not several]:
         raise ValueError(f"{path}: methods.{name}.{empty[0]}=[]: at least one value")
-    combinations = itertools.product(
-        *([f"{key}={written(value)}" for value in several] for key, several in values.items())
-    )
+    combinations = itertools.product(*([_word(key, value) for value in several] for key, several in values.items()))
     return [Candidate(name, number, words) for number, words in enumerate(combinations)]
+
+
+def _word(key: str, value: Any) -> str:
+    """An override as the command line has it."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _check(where: str, given: Any, known: Mapping[str, Any], *, needed: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from continual_agents.runs import Run, Table, read_configuration
 from continual_agents.runs.checkpoint import write_atomically
 from continual_agents.runs.folder import locked
 from tools.figures.table import readable
+from tools.launchers import Launcher, Outcome
 from tools.plot import draw_runs
-from tools.pool import Outcome, Pool
 from tools.train import MAY_CHANGE, build
 
 from .protocol import Candidate, Job, Protocol, jobs
@@ -46,7 +45,7 @@ class Study:
 
     Args:
         protocol: what is asked for.
-        workers: processes at a time.
+        launcher: who trains its runs.
 
     Raises:
         StudyError: the folder holds another study.
@@ -54,9 +53,8 @@ class Study:
         UsageError, ValueError: settings that cannot be run.
     """
 
-    def __init__(self, protocol: Protocol, *, workers: int):
-        self.protocol, self.folder = protocol, protocol.folder
-        self._pool = Pool(workers)
+    def __init__(self, protocol: Protocol, launcher: Launcher[Any]):
+        self.protocol, self.folder, self.launcher = protocol, protocol.folder, launcher
         self._tuning = jobs(protocol, "tuning", protocol.candidates)
         for stage, planned in (("tuning", self._tuning), ("fresh", jobs(protocol, "fresh", protocol.candidates))):
             for job in planned:
@@ -65,7 +63,6 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
             undo.enter_context(locked(self.folder))
-            undo.enter_context(self._pool)
             self._keep_protocol()
             self._undo = undo.pop_all()
 
@@ -76,7 +73,7 @@ class Study:
         self._undo.close()
 
     def run(self) -> int:
-        """Do what is left of it; the exit code: 0 done, 1 runs failed, 130 stopped."""
+        """Do what is left of it; the exit code: 0 done, 1 runs failed, 128 + N: stopped by signal N."""
         print(self._budget(), flush=True)
         code = self._stage("tuning", self._tuning)
         if code:
@@ -84,7 +81,7 @@ class Study:
         chosen = self._freeze()
         code = self._stage("fresh", jobs(self.protocol, "fresh", chosen))
         folders = [path for path in (self.folder / "fresh").glob("*") if any(path.rglob("metrics.csv"))]
-        if folders and code != 130:
+        if folders and code < 128:
             drawn = draw_runs(folders, self.folder)
             drawn.log(self.folder / "fresh")
             print(f"\n{readable(drawn.table)}\nfigure:   {drawn.figures[0]}\nresults:  {self.folder / 'results.csv'}")
@@ -131,18 +128,8 @@ class Study:
                     table.extend(self._rows(left[number], outcome))
                     table.sync()
 
-            outcomes = self._pool.run([job.config for job in left], title=name, on_end=on_end)
-        bad = [outcome for outcome in outcomes if outcome.kind in ("failed", "diverged")]
-        for outcome in bad:
-            print(outcome, file=sys.stderr)
-        ended = sum(outcome.kind != "stopped" for outcome in outcomes)
-        if ended < len(left):
-            print(f"stopped with {len(left) - ended} {name} runs left: the same command continues", file=sys.stderr)
-            return 130
-        if failed := sum(outcome.kind == "failed" for outcome in outcomes):
-            print(f"{failed} {name} runs failed: the same command tries them again", file=sys.stderr)
-            return 1
-        return 0
+            outcomes = self.launcher.run([job.config for job in left], title=name, on_end=on_end)
+        return self.launcher.tell(outcomes, len(left))
 
     def _rows(self, job: Job, outcome: Outcome) -> dict[str, list[Any]]:
         """Rows of a run that has ended, as columns."""

@@ -17,14 +17,16 @@ class Overview:
     Args:
         title: what the runs are called.
         total: how many there are.
+        shown: False draws nothing.
     """
 
-    def __init__(self, title: str, total: int):
+    def __init__(self, title: str, total: int, *, shown: bool = True):
         self.done = self.failed = 0
         self._running: dict[int, tuple[Path, float]] = {}
         self._title, self._total = title, total
         self._bar = tqdm(
             total=total,
+            disable=not shown,
             bar_format="{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}<{remaining}]",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
@@ -38,7 +40,7 @@ class Overview:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.set_description_str(str(self), refresh=False)
+        self.draw()
         self._bar.refresh()
         self._bar.close()
 
@@ -59,14 +61,16 @@ class Overview:
 
     def draw(self) -> None:
         """Show how far they are, if it is time."""
-        now = self.done + self.failed + sum(_fraction(*one) for one in self._running.values())
+        if self._bar.disable:
+            return
+        now = self.done + self.failed + sum(fraction(*one) for one in self._running.values())
         if self._first is None:  # what an earlier session did took no time in this one
             self._first = self._bar.initial = self._bar.n = now
         self._bar.set_description_str(str(self), refresh=False)
         self._bar.update(now - self._bar.n)
 
 
-def _fraction(folder: Path, steps: float) -> float:
+def fraction(folder: Path, steps: float) -> float:
     """How much of a run is done, by the last row of its metrics.csv; 0 where its length is not known."""
     path = folder / "metrics.csv"
     if not steps or not path.exists():

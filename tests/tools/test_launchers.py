@@ -1,0 +1,125 @@
+"""Runs in processes of a launcher: deaths, failures, stops, and what is told of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tools.command_line import UsageError
+from tools.launchers import Outcome, Pool, make_launcher, split
+from tools.launchers.overview import Overview, fraction
+from tools.train import jobs, train_one
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ["experiment=gymnasium", "scale=smoke", "experiment.steps=3072", "method=ppo", "save_seconds=0"]
+TABLES = ("metrics.csv", "episodes.csv")
+
+
+def wait_for_rows(path: Path, rows: int) -> None:
+    while not path.exists() or len(path.read_text().splitlines()) <= rows:
+        time.sleep(0.01)
+
+
+class Killing(Pool):
+    """Kills the process of the run with seed 0, once, when it has written two rows."""
+
+    def start(self, config):
+        started = super().start(config)
+        if config["seed"] == 0:
+            threading.Thread(target=self._kill, args=(started[0], Path(config["folder"]))).start()
+        return started
+
+    def _kill(self, worker, folder: Path) -> None:
+        wait_for_rows(folder / "metrics.csv", 2)
+        os.kill(worker.pid.result(), signal.SIGKILL)
+
+
+def test_what_dies_fails_or_diverges_ends_nothing_else_and_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def config(seed: int, *words: str) -> dict:
+        return jobs([*SMOKE, f"seed={seed}", f"folder={tmp_path / str(seed)}", *words])[0]
+
+    failing = config(1)
+    failing["experiment"] = failing["experiment"] | {"kind": "nothing"}  # past the checks of the command line
+    diverging = config(2, "experiment.optimizer.step_size=1e38", "experiment.agent.max_gradient_norm=null")
+    configs = [config(0), failing, diverging, config(3)]
+    with Killing(n_jobs=1) as launcher:
+        outcomes = launcher.run(configs)
+    assert [outcome.kind for outcome in outcomes] == ["failed", "failed", "diverged", "finished"]
+    capfd.readouterr()
+    assert launcher.tell(outcomes, len(configs)) == 1
+    died, failed, diverged, left = capfd.readouterr().err.splitlines()
+    assert died.startswith(f"{tmp_path / '0'} failed: its process died")
+    assert failed.startswith(f"{tmp_path / '1'} failed: experiment.kind=nothing: agent, stream or warm_start")
+    assert failed.endswith(f" (its log: {tmp_path}/1/log.txt)")
+    assert "UsageError" in (tmp_path / "1/log.txt").read_text()
+    assert diverged.startswith(f"{tmp_path / '2'} diverged: ")
+    assert left == "ended with 2 of 4 runs left: the same command continues"
+    # the run that died continues as if nothing had been
+    assert train_one(configs[0], quiet=True) == 0
+    assert train_one(config(0, f"folder={tmp_path / 'undisturbed'}"), quiet=True) == 0
+    for name in TABLES:
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_sigterm_to_several_saves_those_that_run_and_starts_no_other(tmp_path: Path) -> None:
+    words = [*SMOKE, "experiment.steps=20480", "seed=0,1,2", f"folder={tmp_path}/${{seed}}", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, "-m", "tools.train", *words, "-m"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for seed in (0, 1):
+        wait_for_rows(tmp_path / f"{seed}/metrics.csv", 2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped with 3 of 3 runs left: the same command continues" in errors.splitlines()
+    assert (tmp_path / "figure.png").exists()
+    assert not (tmp_path / "2/metrics.csv").exists()
+    for seed in (0, 1):
+        assert list((tmp_path / f"{seed}/checkpoints").glob("*.pt"))
+
+
+def test_overview_counts_runs_and_parts_of_runs(tmp_path: Path) -> None:
+    for name, rows in (("a", "step,x\n100,1\n250,2\n30"), ("b", "step,x\n"), ("c", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text(rows)
+    assert [fraction(tmp_path / name, 1000) for name in "abcd"] == [0.25, 0, 0, 0]
+    overview = Overview("runs", 5, shown=False)
+    for number, name in enumerate("abc"):
+        overview.begin(number, {"folder": tmp_path / name, "experiment": {"steps": 1000}})
+    overview.end(0)
+    overview.end(1, failed=True)
+    assert str(overview) == "runs: 1 done, 1 running, 2 left, 1 failed"
+
+
+def test_an_outcome_names_the_log_if_there_is_one(tmp_path: Path) -> None:
+    outcome = Outcome(tmp_path, "failed", "why")
+    assert str(outcome) == f"{tmp_path} failed: why"
+    (tmp_path / "log.txt").write_text("more")
+    assert str(outcome) == f"{tmp_path} failed: why (its log: {tmp_path}/log.txt)"
+
+
+def test_words_of_the_launcher_are_told_from_those_of_the_runs() -> None:
+    words = ["seed=1", "hydra/launcher=pool", "hydra.launcher.n_jobs=3", "method=ppo", "-m"]
+    assert split(words) == (words[1:3], ["seed=1", "method=ppo", "-m"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra/launcher=pol"], "hydra/launcher=pol: no such launcher; did you mean pool?"),
+        (["hydra.launcher.n_job=1"], "hydra.launcher.n_job is unknown: did you mean 'n_jobs'?"),
+        (["hydra.launcher.n_jobs=0"], "n_jobs=0: at least 1, or -1 for one per core"),
+        (["hydra.launcher.n_jobs=two"], "hydra.launcher.n_jobs=two: a whole number is needed"),
+        (["hydra.launcher.n_jobs=1,2"], "hydra.launcher.n_jobs=1,2: one value is needed"),
+    ],
+)
+def test_launchers_that_cannot_be(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_launcher(words)
+    assert str(caught.value) == message

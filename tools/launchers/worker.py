@@ -1,0 +1,53 @@
+"""What a process does that trains runs for a launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+LOG = "log.txt"
+"""File of a run folder for what the run printed: warnings, tracebacks."""
+
+
+def train(config: Mapping[str, Any]) -> str:
+    """Train one run, its output in its log: the kind of its outcome, and the error in one line behind it."""
+    folder = Path(config["folder"])
+    with _output_to(folder / LOG):
+        try:
+            from tools.train import train_one  # torch: seconds, once in a process
+
+            return "stopped" if train_one(dict(config), quiet=True) else "finished"
+        except FloatingPointError as error:
+            return f"diverged {_one_line(error)}"
+        except Exception as error:
+            traceback.print_exc()
+            return f"failed {_one_line(error)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Append standard output and error to a file, that of C libraries included; an empty file is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = [os.dup(number) for number in (1, 2)]
+    with open(path, "ab", buffering=0) as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number, descriptor in zip((1, 2), kept, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        if path.exists() and path.stat().st_size == 0:
+            path.unlink()

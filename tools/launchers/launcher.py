@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -143,5 +142,5 @@ class Launcher(abc.ABC, Generic[Started]):
                         overview.end(number, failed=outcome.bad)
                         on_end(number, outcome)
                 overview.draw()
-        self.stopped_by = int(signal.Signals[stop.name]) if stop.requested else 0
+        self.stopped_by = stop.number
         return outcomes

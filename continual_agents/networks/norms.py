@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from continual_agents import surgery
 from continual_agents.settings import nearest
 
 from .spellings import current
@@ -159,27 +160,33 @@ class _Online(torch.autograd.Function):
         return g[0], affine[0, 0], affine[0, 1], None
 
 
-class OnlineNorm(nn.LayerNorm):
-    """Online normalisation as an ordinary module; with layer normalisation it shares gain, offset, and what surgery has
-    to know of it."""
+class OnlineNorm(nn.Module):
+    """Online normalisation as an ordinary module."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width)
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
         for name in ("mean", "error_y", "error_1"):
-            self.register_buffer(name, torch.zeros(1, 1, width))
-        self.register_buffer("variance", torch.ones(1, 1, width))
+            self.register_buffer(name, torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
         self.stacked = OnlineNormOfRuns(1, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` to the same shape; statistics move in passes that build a graph, the gradient steps."""
         self.stacked.gain, self.stacked.offset = self.weight.detach().view(1, 1, -1), self.bias.detach().view(1, 1, -1)
         for name in self.stacked.state():
-            setattr(self.stacked, name, getattr(self, name))
+            setattr(self.stacked, name, getattr(self, name).view(1, 1, -1))
         flat = x.reshape(-1, x.shape[-1])
         if not (self.training and torch.is_grad_enabled()):  # also inside vmap, which knows no autograd.Function
             return self.stacked.forward(flat[None], training=False)[0].view(x.shape)
         output: Tensor = _Online.apply(flat, self.weight, self.bias, self)
         return output.view(x.shape)
+
+
+surgery.register_norm(
+    OnlineNorm, {"weight": 1.0, "bias": 0.0, "mean": 0.0, "variance": 1.0, "error_y": 0.0, "error_1": 0.0}
+)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,14 @@ def test_dropout_acts_in_gradient_passes_and_continues_from_its_state() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"activation": "tanh"}, {"norm": "layer_norm"}, {"dropout": 0.1}, {"activation": "leaky_relu"}]
+    "settings",
+    [
+        {"activation": "tanh"},
+        {"norm": "layer_norm"},
+        {"norm": "online_norm"},
+        {"dropout": 0.1},
+        {"activation": "leaky_relu"},
+    ],
 )
 def test_surgery_finds_the_hidden_units_of_every_kind_of_body(settings: dict) -> None:
     net = mlp(3, 2, hidden=[4, 5], generator=torch.Generator(), **settings)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .finding import axes_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Birth:
         generator: source of every draw; draws are made on its device.
         inputs: some recent inputs of the layer, as the layer got them, if the birth asks for them; else None.
         present_bias: the layer's present bias [width], or None.
-        stride, padding: of a conv layer.
+        stride, padding, dilation: of a conv layer.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +42,7 @@ class Birth:
     present_bias: Tensor | None = None
     stride: tuple[int, ...] = ()
     padding: Any = 0
+    dilation: tuple[int, ...] | int = 1
 
     def uniform(self, bound: float) -> Tensor:
         """Uniform in (-bound, bound)."""
@@ -170,7 +173,7 @@ def _preactivation(birth: Birth, rows: Tensor) -> Tensor:
     if rows.ndim == 2:
         return inputs.reshape(-1, inputs.shape[-1]).to(rows.dtype) @ rows.T
     conv = (F.conv1d, F.conv2d, F.conv3d)[rows.ndim - 3]
-    made = conv(inputs.to(rows.dtype), rows, None, birth.stride, birth.padding)  # type: ignore[operator]
+    made = conv(inputs.to(rows.dtype), rows, None, birth.stride, birth.padding, birth.dilation)  # type: ignore[operator]
     return made.movedim(1, -1).reshape(-1, len(rows))
 
 
@@ -208,6 +211,25 @@ def birth_of(choice: str | Draw) -> Draw:
 
 NEEDS_INPUTS = (data_scaled,)
 """Births that look at recent inputs of the layer; a function of yours asks for them by `f.needs_inputs = True`."""
+
+
+def obstacle(birth: object, module: nn.Module) -> str | None:
+    """Why a birth cannot serve a layer; None: it can."""
+    if birth is not data_scaled:
+        return None
+    convolution = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1
+    axes = axes_of(module)
+    plain = (
+        axes is not None
+        and not axes.recurrent
+        and all(tensor.ndim == 2 for name in axes.inp if (tensor := getattr(module, name, None)) is not None)
+    )
+    if convolution or plain:
+        return None
+    kind = type(module).__name__
+    return (
+        f"birth 'data_scaled' works for Linear and ungrouped conv layers, not for {kind}: give another one in layers="
+    )
 
 
 def needs_inputs(birth: object) -> bool:

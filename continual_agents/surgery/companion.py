@@ -10,15 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from .births import birth_of, needs_inputs
+from .births import birth_of, needs_inputs, obstacle
 from .distributed import average_, several, share_generator_
 from .finding import Reader, Units
 from .replace import Renewal, replace_together_
 from .replacement import Replacement, private
 from .scratch import Scratch
+from .standing import Standing, trained_by
 from .watch import Recent, Watch
 from .words import nearest
+
+CHECKED = 100
+"""Steps between two looks at whether the network is still the one that was found."""
+
+PATIENCE = 10
+"""Steps of training without an optimizer's step, after which the companion asks who trains."""
 
 
 class Layer:
@@ -28,7 +36,11 @@ class Layer:
         self.units, self.birth = units, birth_of(birth)
         self.watches: list[Watch] = []
         self.heard: list[int | None] = []
-        self.near = [Recent(module) for module in units.incoming] if needs_inputs(self.birth) else []
+        self.near: list[Recent] = []
+        for module in units.incoming:
+            reason = obstacle(self.birth, module)
+            if reason:
+                raise ValueError(f"units {units.name!r}: {reason}")
         self.replaced = 0
 
     def listen(
@@ -45,6 +57,7 @@ class Layer:
             centre: (number of the watch, mean of a pass) -> running mean.
             scratch: see `Watch`.
         """
+        self.near = [Recent(module) for module in self.units.incoming] if needs_inputs(self.birth) else []
         distinct: dict[tuple[int, int], list[Reader]] = {}
         for reader in sorted(self.units.outgoing, key=lambda r: self._place(r, wants)):
             key = (reader.source, reader.start)
@@ -68,6 +81,20 @@ class Layer:
     def take(self) -> list[dict[str, Tensor] | None]:
         """What each watch recorded since the last call."""
         return [watch.take() for watch in self.watches]
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for watch in self.watches:
+            watch.close()
+        for near in self.near:
+            near.close()
+
+    def adopt(self, before: Any) -> None:
+        """Take over what is known about the units from `before`, the same layer in a network that was changed."""
+        self.replaced = before.replaced
+
+    def begin(self, step: int) -> None:
+        """The units are as old as the network's present step: nothing is known about them."""
 
     @property
     def device(self) -> torch.device:
@@ -112,20 +139,70 @@ class Companion:
         distributed: bool,
     ) -> None:
         self.distributed, self._shared = distributed, False
-        self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self.replacement = replacement
         self.generator = replacement.generator if replacement.generator is not None else private()
         self.units = [units] if isinstance(units, Units) else list(units)
-        _check(self.units, self.optimizers)
-        each = per_layer_settings(self.units, {**settings, "birth": replacement.birth}, layers)
+        self._settings, self._differing = {**settings, "birth": replacement.birth}, layers or {}
         self.steps = 0
         self.layers = []
         self._stepped: set[int] = set()
         self._attached = False
-        self._handles = [optimizer.register_step_post_hook(self._on_optimizer_step) for optimizer in self.optimizers]
+        self._handles: list[RemovableHandle] = []
+        self._idle, self._version = 0, 0
+        each = per_layer_settings(self.units, self._settings, self._differing)
+        self.optimizers = optimizer
         with self._undone_on_error():
-            for u, s in zip(self.units, each, strict=True):
-                self.layers.append(self._layer(u, **s))
+            self._watch(each)
+
+    def _watch(self, settings: Sequence[Mapping[str, Any]]) -> None:
+        for u, s in zip(self.units, settings, strict=True):
+            self.layers.append(self._layer(u, **s))
+            for watch in self.layers[-1].watches:
+                watch.overdue = self._overdue
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Those that train the units. Set it (to one or several) when you make a new optimizer for the network."""
+        return self._optimizers
+
+    @optimizers.setter
+    def optimizers(self, optimizer: Optimizer | Sequence[Optimizer]) -> None:
+        chosen = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        _check(self.units, chosen)
+        for handle in self._handles:
+            handle.remove()
+        self._optimizers = chosen
+        self._handles = [one.register_step_post_hook(self._on_optimizer_step) for one in chosen]
+        self._stepped.clear()
+        self._standing = Standing(self.units, chosen)
+        self._idle = 0
+
+    def refind(self, units: Units | Iterable[Units]) -> None:
+        """Go on with these units, in a network that has been changed: a new head, a layer frozen or widened.
+
+        Layers that were there before (by name and width) keep what is known of their units; the others begin now.
+
+        Args:
+            units: what `surgery.find` returns of the network as it is.
+
+        Raises:
+            ValueError: as in the constructor.
+        """
+        found = [units] if isinstance(units, Units) else list(units)
+        _check(found, self.optimizers)
+        before = {layer.units.name: layer for layer in self.layers}
+        differing = {name: own for name, own in self._differing.items() if name in {u.name for u in found}}
+        for layer in self.layers:
+            layer.close()
+        self.units, self.layers = found, []
+        self._watch(per_layer_settings(found, self._settings, differing))
+        for layer in self.layers:
+            known = before.get(layer.units.name)
+            if known is not None and known.units.width == layer.units.width:
+                layer.adopt(known)
+            else:
+                layer.begin(self.steps)
+        self._standing = Standing(self.units, self.optimizers)
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
@@ -146,10 +223,7 @@ class Companion:
             handle.remove()
         self._handles.clear()
         for layer in self.layers:
-            for watch in layer.watches:
-                watch.close()
-            for near in layer.near:
-                near.close()
+            layer.close()
         self._attached = False
         self._stepped.clear()
 
@@ -163,26 +237,56 @@ class Companion:
             skipped); what was recorded for it is dropped.
 
         Raises:
-            RuntimeError: no training pass through the watched layers was seen.
+            RuntimeError: no training pass through the watched layers was seen; or what is watched is no longer what the
+                network computes or the optimizer trains.
         """
         if not self._stepped:
-            self.forget_passes()
+            self._miss()
             return {}
         self._stepped.clear()
-        self.steps += 1
+        self.steps, self._idle = self.steps + 1, 0
+        if self.steps % CHECKED == 0:
+            self._standing.check()
         if self.distributed and not self._shared and several():
             share_generator_(self.generator, self.layers[0].device)
             self._shared = True
         renewals = self._after_step()
         if renewals:
+            self._standing.check(optimizers=False)
             replace_together_(
                 [renewal for _, renewal in renewals],
                 self.optimizers,
                 self.generator,
                 bias=self.replacement.bias,
                 keep_state=self.replacement.keep_optimizer_state,
+                layer_by_layer=self.replacement.layer_by_layer,
             )
         return {layer.units.name: renewal.index for layer, renewal in renewals}
+
+    def _miss(self) -> None:
+        """The optimizer did not step. GradScaler may have skipped it, and then the weights are as they were; if they
+        change all the same, someone else trains them."""
+        if any(watch.recorded for layer in self.layers for watch in layer.watches):
+            self._idle += 1
+            self._changed(self._idle, PATIENCE)
+        self.forget_passes()
+
+    def _overdue(self) -> None:
+        """Called now and then when passes were recorded and nobody took them: the same question for `attach()`."""
+        if not self._stepped:
+            self._idle += 1
+            self._changed(self._idle, 2)
+
+    def _changed(self, count: int, patience: int) -> None:
+        """Raise if the weights have changed since the first of at least `patience` calls."""
+        version = sum(layer.units.made[0].tensor()._version for layer in self.layers)
+        if count == 1:
+            self._version = version
+        elif count >= patience and version != self._version:
+            raise RuntimeError(
+                f"{type(self).__name__}: the weights of {[layer.units.name for layer in self.layers]} change, but "
+                "none of its optimizers steps: companion.optimizers = ... names the one that trains them now"
+            )
 
     def forget_passes(self) -> None:
         """Drop what was recorded since the last step: the optimizer will not step on it."""
@@ -251,10 +355,10 @@ def _check(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
             raise TypeError(f"surgery needs a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if isinstance(optimizer, torch.optim.LBFGS):
             raise TypeError("LBFGS keeps no state per weight that could be forgotten; surgery cannot work beside it")
-    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    trained = trained_by(optimizers)
     for u in units:
-        if not any(id(p) in trained for p in u.parameters()):
+        if not any(id(slot.tensor()) in trained for slot in u.made):
             raise ValueError(
-                f"the optimizer trains no parameter of units {u.name!r}: was it made for a copy of the network, or "
-                "before the parameters were replaced?"
+                f"the optimizer trains none of the layers that make units {u.name!r}: was it made for a copy of the "
+                "network, for its head alone, or before the parameters were replaced?"
             )

@@ -79,6 +79,14 @@ class ContinualBackprop(Companion):
             distributed=distributed,
             replacement=Replacement.of("ContinualBackprop", replacement),
         )
+        self._group()
+
+    def refind(self, units: Units | Iterable[Units]) -> None:
+        """As the base."""
+        super().refind(units)
+        self._group()
+
+    def _group(self) -> None:
         self.running = Running.of(self.layers)
         self._listen()
 
@@ -142,8 +150,7 @@ class ContinualBackprop(Companion):
         self.generator.set_state(state["generator"].cpu())
         for layer in self.layers:
             layer.load_state_dict(state["layers"][layer.units.name])
-        self.running = Running.of(self.layers)
-        self._listen()
+        self._group()
 
     @torch.no_grad()
     def report(self) -> dict[str, float]:

@@ -89,11 +89,12 @@ def replace_together_(
     *,
     bias: str = "zero",
     keep_state: bool = False,
+    layer_by_layer: bool = False,
 ) -> None:
     """Replace units of several layers at once; the order of the layers makes no difference but to the draws.
 
     All means are handed over with the old weights, then all in-weights are drawn, then all out-weights zeroed: a
-    weight from a newborn to a newborn is 0.
+    weight from a newborn to a newborn is 0. `layer_by_layer`: see `Replacement`.
     """
     check_bias(bias)
     for renewal in renewals:
@@ -102,12 +103,13 @@ def replace_together_(
         ):
             if mean is not None:
                 _hand_over(reader, slots, renewal.index, mean)
-    for renewal in renewals:
-        _draw(renewal, generator, bias)
-    for renewal in renewals:
-        for slots in renewal.units.read:
-            for slot in slots:
-                slot.tensor().index_fill_(slot.dim, slot.entries(renewal.index), 0.0)
+    for part in [[renewal] for renewal in renewals] if layer_by_layer else [renewals]:
+        for renewal in part:
+            _draw(renewal, generator, bias)
+        for renewal in part:
+            for slots in renewal.units.read:
+                for slot in slots:
+                    slot.tensor().index_fill_(slot.dim, slot.entries(renewal.index), 0.0)
     if not keep_state:
         for renewal in renewals:
             for slot in [
@@ -218,6 +220,7 @@ def _birth(
         present_bias=getattr(module, "bias", None) if weight.ndim > 1 else None,
         stride=getattr(module, "stride", ()),
         padding=getattr(module, "padding", 0),
+        dilation=getattr(module, "dilation", 1),
     )
 
 

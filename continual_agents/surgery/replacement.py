@@ -29,6 +29,8 @@ class Replacement:
         bias: of new units: "zero" or "initial" (PyTorch's own draw).
         transfer: hand removed units' mean contribution to their readers' biases.
         keep_optimizer_state: do not forget the optimizer's state of replaced entries (published RL results).
+        layer_by_layer: renew one layer after the other, as public code does: what a newborn reads from a newborn of the
+            layer before is then a draw, not 0.
         generator: source of every random draw; None: a private one with a fixed seed.
 
     Raises:
@@ -39,6 +41,7 @@ class Replacement:
     bias: str = "zero"
     transfer: bool = True
     keep_optimizer_state: bool = False
+    layer_by_layer: bool = False
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:

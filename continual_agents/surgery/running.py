@@ -44,9 +44,9 @@ class RunningLayer(Layer):
         birth: Any,
         count_all: bool,
     ) -> None:
-        super().__init__(units, birth)
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay}: the decay of a running mean lies in [0, 1)")
+        super().__init__(units, birth)
         self.pace, self.scratch = 1 - decay**every, scratch
         self.criterion: Utility = utility_of(utility)
         self.budget = Budget(units.width, rate, maturity, count_all=count_all)
@@ -149,6 +149,24 @@ class RunningLayer(Layer):
         if state["scattered"]:
             self.scatter()
 
+    def adopt(self, before: RunningLayer) -> None:
+        """As the base: ages, budget, utilities, and the means of the tensors that are read as before."""
+        super().adopt(before)
+        self.birth_step, self.budget = before.birth_step, before.budget
+        kept = 1 if len(self.watches) != len(before.watches) else len(self.averages)
+        for i in range(kept):
+            if not i or self.watches[i - 1].size == before.watches[i - 1].size:
+                self.averages[i], self.weights[i] = before.averages[i].clone(), before.weights[i].clone()
+                if i:
+                    self.mapped[i - 1] = before.mapped[i - 1]
+        if before.scattered:
+            self.scatter()
+
+    def begin(self, step: int) -> None:
+        """As the base."""
+        self.birth_step.fill_(step)
+        self.budget.begin(step)
+
     def scatter(self) -> None:
         """Measure the units at every watch from now on, not at the first one alone."""
         self.scattered = True
@@ -225,7 +243,7 @@ class Running:
         for record, shape in zip(records, self.shapes, strict=True):
             if record is None or record["mean"].shape != shape or record["mean"].device != self.device:
                 return self._follow_some(records, generator)
-        if any(layer.scattered for layer in self.layers):
+        if any(layer.scattered for layer in self.layers) or not all(map(self._complete, records[: len(self.layers)])):
             return self._follow_some(records, generator)
         score = self._score(range(len(self.layers)), records, generator)  # type: ignore[arg-type]
         fresh = torch.cat([score, *(record["mean"].reshape(-1) for record in records)])  # type: ignore[index]
@@ -258,6 +276,10 @@ class Running:
             layer.weights[i].lerp_(torch.ones_like(layer.weights[i]), self.pace)
         self.look_ahead()
         return True
+
+    def _complete(self, record: Mapping[str, Tensor] | None) -> bool:
+        """Whether the gradient has come that a utility may need: it is recorded apart from the others."""
+        return "sensitivity" not in self.needs or "sensitivity" in (record or ())
 
     def _finite(self, fresh: Tensor) -> Tensor:
         return finite(fresh if fresh.dtype == self.averages.dtype else fresh.to(self.averages.dtype))

@@ -36,9 +36,13 @@ class Budget:
                 "learned anything (published: 100 to 10,000)"
             )
         self.width, self.rate, self.maturity, self.count_all = width, rate, maturity, count_all
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """All units are born at `step`."""
         self.carried = 0.0
         self.eligible = 0
-        self._young: deque[tuple[int, int]] = deque([(0, width)])  # (step of birth, how many), oldest first
+        self._young: deque[tuple[int, int]] = deque([(step, self.width)])  # (birth step, how many), oldest first
 
     def spend(self, step: int) -> int:
         """Grow the budget for this step (the first is 1) and return how many units to replace now."""
@@ -88,6 +92,8 @@ def least_useful(utility: Tensor, age: Tensor, count: int, *, maturity: int, dec
     """
     score = finite_copy(utility / (1 - decay ** age.to(utility.dtype)) if decay else utility)
     score = score.masked_fill(age <= maturity, math.inf)
+    if count == 1:  # the usual case, and a fifth of the sort's time
+        return score.argmin(-1, keepdim=True)
     return torch.sort(score, dim=-1, stable=True).indices[..., :count]
 
 

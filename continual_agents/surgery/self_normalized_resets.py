@@ -25,6 +25,11 @@ class _Layer(PeriodicLayer):
         self.threshold, self.patience = threshold, patience
         self.silent, self.waits, self.fired = (torch.zeros(units.width, device=self.device) for _ in range(3))
 
+    def adopt(self, before: _Layer) -> None:
+        """As the base, with every unit's history."""
+        super().adopt(before)
+        self.silent, self.waits, self.fired = before.silent, before.waits, before.fired
+
     def improbable(self) -> Tensor:
         """bool [width]: silent for longer than its history makes likely."""
         return self.silent >= silence_limit(self.waits, self.fired, self.threshold).clamp_(min=self.patience)

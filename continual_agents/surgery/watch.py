@@ -35,7 +35,7 @@ class Watch:
     accumulation) are averaged by their sample counts.
     """
 
-    LIMIT = 64
+    LIMIT = 16
 
     def __init__(
         self,
@@ -74,6 +74,11 @@ class Watch:
         self._handles.clear()
         self.clear()
 
+    @property
+    def recorded(self) -> bool:
+        """Whether there was a training pass since the last `take`."""
+        return bool(self._records)
+
     def clear(self) -> None:
         """Forget what was recorded."""
         self._records.clear()
@@ -108,12 +113,13 @@ class Watch:
 
     def record(self, value: Tensor) -> None:
         """Reduce one activation tensor to per-unit statistics and keep those."""
-        if self._several and not torch.compiler.is_compiling():
-            if self._latest is not None and self._latest() is value:
-                return
-            self._latest = weakref.ref(value)
-        if len(self._records) == self.LIMIT:
-            self._condense()
+        if not torch.compiler.is_compiling():  # a length that is looked at would recompile the network
+            if self._several:
+                if self._latest is not None and self._latest() is value:
+                    return
+                self._latest = weakref.ref(value)
+            if len(self._records) == self.LIMIT:
+                self._condense()
         h = self._share(value.detach())
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
         mean = h.mean(0, dtype=dtype).contiguous()

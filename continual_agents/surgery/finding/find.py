@@ -105,7 +105,7 @@ def find(
         for group in ledger.groups():
             reason = _reason(group, names, shared, asked)
             if reason is None:
-                made = _units(group, names, ledger.behind, _notes(group))
+                made = _units(group, names, ledger.behind, _notes(group), part)
                 reason = None if frozen else made.frozen()
             if reason is None:
                 units.append(made)
@@ -231,7 +231,9 @@ def _unreached(net: nn.Module, traced: Trace, names: Mapping[int, str]) -> list[
     return [names[id(m)] for m in net.modules() if axes_of(m) is not None and id(m) not in seen and names[id(m)]]
 
 
-def _units(group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Module], notes: Sequence[str]) -> Units:
+def _units(
+    group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Module], notes: Sequence[str], network: nn.Module
+) -> Units:
     name = names.get(id(group.makers[0])) or type(group.makers[0]).__name__
     sources = {value: i for i, value in enumerate(dict.fromkeys(reader.value for reader in group.readers))}
     readers: dict[tuple[int, int], Reader] = {}
@@ -241,5 +243,12 @@ def _units(group: Group, names: Mapping[int, str], behind: Mapping[int, nn.Modul
         readers.setdefault((id(r.module), r.start), reader)
     norms = {(id(norm.module), norm.start, tuple(norm.values or ())): norm for norm in group.norms}
     return Units(
-        name, group.makers, list(readers.values()), list(norms.values()), path=group.path, names=names, notes=notes
+        name,
+        group.makers,
+        list(readers.values()),
+        list(norms.values()),
+        path=group.path,
+        names=names,
+        notes=notes,
+        network=network,
     )

@@ -122,6 +122,7 @@ class Units:
         path: what lies between, for printing.
         names: id of a layer -> its name, for printing.
         notes: what else to print: why a promise holds only roughly here.
+        network: the module they were found in, where companions look whether the layers are still inside.
 
     Raises:
         TypeError: a layer that surgery does not know.
@@ -144,6 +145,7 @@ class Units:
         path: Sequence[str] = (),
         names: Mapping[int, str] | None = None,
         notes: Sequence[str] = (),
+        network: nn.Module | None = None,
     ) -> None:
         self.name = name
         self._names = dict(names or {})
@@ -157,6 +159,7 @@ class Units:
         self.outgoing = tuple(self._as_reader(reader) for reader in outgoing)
         self.norms = tuple(_as_norm(norm) for norm in norms)
         self.notes = tuple(notes)
+        self.network = network
         for module in self.incoming:
             if _axes(module).recurrent and not any(r.module is module and r.recurrent for r in self.outgoing):
                 self.outgoing += (Reader(module, recurrent=True, source=-1),)

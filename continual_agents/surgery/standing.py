@@ -1,0 +1,85 @@
+"""Does a companion still look after what the optimizer trains and the network computes? What can be told, cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from .finding import Slot, Units
+
+REMEDY = "companion.refind(surgery.find(net)) goes on with the network as it is now"
+
+
+class Standing:
+    """What some units hang on: modules in their network, parameters in their modules, their being trained.
+
+    Users replace heads, freeze layers and make new optimizers; nothing tells a companion. Everything is noted as
+    (dict, key, what is there), so that looking again costs a few lookups.
+
+    Args:
+        units: under watch.
+        optimizers: that train them.
+    """
+
+    def __init__(self, units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
+        self.modules: list[tuple[Mapping[str, Any], str, nn.Module, Units]] = []
+        self.parameters: list[tuple[Mapping[str, Any], nn.Parameter, bool, bool, Slot, Units]] = []
+        self.optimizers = optimizers
+        trained = trained_by(optimizers)
+        names: dict[int, dict[int, str]] = {}
+        for u in units:
+            if u.network is not None and id(u.network) not in names:
+                names[id(u.network)] = {id(module): name for name, module in u.network.named_modules()}
+            for module in {id(m): m for m in (*u.incoming, *(reader.module for reader in u.outgoing))}.values():
+                path = names.get(id(u.network), {}).get(id(module), "")
+                self.modules += [(*edge, u) for edge in _way(u.network, path)]
+            for slot in (*u.made, *(slot for slots in u.read for slot in slots)):
+                parameter = slot.owner._parameters.get(slot.name)
+                if parameter is not None:
+                    known = (parameter.requires_grad, id(parameter) in trained)
+                    self.parameters.append((slot.owner._parameters, parameter, *known, slot, u))
+
+    def check(self, *, optimizers: bool = True) -> None:
+        """Look again.
+
+        Args:
+            optimizers: also whether they still train the parameters, which is a longer look.
+
+        Raises:
+            RuntimeError: something is gone, was replaced or frozen, naming it and the remedy.
+        """
+        for there, key, module, units in self.modules:
+            if there.get(key) is not module:
+                raise RuntimeError(f"units {units.name!r}: {key} is no longer in the network, or another one: {REMEDY}")
+        trained = trained_by(self.optimizers) if optimizers else set()
+        for there, parameter, learned, was_trained, slot, units in self.parameters:
+            name = f"units {units.name!r}: {slot.name} of {type(slot.owner).__name__}"
+            if there.get(slot.name) is not parameter:
+                raise RuntimeError(f"{name} is another Parameter now: {REMEDY}")
+            if learned and not parameter.requires_grad:
+                raise RuntimeError(f"{name} was frozen (requires_grad=False): {REMEDY} and leaves out what is frozen")
+            if optimizers and was_trained and id(parameter) not in trained:
+                raise RuntimeError(
+                    f"{name} is no longer trained by the companion's optimizer: companion.optimizers = [...] names "
+                    "those that train the network now"
+                )
+
+
+def trained_by(optimizers: Iterable[Optimizer]) -> set[int]:
+    """Ids of the parameters that these optimizers train."""
+    return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+
+
+def _way(network: nn.Module | None, path: str) -> list[tuple[Mapping[str, Any], str, nn.Module]]:
+    """From the network to a module inside it: (children, name, child); empty where the network is not known."""
+    way: list[tuple[Mapping[str, Any], str, nn.Module]] = []
+    for name in path.split(".") if path and network is not None else ():
+        assert network is not None
+        child = network._modules[name]
+        assert child is not None
+        way.append((network._modules, name, child))
+        network = child
+    return way

@@ -80,6 +80,9 @@ class RunningLayer(Layer):
         self.birth_step.index_fill_(0, index, step)
         for known in (*self.averages, *self.weights):
             known.view(self.units.width, -1).index_fill_(0, index, 0.0)
+        if "deviation" in self.wants:
+            for weight in self.upcoming:
+                weight.index_fill_(0, index, self.pace)
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """Uniform in [0, 1) [width]."""

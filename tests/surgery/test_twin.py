@@ -73,4 +73,7 @@ def test_same_units_and_same_weights_as_the_twin(utility: str, settings: dict, a
             for module, w, b in zip(linears, twin.weights, twin.biases, strict=True):
                 torch.testing.assert_close(module.weight, w, rtol=1e-9, atol=1e-11)
                 torch.testing.assert_close(module.bias, b, rtol=1e-9, atol=1e-11)
+            for layer, worth, ages in zip(cbp.layers, twin.worth, twin.age, strict=True):
+                read = [w / (1 - 0.95**age) if age else 0.0 for w, age in zip(worth, ages, strict=True)]
+                torch.testing.assert_close(layer.corrected()[0].tolist(), read, rtol=1e-9, atol=1e-11)
     assert replaced > steps / 40

@@ -13,6 +13,7 @@ from .finding import find as find
 from .finding import register as register
 from .finding import register_norm as register_norm
 from .optimizer_state import forget_ as forget_
+from .published_adam import PublishedAdam as PublishedAdam
 from .redo import ReDo as ReDo
 from .replace import replace_ as replace_
 from .replacement import Replacement as Replacement

@@ -193,3 +193,24 @@ def test_every_operation_says_where_it_is_from(name: str) -> None:
     text = OPERATIONS[name].make.__doc__ or ""
     assert "(" in text.splitlines()[0] + text
     assert any(str(year) in text for year in range(2012, 2027)), name
+
+
+def test_regrama_renews_the_unit_that_gets_no_gradient() -> None:
+    net = nn.Sequential(
+        linear([1.0, 1.0], [2.0, 1.0], [-1.0, -1.0], bias=[0.0] * 3), nn.ReLU(), linear([1.0, 1.0, 1.0])
+    )
+    optimizer, (regrama,) = made(net, regrama={"threshold": 0.01, "period": 2})
+    for step in (1, 2):
+        optimizer.zero_grad()
+        net(torch.ones(4, 2)).sum().backward()
+        optimizer.step()
+        replaced = regrama.step()
+        assert bool(replaced) == (step == 2)
+    assert [index.tolist() for index in replaced.values()] == [[2]]
+    assert net[2].weight[0, 2] == 0
+    optimizer.zero_grad()
+    net(torch.ones(4, 2)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    with pytest.raises(RuntimeError, match="call it before zero_grad"):
+        regrama.step()

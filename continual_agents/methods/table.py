@@ -72,6 +72,10 @@ def _self_normalized_resets(target: ModuleTarget, **settings: Any) -> AfterStep:
     return surgery.SelfNormalizedResets(units, target.optimizer, generator=target.generator, **settings)
 
 
+def _regrama(target: ModuleTarget, **settings: Any) -> AfterStep:
+    return surgery.ReGraMa(surgery.find(target.modules), target.optimizer, generator=target.generator, **settings)
+
+
 def _surgery(make: Callable[..., AfterStep], companion: type, *per_run: str) -> OperationRow:
     return OperationRow(make, companion, per_run, renews=True, own_schedule=True)
 
@@ -81,6 +85,7 @@ OPERATIONS: dict[str, OperationRow] = {
     # Mahmood and Sutton 2012: the ancestor, worth by weight alone
     "generate_and_test": _surgery(_generate_and_test, surgery.ContinualBackprop, "rate", "maturity"),
     "redo": _surgery(_redo, surgery.ReDo, "threshold"),
+    "regrama": _surgery(_regrama, surgery.ReGraMa, "threshold"),
     "self_normalized_resets": _surgery(_self_normalized_resets, surgery.SelfNormalizedResets),
     "perturb": OperationRow(Perturb, per_run=("noise",)),
     "l2_init": OperationRow(PullToInit, per_run=("strength",)),

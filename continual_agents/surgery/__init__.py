@@ -15,6 +15,7 @@ from .finding import register_norm as register_norm
 from .optimizer_state import forget_ as forget_
 from .published_adam import PublishedAdam as PublishedAdam
 from .redo import ReDo as ReDo
+from .regrama import ReGraMa as ReGraMa
 from .replace import replace_ as replace_
 from .replacement import Replacement as Replacement
 from .self_normalized_resets import SelfNormalizedResets as SelfNormalizedResets

@@ -67,7 +67,7 @@ class StackedContinualBackprop:
         self.steps = 0
         self._noise: list[Tensor] = []
 
-    follows = True
+    follows = native = True
 
     @property
     def draws(self) -> bool:

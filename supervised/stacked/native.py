@@ -89,7 +89,7 @@ def obstacle(network: Mlp, batch: int, operations: Mapping[str, Any], optimizer:
     if len(followed) > 1:
         return " with ".join(followed)
     for name, operation in followed.items():
-        if not isinstance(operation, StackedContinualBackprop | StackedReDo):
+        if not getattr(operation, "native", False):
             return name
         if isinstance(operation, StackedContinualBackprop) and _utility(operation) not in SCORES:
             return "a utility that draws or is a function"

@@ -90,6 +90,7 @@ class StackedMlp:
         inputs: of each linear layer in the last `forward`, `[runs, batch, width]`.
         frozen: pairs of networks that are not trained; the first one's output is added, the second one's taken away.
         sensitivities: gradients of the hidden layers' outputs in the last `backward`, `[runs, batch, width]`.
+        deltas: gradients of the linear layers' outputs there, with padding.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class StackedMlp:
         self.frozen: list[tuple[StackedMlp, StackedMlp]] = []
         self.inputs: list[Tensor] = []
         self.sensitivities: list[Tensor] = []
+        self.deltas: list[Tensor] = []
         self._before: list[Tensor] = []
         self._norm_caches: list[tuple[Tensor, ...]] = []
         self._masks: Sequence[Tensor] | None = None
@@ -225,6 +227,7 @@ class StackedMlp:
                 d, affine = norm.backward(d, self._norm_caches[number])
                 affines.insert(0, affine)
             deltas.insert(0, self.layers[number].widen(d))
+        self.deltas = deltas
         return deltas, affines
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

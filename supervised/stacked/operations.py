@@ -13,7 +13,7 @@ from continual_agents.methods import OPERATIONS, Method
 from .continual_backprop import StackedContinualBackprop, StackedGenerateAndTest
 from .network import StackedMlp
 from .optimizers import OPTIMIZERS, StackedOptimizer
-from .redo import StackedReDo
+from .redo import StackedReDo, StackedReGraMa
 from .surgeon import common
 from .target import StackTarget
 
@@ -21,6 +21,7 @@ SURGERY: dict[str, Callable[..., Operation]] = {
     "continual_backprop": StackedContinualBackprop,
     "generate_and_test": StackedGenerateAndTest,
     "redo": StackedReDo,
+    "regrama": StackedReGraMa,
 }
 """Operations with a form for stacks: name -> constructor(stack, optimizer, settings per run). Any subclass of
 `continual_agents.methods.Operation` needs none."""

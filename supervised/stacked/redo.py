@@ -1,4 +1,4 @@
-"""ReDo on a stack, with thresholds per run."""
+"""ReDo and ReGraMa on a stack, with thresholds per run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StackedReDo:
         self.steps = 0
 
     follows, draws = True, False
-    name, threshold = "redo", 0.025
+    name, threshold, native = "redo", 0.025, True
 
     @property
     def next_step(self) -> float:
@@ -103,3 +103,21 @@ class StackedReDo:
                 total.copy_(stored)
         self.replaced, self.surgeon.born = array_of(state["replaced"]), array_of(state["born"])
         self.steps = int(state["steps"])
+
+
+class StackedReGraMa(StackedReDo):
+    """The same by gradients of the units' in-weights, as `surgery.ReGraMa` has it."""
+
+    name, threshold, native = "regrama", 0.01, False
+
+    def follow_step(self, number: int) -> None:
+        """Add up mean |dL/dW_in| and h."""
+        layers = zip(self.activity, self.means, self.stack.inputs[:-1], self.stack.inputs[1:], strict=True)
+        for k, (total, mean, x, h) in enumerate(layers):
+            delta = self.stack.deltas[k][..., : h.shape[2]]
+            if x.shape[1] == 1:  # of an outer product the absolute values are those of its factors
+                total.add_(delta[:, 0].abs() * x[:, 0].abs().mean(1, keepdim=True))
+                mean.add_(h[:, 0])
+            else:
+                total.add_((x.transpose(1, 2) @ delta).abs().mean(1))
+                mean.add_(h.mean(1))

@@ -36,7 +36,7 @@ def ordinary(network: Mlp, one, seed: int, x, y, loss: str):
     """Train the module of one run the usual way; measures and final weights."""
     module = network.module(seed).double()
     operations = {name: dict(settings) for name, settings in one.operations.items()}
-    for name in {"continual_backprop", "redo"} & set(operations):
+    for name in {"continual_backprop", "redo", "regrama"} & set(operations):
         operations[name]["birth"] = Births(network, seed)
     one = dataclasses.replace(one, operations=operations)
     optimizer = one.make_optimizer(module.parameters())
@@ -72,6 +72,7 @@ CASES = {
     "adam, l2": {"kind": "adam", "step_size": 1e-2, "weight_decay": 1e-2},
     "redo": {"operations": {"redo": {"threshold": 0.3, "period": 15}}},
     "redo, adam": {"kind": "adam", "step_size": 1e-2, "operations": {"redo": {"threshold": 0.3, "period": 15}}},
+    "regrama": {"operations": {"regrama": {"threshold": 0.3, "period": 15}}},
     "projection": {"operations": {"projection": {}}},
     "parseval": {"operations": {"parseval": {"strength": 1e-3}}},
     "spectral": {"operations": {"spectral": {"strength": 1e-3}}},
@@ -115,7 +116,7 @@ def test_every_run_is_what_modules_and_companions_give(network: Mlp, loss: str, 
         torch.testing.assert_close(measures[:, run].double(), expected, rtol=1e-7, atol=1e-7)
         for layer, weight in zip(stack.stack.layers, weights, strict=True):
             torch.testing.assert_close(layer.weight[run].T, weight, rtol=1e-7, atol=1e-9)
-        if {"continual_backprop", "redo"} & set(methods[run].operations):
+        if {"continual_backprop", "redo", "regrama"} & set(methods[run].operations):
             assert replaced == stack.report()["replaced"][run]
             # hardly a tanh unit is ever dormant
             assert replaced > (15 if "continual_backprop" in methods[run].operations else 0 if batch == 1 else -1)

@@ -290,3 +290,12 @@ def test_of_many_settings_the_figure_shows_each_methods_best_and_the_control_of_
     texts = {text.get_text() for text in figure.axes[0].texts if "n=" in text.get_text()}
     # two runs have no interval; each is held against the fresh network with its own step size
     assert texts == {"PPO, step size 0.003 (n=2)\n-15 to fresh", "fresh network, step size 0.003 (n=2)"}
+
+
+def test_a_mean_over_tasks_does_not_hide_a_loss_that_comes_late(tmp_path):
+    put(tmp_path, "fresh", {seed: [10, 10, 10, 10] for seed in range(5)})
+    put(tmp_path, "ppo", {seed: [10, 90 + seed, 10, 4 + seed / 10] for seed in range(5)})
+    row = plot.summary_table([tmp_path]).set_index("setting").loc["PPO"]
+    text = sentences.against_fresh({"setting": "PPO", **row})
+    assert "no loss of plasticity is shown, it gains from what it learned before; but it gets worse" in text
+    assert "by -5.80 [-5.9" in text

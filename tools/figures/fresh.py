@@ -15,6 +15,7 @@ from scipy import stats
 
 from .folders import method_label
 from .tasks import TaskEnds, whole
+from .tidy import MEASURES
 
 FRESH = method_label("fresh")
 """What the method `fresh` is called: a new network and optimizer at every change of the task."""
@@ -93,7 +94,9 @@ def _missing_runs(data: TaskEnds, reference: str) -> str:
     """Why there is not a single pair."""
     if (data.runs["method"] == reference).any():
         return f"no run of {reference} has the same seed and tasks"
-    return "no fresh runs: add method=fresh" if reference == FRESH else f"no run of {reference}"
+    if reference != FRESH:
+        return f"no run of {reference}"
+    return f"no fresh runs: add {'fresh to experiment.methods' if data.measure in MEASURES else 'method=fresh'}"
 
 
 def _verdict(low: float, high: float, *, higher_is_better: bool) -> str:

@@ -59,13 +59,18 @@ def against_fresh(row: Mapping[str, Any]) -> str:
     what = f"{ends} {away.lstrip('-')} {side} a fresh network's"
     says = {
         "lost": "it has lost plasticity",
-        "above": "it has kept its plasticity, and gains from what it learned before",
+        "above": "no loss of plasticity is shown, it gains from what it learned before",
         "level": "no loss of plasticity is shown",
     }[row["plasticity"]]
     tasks = f"{row['tasks_after_first']:.0f} task{'s' if row['tasks_after_first'] > 1 else ''} after the first"
     # runs without a fresh partner, unfinished or diverged ones are left out
     seeds = f"{row['pairs']:.0f} seeds" if row["pairs"] == row["runs"] else f"{row['pairs']:.0f} of {row['runs']} seeds"
-    return f"{what} [{low}, {high}] ({seeds}, {tasks}): {says}."
+    # a mean over all tasks hides a loss that comes late
+    late = ""
+    if row["plasticity"] != "lost" and row["verdict"] == "loses":
+        change = alike(row["change"], row["change_low"], row["change_high"])
+        late = f"; but it gets worse from the first tasks to the last, by {change[0]} [{change[1]}, {change[2]}]"
+    return f"{what} [{low}, {high}] ({seeds}, {tasks}): {says}{late}."
 
 
 def trend(row: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import InteractionType, NormalParamExtractor, TensorDictModule
 from torch import Tensor, nn
-from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import ClipPPOLoss, SACLoss, SoftUpdate
 
 from continual_agents import surgery
@@ -127,3 +127,17 @@ def test_sac_loss_critic_is_refused() -> None:
         surgery.ContinualBackprop(surgery.find(critic.net), optimizer)
     assert not any(module._forward_pre_hooks for module in critic.net.modules()), "a refusal leaves no hooks"
     assert not optimizer._optimizer_step_post_hooks, "a refusal leaves no hooks"
+
+
+def test_torchrls_mlp_is_found_without_example_inputs() -> None:
+    """Its forward takes any number of inputs, which torch.fx cannot follow: the first layer says how wide one is."""
+    net = MLP(in_features=3, out_features=2, num_cells=[6, 5], activation_class=nn.ReLU)
+    assert repr(surgery.find(net)).splitlines()[:2] == [
+        "0: Linear[6] -> ReLU -> 2: Linear",
+        "2: Linear[5] -> ReLU -> 4: Linear",
+    ]
+    lazy = MLP(out_features=2, num_cells=[6])
+    with pytest.raises(ValueError, match=r"layers \['0'\] are lazy"):
+        surgery.find(lazy)
+    assert [units.name for units in surgery.find(lazy, torch.randn(2, 3))] == ["0"]
+    assert [units.name for units in surgery.find(lazy)] == ["0"]

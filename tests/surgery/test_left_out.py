@@ -397,3 +397,19 @@ def test_finding_again_gives_the_same() -> None:
     x = torch.randn(2, 3)
     assert repr(surgery.find(net, passes=[(x, 0), (x, 1)])) == repr(surgery.find(net, passes=[(x, 0), (x, 1)]))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_readers_from_before_layers_turned_out_to_share_their_units() -> None:
+    class Early(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.early, self.late = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            a, b = self.a(x), self.b(x)
+            return self.early(b), self.late(a + b)
+
+    net, x = Early(), torch.randn(4, 3)
+    (units,) = surgery.find(net, x)
+    assert {reader.module for reader in units.outgoing} == {net.early, net.late}
+    check(net, units, [1, 2], lambda: net(x))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from continual_agents.agents import AGENTS, EnvironmentCollector, make_environment, rescale_actions, train
+from continual_agents.agents import AGENTS, EnvironmentCollector, fit_spaces, make_environment, rescale_actions, train
 from continual_agents.agents.collector import Environment
 from continual_agents.networks import mlp
 from continual_agents.plasticity import Probe
@@ -64,6 +64,11 @@ def _environment_from(settings: Mapping[str, Any], render_mode: str | None) -> E
 
         def one() -> Environment:
             made = make_environment(name, render_mode=render_mode)
+            try:
+                made = fit_spaces(made)  # type: ignore[arg-type]
+            except ValueError as error:
+                made.close()
+                raise ValueError(f"experiment.environment.id={name}: {error}") from error
             return changing_from(made, settings) if settings["changing"] else made
 
         try:

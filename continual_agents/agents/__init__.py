@@ -16,6 +16,7 @@ from .networks import make_actor_critic as make_actor_critic
 from .policies import Policy as Policy
 from .ppo import PPO as PPO
 from .sac import SAC as SAC
+from .spaces import fit_spaces as fit_spaces
 from .table import AGENTS as AGENTS
 from .training import train as train
 from .value_networks import make_q_network as make_q_network

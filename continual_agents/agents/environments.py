@@ -144,7 +144,9 @@ def _made(name: str, render_mode: str | None) -> Any:
         ValueError: its constructor failed.
     """
     try:
-        return gymnasium.make(name, render_mode=render_mode, disable_env_checker=True)
+        # not given where nobody asked: a constructor without arguments is a good one
+        rendered = {} if render_mode is None else {"render_mode": render_mode}
+        return gymnasium.make(name, disable_env_checker=True, **rendered)
     except gymnasium.error.Error:
         raise
     except Exception as error:

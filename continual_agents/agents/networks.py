@@ -70,7 +70,7 @@ def make_actor_critic(
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
         raise ValueError(
             f"observation space {observation_space} is not a one-dimensional Box: wrap the environment "
-            "(gymnasium.wrappers.FlattenObservation)"
+            "(continual_agents.agents.fit_spaces)"
         )
     size = observation_space.shape[0]
     policy: Policy
@@ -84,7 +84,7 @@ def make_actor_critic(
     else:
         raise ValueError(
             f"action space {action_space} is neither a one-dimensional Box nor a Discrete from 0: wrap the environment "
-            "(gymnasium.wrappers.TransformAction)"
+            "(continual_agents.agents.fit_spaces)"
         )
     actor = ProbabilisticActor(
         TensorDictModule(policy, in_keys=["observation"], out_keys=keys),

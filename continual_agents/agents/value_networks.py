@@ -103,6 +103,6 @@ def _size(space: Space[Any]) -> int:
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise ValueError(
             f"observation space {space} is not a one-dimensional Box: wrap the environment "
-            "(gymnasium.wrappers.FlattenObservation)"
+            "(continual_agents.agents.fit_spaces)"
         )
     return int(space.shape[0])

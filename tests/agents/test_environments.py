@@ -62,7 +62,7 @@ import gymnasium, numpy as np
 from gymnasium.spaces import Box, Discrete
 class Mine(gymnasium.Env):
     observation_space, action_space = Box(-1, 1, (2,)), Discrete(2)
-    def __init__(self, fail=False):
+    def __init__(self, fail=False):  # takes no render_mode
         if fail: raise OSError("no license")
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

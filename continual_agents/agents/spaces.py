@@ -1,0 +1,103 @@
+"""Observation and action spaces of all kinds as the agents have them: a vector in, a number or a vector out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, TransformAction
+
+LARGEST = 1_000
+"""Most combinations of several discrete actions that are offered as one choice."""
+
+
+def fit_spaces(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """The environment with a one-dimensional `Box` as observation, and a `Discrete` from 0 or such a `Box` as action.
+
+    | space                                         | becomes                                             |
+    |-----------------------------------------------|-----------------------------------------------------|
+    | observations: Dict, Tuple, Discrete, Multi... | gymnasium's `FlattenObservation`: one-hot, in a row |
+    | observations: Box of 0 or several dimensions  | the same, numbers in a row                          |
+    | actions: Discrete from another number         | Discrete from 0                                     |
+    | actions: MultiDiscrete, MultiBinary, int Box  | Discrete over all combinations, at most 1,000       |
+    | actions: Box of 0 or several dimensions       | the same numbers in a row                           |
+
+    Args:
+        environment: one environment; returned as it is where nothing is to be done.
+
+    Raises:
+        ValueError: pictures, spaces that hold nothing, or too many combinations.
+    """
+    return _fit_actions(_fit_observations(environment))
+
+
+def _fit_observations(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    space = environment.observation_space
+    if isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
+        raise ValueError(
+            f"observation space {_brief(space)} holds pictures, which these networks do not see: wrap the "
+            "environment so that it gives numbers"
+        )
+    if not space.is_np_flattenable:
+        raise ValueError(f"observation space {space} has no fixed length: wrap the environment so that it has one")
+    if spaces.flatdim(space) == 0:
+        raise ValueError(f"observation space {_brief(space)} is empty: there is nothing to learn from")
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return environment
+    return FlattenObservation(environment)
+
+
+def _fit_actions(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    space = environment.action_space
+    if isinstance(space, spaces.Discrete):
+        if space.start == 0:
+            return environment
+        start = int(space.start)
+        return TransformAction(environment, lambda action: int(action) + start, spaces.Discrete(int(space.n)))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        if 0 in space.shape:
+            raise ValueError(f"action space {_brief(space)} is empty: there is nothing to do")
+        if len(space.shape) == 1:
+            return environment
+        shape = space.shape
+        low, high = space.low.reshape(-1), space.high.reshape(-1)
+        row = spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[arg-type]
+        return TransformAction(environment, lambda action: np.asarray(action).reshape(shape), row)
+    lowest, counts = _choices(space)
+    combinations = int(np.prod([int(count) for count in counts], dtype=object))
+    if combinations > LARGEST:
+        raise ValueError(
+            f"action space {_brief(space)} has {combinations:,} combinations, more than {LARGEST:,} cannot be one "
+            "choice: wrap the environment in gymnasium.wrappers.TransformAction with fewer, or with a Box of floats"
+        )
+
+    def chosen(action: Any) -> np.ndarray:
+        values = np.array(np.unravel_index(int(action), counts)).reshape(lowest.shape) + lowest
+        return values.astype(space.dtype)
+
+    return TransformAction(environment, chosen, spaces.Discrete(combinations))
+
+
+def _choices(space: spaces.Space[Any]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The lowest value of each part of a space of whole numbers, and how many values each part has."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.asarray(space.start), tuple(space.nvec.reshape(-1).tolist())
+    if isinstance(space, spaces.MultiBinary):
+        lowest = np.zeros(space.shape, np.int64)
+        return lowest, (2,) * lowest.size
+    if isinstance(space, spaces.Box) and space.is_bounded() and 0 not in space.shape:
+        counts = space.high.astype(np.int64) - space.low.astype(np.int64) + 1
+        return space.low.astype(np.int64), tuple(counts.reshape(-1).tolist())
+    raise ValueError(
+        f"action space {_brief(space)} is none that these agents act in: wrap the environment in "
+        "gymnasium.wrappers.TransformAction with a Discrete or a Box"
+    )
+
+
+def _brief(space: spaces.Space[Any]) -> str:
+    """A space in one line; a Box with different bounds prints all of them."""
+    if isinstance(space, spaces.Box):
+        return f"Box(shape={space.shape}, {space.dtype})"
+    return " ".join(str(space).split())

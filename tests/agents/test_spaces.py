@@ -1,0 +1,110 @@
+"""Spaces of all kinds: what the environment gets and what the agent sees, by hand."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from continual_agents.agents import EnvironmentCollector, fit_spaces
+from tests.agents.test_collector import networks
+
+
+class Any_(gymnasium.Env[Any, Any]):
+    """Observes samples of its space, and notes its actions."""
+
+    def __init__(self, observation: Any = None, action: Any = None):
+        self.observation_space = spaces.Box(-1, 1, (2,)) if observation is None else observation
+        self.action_space = spaces.Discrete(2) if action is None else action
+        self.actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.observation_space.seed(0)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.actions.append(action)
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (spaces.Discrete(4), 4),
+        (spaces.MultiDiscrete([2, 3]), 5),
+        (spaces.MultiBinary(3), 3),
+        (spaces.Box(-1, 1, ()), 1),
+        (spaces.Box(-1, 1, (2, 3)), 6),
+        (spaces.Box(0, 9, (3,), np.int64), 3),
+        (spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(3)), 5),
+        (spaces.Tuple((spaces.Box(-1, 1, (2,)), spaces.Discrete(3))), 5),
+    ],
+    ids=str,
+)
+def test_observations_stand_in_a_row(space: Any, size: int) -> None:
+    environment = fit_spaces(Any_(observation=space))
+    batch = EnvironmentCollector(environment, networks(environment), frames=6).collect()
+    assert batch["observation"].shape == (6, size)
+    space.seed(0)
+    expected = [spaces.flatten(space, space.sample()) for _ in range(6)]
+    np.testing.assert_allclose(batch["observation"].numpy(), np.array(expected).reshape(6, size), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("space", "count", "third"),
+    [
+        (spaces.Discrete(4, start=-1), 4, 1),
+        (spaces.MultiDiscrete([2, 3]), 6, [0, 2]),
+        (spaces.MultiDiscrete([2, 3], start=[5, 7]), 6, [5, 9]),
+        (spaces.MultiBinary(3), 8, [0, 1, 0]),
+        (spaces.Box(np.array([0, -1]), np.array([1, 1]), dtype=np.int64), 6, [0, 1]),
+    ],
+    ids=str,
+)
+def test_choices_are_numbered_from_0(space: Any, count: int, third: Any) -> None:
+    inner = Any_(action=space)
+    environment = fit_spaces(inner)
+    assert environment.action_space == spaces.Discrete(count)
+    environment.reset(seed=0)
+    for action in range(count):
+        environment.step(np.int64(action))
+    assert len({str(action) for action in inner.actions}) == count
+    assert np.asarray(inner.actions[2]).tolist() == third
+    EnvironmentCollector(environment, networks(environment), frames=6).collect()
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2)])
+def test_numbers_of_any_shape_reach_the_environment(shape: Any) -> None:
+    inner = Any_(action=spaces.Box(-100, 100, shape))
+    environment = fit_spaces(inner)
+    batch = EnvironmentCollector(environment, networks(environment), frames=4).collect()
+    assert batch["action"].shape == (4, int(np.prod(shape)))
+    np.testing.assert_array_equal(np.array(inner.actions).reshape(4, -1), batch["action"].numpy())
+
+
+def test_what_fits_is_left_alone() -> None:
+    environment = Any_()
+    assert fit_spaces(environment) is environment
+
+
+@pytest.mark.parametrize(
+    ("spaces_", "message"),
+    [
+        ({"observation": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, r"Box\(shape=\(8, 8, 3\), uint8\) holds pictures"),
+        ({"observation": spaces.Box(-1, 1, (0,))}, r"observation space Box\(shape=\(0,\), float32\) is empty"),
+        ({"observation": spaces.Sequence(spaces.Discrete(2))}, "has no fixed length"),
+        ({"action": spaces.Box(-1, 1, (0,))}, "is empty: there is nothing to do"),
+        ({"action": spaces.MultiDiscrete([50, 50])}, "has 2,500 combinations, more than 1,000 cannot be one choice"),
+        ({"action": spaces.Box(-9, 9, (40,), np.int8)}, "combinations, more than 1,000"),
+        (
+            {"action": spaces.Dict(a=spaces.Discrete(2))},
+            "is none that these agents act in: wrap the environment in gymn",
+        ),
+    ],
+)
+def test_the_rest_is_refused_with_a_remedy(spaces_: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_spaces(Any_(**spaces_))

@@ -129,7 +129,8 @@ class StackedLearner:
 
     def _captured(self) -> Captured | None:
         """A CUDA graph of the steps; None for methods that draw numbers at every step, which no graph can repeat."""
-        if self.network.dropout or any(one.follows and one.draws for one in self.operations.values()):
+        drawing = self.optimizer.draws or any(one.follows and one.draws for one in self.operations.values())
+        if self.network.dropout or drawing:
             return None
         return Captured(self.step, self.state_dict, self.load_state_dict)
 

@@ -20,6 +20,9 @@ class StackedOptimizer:
         settings: one mapping per run: `step_size`, `weight_decay` (coupled L2), and what the kind takes.
     """
 
+    draws = False
+    """Whether a step draws random numbers, which no CUDA graph can repeat."""
+
     def __init__(self, stack: StackedMlp, settings: Sequence[Mapping[str, Any]]):
         self.stack = stack
         self.step_size = self._tensor(per_run(settings, "step_size"))
@@ -242,6 +245,8 @@ class StackedAdam(StackedOptimizer):
 
 class StackedUpgd(StackedOptimizer):
     """UPGD (Elsayed and Mahmood 2024), formula in `continual_agents.methods.upgd`; the greatest utility is a run's."""
+
+    draws = True
 
     def __init__(self, stack: StackedMlp, settings: Sequence[Mapping[str, Any]]):
         super().__init__(stack, settings)

@@ -1,5 +1,6 @@
 """Runs in processes of a launcher: deaths, failures, stops, and what is told of them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tools.command_line import UsageError
@@ -123,3 +125,45 @@ def test_launchers_that_cannot_be(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         make_launcher(words)
     assert str(caught.value) == message
+
+
+def test_a_cluster_that_is_not_there_or_cannot_be() -> None:
+    pytest.importorskip("submitit")
+    for words, message in (
+        (["hydra/launcher=submitit_local", "hydra.launcher.partition=long", "hydra.launcher.at_once=0"], "at_once=0"),
+        (["hydra/launcher=submitit_local", "hydra.launcher.signal_delay_s=3600"], "signal_delay_s=3600"),
+        (["hydra/launcher=submitit_local", "hydra.launcher.cluster=slurm"], "hydra.launcher.cluster is unknown"),
+        (["hydra/launcher=submitit_slurm"], "hydra/launcher=submitit_slurm: "),  # no sbatch here
+    ):
+        with pytest.raises(UsageError, match=message):
+            make_launcher(words)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_out_of_time_is_queued_again_and_ends_bit_for_bit_as_undisturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # jobs import the project from where they were submitted
+    words = [*SMOKE, "experiment.steps=1000000", "save_seconds=1000"]
+    launcher_words = [f"hydra.launcher.folder={tmp_path / 'jobs'}", "hydra.launcher.timeout_min=2"]
+    config = jobs([*words, f"folder={tmp_path / 'run'}"])[0]
+    with make_launcher(
+        ["hydra/launcher=submitit_local", "hydra.launcher.signal_delay_s=70", *launcher_words]
+    ) as launcher:
+        started = launcher.start(config)
+        sessions = tmp_path / "run/environment.json"
+        while not sessions.exists() or len(json.loads(sessions.read_text())) < 3:  # time has run out twice
+            assert not started.done()
+            time.sleep(0.5)
+        launcher.stop(started)  # saves
+        while launcher.outcome(started, config, stopping=True) is None:
+            time.sleep(0.5)
+    steps = [session["step"] for session in json.loads(sessions.read_text())]
+    assert 0 == steps[0] < steps[1] < steps[2]  # each time from where the last one had come
+    assert "this job is timed-out" in next((tmp_path / "jobs").glob("*_log.err")).read_text()
+    rows = pd.read_csv(tmp_path / "run/metrics.csv")
+    end = int(rows["step"].iloc[-1])
+    assert train_one(jobs([*words, f"experiment.steps={end}", f"folder={tmp_path / 'whole'}"])[0], quiet=True) == 0
+    for name in TABLES:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -10,12 +10,13 @@ from omegaconf import OmegaConf
 from continual_agents.settings import check_settings
 from tools.command_line import CONFIGS, UsageError, group_options, parse_overrides, suggest
 
+from .cluster import Cluster
 from .launcher import Launcher as Launcher
 from .launcher import Outcome as Outcome
 from .pool import Pool
 
 GROUP = "hydra/launcher"
-LAUNCHERS: dict[str, type[Launcher[Any]]] = {"pool": Pool}
+LAUNCHERS: dict[str, type[Launcher[Any]]] = {"pool": Pool, "submitit_local": Cluster, "submitit_slurm": Cluster}
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -45,7 +46,7 @@ def make_launcher(words: Sequence[str] = ()) -> Launcher[Any]:
     launcher = LAUNCHERS[name]
     defaults = OmegaConf.to_container(OmegaConf.load(CONFIGS / GROUP / f"{name}.yaml"))
     try:
-        check_settings("hydra.launcher", settings, launcher)
+        check_settings("hydra.launcher", settings, launcher, given=("cluster",))
         return launcher(**{**defaults, **settings})  # type: ignore[dict-item]
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error

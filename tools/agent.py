@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from continual_agents.runs import Run
 from continual_agents.settings import check_settings, check_types, nearest, written
 from tools.figures.folders import method_label
 from tools.film import Film
+from tools.memory import COPIES, ENVIRONMENT, check_memory, weights
 from tools.method import method_from
 
 TYPES: dict[str, dict[str, Any]] = {
@@ -59,6 +60,7 @@ def _environment_from(settings: Mapping[str, Any], render_mode: str | None) -> E
     name, count = settings["id"], settings["count"]
     if count < 1:
         raise ValueError(f"experiment.environment.count={count}: at least one environment is needed")
+    check_memory(f"experiment.environment.count={count}", count * ENVIRONMENT)
     walkers = {f"Slippery{robot.title}-v0": robot.name for robot in envs.ROBOTS.values()}
     if name not in walkers:
 
@@ -182,6 +184,7 @@ class AgentJob:
         network = {**experiment["network"], **self.method.network}
         if not network["hidden"]:
             raise ValueError("network.hidden=[]: an agent needs a hidden layer, it is its units that are looked after")
+        self._check_memory(network["hidden"])
         settings = dict(experiment["agent"])
         agent = AGENTS[settings.pop("kind")]
         networks = agent.make_networks(
@@ -203,6 +206,18 @@ class AgentJob:
             on_not_finite=settings["on_not_finite"],
         )
         self.probe = Probe(networks.bodies)
+
+    def _check_memory(self, hidden: Sequence[int]) -> None:
+        """Whether two such networks and a batch of observations fit."""
+        space = getattr(self.environment, "single_observation_space", self.environment.observation_space)
+        inputs = int(np.prod(space.shape or (1,)))
+        check_memory(f"network.hidden={written(hidden)}", 2 * 4 * COPIES * weights(inputs, hidden, 1))
+        agent = self.experiment["agent"]
+        kept = {key: agent.get(key) for key in ("batch", "frames_per_batch")}
+        kept["replay_buffer.size"] = (agent.get("replay_buffer") or {}).get("size")
+        for key, steps in kept.items():
+            if isinstance(steps, int):
+                check_memory(f"agent.{key}={steps}", steps * (2 * inputs + 20) * 4 * 2)
 
     def run(self, run: Run) -> None:
         """Train, continuing the run if it was begun."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from continual_agents.settings import written
@@ -21,6 +23,23 @@ GROUPS = ("experiment", "scale", "method", "logger")
 FLAGS = ("-m", "--multirun")
 LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
 """What of Hydra itself may be set, read by tools.launchers: the rest names classes to build or files to log to."""
+
+
+MOST_VALUES = 10_000
+"""Of one key: a command has no more runs."""
+
+OWN = {
+    "agent": ("name", "kind", "steps", "environment", "agent", "network", "probe"),
+    "stream": (
+        *("name", "kind", "methods", "seeds", "steps", "tasks", "row_steps", "fast", "on_not_finite", "stream"),
+        *("network", "sweep", "probe"),
+    ),
+    "warm_start": (
+        *("name", "kind", "starts", "seeds", "data", "epochs", "batch", "row_epochs", "network", "optimizer"),
+        "switch",
+    ),
+}
+"""What each kind of experiment reads itself; its other keys are constants that methods may read."""
 
 
 class UsageError(Exception):
@@ -81,7 +100,21 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
 def choices(override: Override) -> list[str]:
     """The values that an override runs over, as words; one unless it is a sweep."""
     if override.is_sweep_override():
-        return list(override.sweep_string_iterator())
+        given = override.input_line
+        sweep = override.value()
+        if isinstance(sweep, IntervalSweep):
+            raise UsageError(f"{given}: an interval has no values to run over; give a,b or range(a,b)")
+        if isinstance(sweep, Glob):
+            if override.key_or_group not in GROUPS:
+                raise UsageError(f"{given}: glob() chooses among {', '.join(GROUPS)}; give a,b or range(a,b) here")
+            found = sweep.filter(group_options(override.key_or_group))
+            if not found:
+                raise UsageError(f"{given}: no {override.key_or_group} is called so; see --help")
+            return found
+        values = list(itertools.islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+        if len(values) > MOST_VALUES:
+            raise UsageError(f"{given} has more than {MOST_VALUES:,} values: at most so many runs in one command")
+        return values
     return [str(override.input_line).split("=", 1)[1]]
 
 
@@ -168,6 +201,68 @@ def _compared(names: Any, offered: list[str]) -> list[str]:
         if name not in offered:
             raise UsageError(f"experiment.methods: no method {name}{suggest(str(name), offered)}")
     return names
+
+
+def refuse_unread(configs: Sequence[DictConfig], overrides: Sequence[Override]) -> None:
+    """A value that no run of the command reads is a mistake, or wrong without anybody seeing it.
+
+    Args:
+        configs: every configuration of the command, its interpolations not resolved.
+        overrides: what was given.
+
+    Raises:
+        UsageError: a constant that none of the methods reads, settings of a method that is not compared, or of one
+            where the experiment has its own.
+    """
+    for override in overrides:
+        key = override.key_or_group
+        if not any(_reads(config, key) for config in configs):
+            raise UsageError(f"{key}: nobody would read it, {_why_unread(configs[0], key)}; leave it out")
+
+
+def _reads(config: DictConfig, key: str) -> bool:
+    group, _, rest = key.partition(".")
+    experiment = config.get("experiment")
+    if group not in ("experiment", "method") or not rest or not isinstance(experiment, DictConfig):
+        return True
+    kind, method = str(experiment.get("kind")), config.get("method")
+    own = OWN.get(kind)
+    if own is None or not isinstance(method, DictConfig):
+        return True  # refused elsewhere
+    compared = _compared_of(config)
+    if group == "method":
+        name = rest.split(".")[1] if rest.startswith("of.") else None
+        return kind != "warm_start" and (name is None or name in compared)
+    if rest.split(".")[0] in own:
+        return True
+    if kind == "warm_start":
+        return False
+    parts = OmegaConf.to_container(method, resolve=False)
+    assert isinstance(parts, dict)
+    if "of" in parts:
+        parts["of"] = {name: settings for name, settings in parts["of"].items() if name in compared}
+    # the key itself, a part of it, or the group that it belongs to
+    places = re.findall(r"\$\{(?:oc\.\w+:)?([\w.]+)", str([parts, _own_part(experiment, own)]))
+    return any(f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}.") for place in places)
+
+
+def _own_part(experiment: DictConfig, own: Sequence[str]) -> list[Any]:
+    container = OmegaConf.to_container(experiment, resolve=False)
+    return [container[key] for key in own if key in container] if isinstance(container, dict) else []
+
+
+def _compared_of(config: DictConfig) -> list[str]:
+    names = config.experiment.get("methods")
+    return [str(name) for name in names] if isinstance(names, ListConfig) else []
+
+
+def _why_unread(config: DictConfig, key: str) -> str:
+    if config.experiment.get("kind") == "warm_start":
+        return "warm start compares experiment.starts, all with the plain SGD of experiment.optimizer"
+    if key.startswith("method.of."):
+        return f"{key.split('.')[2]} is not among experiment.methods"
+    names = _compared_of(config) if "of" in config.method else [str(config.method.get("name"))]
+    return f"not {' nor '.join(names)}"
 
 
 def refuse_targets(value: Any, place: str = "") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tools.text import visible
+from tools.text import message as told
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on standard error and exit code 2."""
-        print(f"error: {visible(' '.join(message.split()))}", file=sys.stderr)
+        print(f"error: {told(' '.join(message.split()))}", file=sys.stderr)
         raise SystemExit(2)
 
 

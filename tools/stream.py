@@ -10,6 +10,7 @@ from continual_agents.runs import Run
 from continual_agents.settings import check_types, written
 from supervised import Plan, make_learner, make_plans, make_stream, stacks, train
 from supervised.streams.table import sample
+from tools.memory import check_stream
 from tools.method import method_from
 
 TYPES = {
@@ -51,7 +52,9 @@ class StreamJob:
     def __init__(self, config: Mapping[str, Any]):
         self.experiment, self.device = config["experiment"], config["device"]
         self._check_experiment()
-        self.plans = make_plans(self.experiment, methods_of(config), seed=config["seed"])
+        methods = methods_of(config)
+        check_stream(self.experiment, len(methods))
+        self.plans = make_plans(self.experiment, methods, seed=config["seed"])
         task_steps = [self._check([self.plans[number] for number in numbers]) for numbers in stacks(self.plans)]
         steps, tasks = self.experiment["steps"], self.experiment["tasks"]
         self.steps: int = steps if steps is not None else tasks * max(task_steps)

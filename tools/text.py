@@ -19,6 +19,11 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
+def message(text: str) -> str:
+    """`visible`, with very long words cut in the middle: a message is one line that somebody reads."""
+    return re.sub(r"\S{400,}", lambda found: shortened(found.group()), visible(text))
+
+
 def visible_everywhere(value: Any) -> Any:
     """`visible` for every key and string of nested mappings and lists; long strings are shortened."""
     if isinstance(value, str):

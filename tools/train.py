@@ -22,6 +22,7 @@ if __name__ == "__main__":  # before the other imports, which take seconds: stop
         show(sys.argv[1:])
 
 import itertools
+import math
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,11 +35,21 @@ from omegaconf import DictConfig
 
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
-from continual_agents.settings import check_types
-from tools.command_line import CONFIGS, FLAGS, UsageError, compose_config, parse_overrides, plain_config, single
+from continual_agents.settings import check_types, shortened
+from tools.command_line import (
+    CONFIGS,
+    FLAGS,
+    UsageError,
+    compose_config,
+    parse_overrides,
+    plain_config,
+    refuse_unread,
+    single,
+)
 from tools.device import check_device
 from tools.launchers import make_launcher, split
-from tools.text import visible
+from tools.memory import available, gigabytes
+from tools.text import message, visible
 
 MAY_CHANGE = (
     *("experiment.steps", "experiment.tasks", "folder", "save_seconds", "progress", "logger"),
@@ -53,6 +64,10 @@ TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_second
 
 LOGGER_TYPES = {"kind": str, "layers": bool, "video": bool, "project": str, "entity": str | None, "mode": str}
 """What configs/logger holds."""
+
+
+MOST_RUNS = 10_000
+"""Most runs of one command."""
 
 
 class Job(Protocol):
@@ -103,6 +118,13 @@ def build(config: dict[str, Any]) -> Job:
         ) from error
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise UsageError(" ".join(str(error.args[0] if error.args else error).split())) from error
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise UsageError(
+            f"this run does not fit into memory, {gigabytes(available())} are free on this machine: take smaller "
+            f"layers, batches or data, or fewer runs ({shortened(' '.join(str(error).split()))})"
+        ) from error
 
 
 def check_common(config: Mapping[str, Any]) -> None:
@@ -181,8 +203,15 @@ def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
     several = [item.input_line for item in parsed if item.is_sweep_override()]
     if several and not any(word in FLAGS for word in words):
         raise UsageError(f"{several[0]} are several values: add -m to run one process for each")
-    combinations = itertools.product(*(single(item) for item in parsed))
-    configs = [plain_config(compose_config(list(combination))) for combination in combinations]
+    words_of = [single(item) for item in parsed]
+    if (count := math.prod(map(len, words_of))) > MOST_RUNS:
+        raise UsageError(
+            f"{count:,} runs: checking them alone would take {count * 0.3 / 3600:,.0f} hours; at most {MOST_RUNS:,} in "
+            "one command"
+        )
+    composed = [compose_config(list(combination)) for combination in itertools.product(*words_of)]
+    refuse_unread(composed, parsed)
+    configs = [plain_config(one) for one in composed]
     if "of" not in configs[0]["method"] and any(item.key_or_group == "experiment.methods" for item in parsed):
         raise UsageError("experiment.methods is read by method=compared only: leave one of the two out")
     folders = [str(config["folder"]) for config in configs]
@@ -215,10 +244,10 @@ def main(words: Sequence[str]) -> None:
         elif stopped := train_one(configs[0]):
             code = 128 + stopped  # as a shell says of what a signal ended: to be continued
     except (UsageError, RunError, LoggerError, CheckpointError) as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+        print(f"error: {message(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except FAULTS as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+        print(f"error: {message(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     draw([Path(config["folder"]) for config in configs], configs[0]["logger"])
     if code:

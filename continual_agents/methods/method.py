@@ -58,6 +58,8 @@ class Method:
         for name, settings in self.operations.items():
             if name not in OPERATIONS:
                 raise ValueError(f"method {self.name}: operation {name!r} is unknown{nearest(name, OPERATIONS)}")
+            if not isinstance(settings, Mapping):
+                raise ValueError(f"method {self.name}: {name}={written(settings)}: settings by name are needed")
             # birth: null is a stream's own: new units are drawn as the network began
             typed = {k: v for k, v in settings.items() if (k, v) != ("birth", None)}
             check_settings(f"method {self.name}: {name}", typed, *OPERATIONS[name].schemas, given=("generator",))

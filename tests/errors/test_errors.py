@@ -48,6 +48,7 @@ def test_one_line_exit_code_2_and_nothing_touched(
     if case.hidden:
         load_images.cache_clear()
         monkeypatch.setitem(sys.modules, case.hidden, None)
+    monkeypatch.setattr("tools.memory.available", lambda: 16 * 10**9)
     before = tree(tmp_path)
     request.addfinalizer(lambda: [files.HELD.pop().close() for _ in list(files.HELD)])
     capsys.readouterr()

@@ -7,7 +7,7 @@ from omegaconf import open_dict
 
 from continual_agents.methods import Method
 from tools.command_line import UsageError, compose_config, group_options, plain_config, refuse_targets
-from tools.train import jobs
+from tools.train import jobs, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,3 +119,25 @@ def test_help_is_what_the_command_prints_with_the_words_beside_it() -> None:
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr == "error: experiment=permuted_digit: no such experiment; did you mean permuted_digits?\n"
+
+
+def test_a_constant_counts_as_read_if_any_run_of_the_command_reads_it() -> None:
+    words = ["method=ppo,continual_backprop", "folder=runs/${method.name}", "-m"]
+    configs = jobs([*words, "experiment.replacement.rate=0.001"])
+    assert configs[1]["method"]["operations"]["continual_backprop"]["rate"] == 0.001
+    with pytest.raises(UsageError, match="experiment.redo.period: nobody would read it, not ppo; leave it out"):
+        jobs([*words, "experiment.redo.period=5"])
+    jobs(["experiment=permuted_digits", "experiment.redo={threshold: 0.1, period: 5}", "experiment.methods=[redo]"])
+
+
+def test_glob_chooses_among_the_files_of_a_group() -> None:
+    words = ["method=glob(*,exclude=[compared])", "folder=runs/${method.name}", "experiment=permuted_digits", "-m"]
+    names = [config["method"]["name"] for config in jobs(words)]
+    assert {"backprop", "redo", "l2"} <= set(names)
+    assert len(names) == len(group_options("method")) - 1
+
+
+def test_long_values_are_cut_in_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["scale=smoke", f"experiment.network.activation={'x' * 5000}"])
+    assert len(capsys.readouterr().err) < 400

@@ -123,7 +123,7 @@ def test_sac_loss_critic_is_refused() -> None:
     """It trains stacked copies of the critic's parameters: edits of the critic itself would reach nothing."""
     _, critic, loss_module = make_sac()
     optimizer = torch.optim.Adam(loss_module.parameters(), lr=1e-3)
-    with pytest.raises(ValueError, match="trains no parameter of units '0'.*copy of the network"):
+    with pytest.raises(ValueError, match="trains none of the layers that make units '0'.*copy of the network"):
         surgery.ContinualBackprop(surgery.find(critic.net), optimizer)
     assert not any(module._forward_pre_hooks for module in critic.net.modules()), "a refusal leaves no hooks"
     assert not optimizer._optimizer_step_post_hooks, "a refusal leaves no hooks"

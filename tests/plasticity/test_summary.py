@@ -68,7 +68,7 @@ def test_a_diagnostic_of_your_own_is_a_function_and_a_row(monkeypatch):
         net[0].bias.zero_()
     seen = Probe(net)(torch.tensor([[1.0, 2.0], [-5.0, 3.0]]))
     assert seen["plasticity/largest"] == seen["plasticity/largest/0"] == 3.0
-    assert overview()["Plasticity at a glance"]["outputs"][1][0] == "^plasticity/largest$"
+    assert overview(["plasticity/largest"])["Plasticity at a glance"]["outputs"][1][0] == "^plasticity/largest$"
     assert Glance()({"plasticity/largest": 4.0})["glance/largest"] == 1.0
     with pytest.raises(ValueError, match="there is a measure 'largest' already"):
         plasticity.add_measure(row)

@@ -145,7 +145,7 @@ def _made(name: str, render_mode: str | None) -> Any:
     """
     try:
         # not given where nobody asked: a constructor without arguments is a good one
-        rendered = {} if render_mode is None else {"render_mode": render_mode}
+        rendered: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         return gymnasium.make(name, disable_env_checker=True, **rendered)
     except gymnasium.error.Error:
         raise

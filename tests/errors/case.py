@@ -8,6 +8,7 @@ BASES = {
     "agent": "experiment=slippery_ant scale=smoke",
     "changing": "experiment=changing_cartpole scale=smoke",
     "gymnasium": "experiment=gymnasium scale=smoke",
+    "dqn": "experiment=dqn_cartpole scale=smoke",
     "digits": "experiment=permuted_digits scale=smoke",
     "regression": "experiment=slowly_changing_regression scale=smoke",
     "textures": "experiment=texture_pairs scale=smoke",

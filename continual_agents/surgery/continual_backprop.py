@@ -107,7 +107,8 @@ class ContinualBackprop(Companion):
     def _after_step(self) -> list[tuple[RunningLayer, Renewal]]:
         if self.steps % self.every == 0:
             self._follow()
-        self._listen()
+        if self.steps % self.every in (0, self.every - 1):
+            self._listen()
         counts = [(layer, layer.budget.spend(self.steps)) for layer in self.layers]
         counts = [(layer, count) for layer, count in counts if count]
         if not counts:

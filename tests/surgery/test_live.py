@@ -280,3 +280,28 @@ def test_output_layers_never_change_by_surgery_but_for_their_columns() -> None:
     stays = [i for i in range(12) if i not in columns]
     assert torch.equal(weight[:, stays], before[-2][:, stays])
     assert torch.equal(bias, before[-1])
+
+
+def test_every_third_step_is_looked_at_with_the_decay_of_three() -> None:
+    """Rate 0: the running means over steps 3, 6, 9, ...; and a run cut at step 7 continues exactly."""
+    net, again = mlp(), mlp()
+    settings = {"rate": 0.0, "decay": 0.9, "every": 3, "maturity": 3, "utility": "adaptable_contribution"}
+    (optimizer, cbp), (other, cut) = (
+        companion(n, torch.optim.SGD(n.parameters(), 0.0), **settings) for n in (net, again)
+    )
+    train(net, optimizer, cbp, 12)
+    mean, weight = torch.zeros(12), 0.0
+    for i in (2, 5, 8, 11):
+        mean = 0.9**3 * mean + (1 - 0.9**3) * net[1](net[0](batch(i))).detach().mean(0)
+        weight = 0.9**3 * weight + 1 - 0.9**3
+    torch.testing.assert_close(cbp.layers[0].corrected()[1], mean / weight)
+    train(again, other, cut, 7)
+    state = cut.state_dict()
+    cut.detach()
+    _, cut = companion(again, other, **settings)
+    cut.load_state_dict(state)
+    train(again, other, cut, 5, 7)
+    assert all(torch.equal(x, y) for x, y in zip(cbp.layers[1].averages, cut.layers[1].averages, strict=True))
+    for bad, why in (({"every": 0}, "every=0"), ({"every": 9, "maturity": 8}, "maturity=8, every=9")):
+        with pytest.raises(ValueError, match=why):
+            companion(net, **bad)

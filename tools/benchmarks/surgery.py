@@ -7,6 +7,7 @@ ratios are medians over the rounds.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import itertools
 import statistics
@@ -21,7 +22,7 @@ from continual_agents import surgery
 from continual_agents.runs.provenance import describe
 from tools.parser import Parser
 
-RATE, MATURITY = 1e-4, 10
+MATURITY = 10
 Step = Callable[[], object]
 
 
@@ -65,11 +66,11 @@ def convolutional() -> nn.Sequential:
 
 CASES = (
     Case("20-5-1, batch 1", 2.0, lambda: mlp(20, 5, 1), (1, 20), steps=300),
-    Case("784-100x3-10, batch 1", 2.0, lambda: mlp(784, 100, 100, 100, 10), (1, 784), steps=150),
-    Case("784-2000x3-10, batch 1", 1.15, lambda: mlp(784, 2000, 2000, 2000, 10), (1, 784), steps=4),
-    Case("28-256-256-8, batch 128, torch.optim.Adam", 1.15, lambda: mlp(28, 256, 256, 8), (128, 28), "torch.Adam", 50),
-    Case("28-256-256-8, batch 128, surgery.Adam", 1.15, lambda: mlp(28, 256, 256, 8), (128, 28), "surgery.Adam", 50),
-    Case("3 conv + 3 fc, batch 100", 1.15, convolutional, (100, 3, 32, 32), steps=2),
+    Case("784-100x3-10, batch 1", 1.3, lambda: mlp(784, 100, 100, 100, 10), (1, 784), steps=150),
+    Case("784-2000x3-10, batch 1", 1.1, lambda: mlp(784, 2000, 2000, 2000, 10), (1, 784), steps=4),
+    Case("28-256-256-8, batch 128, torch.optim.Adam", 1.1, lambda: mlp(28, 256, 256, 8), (128, 28), "torch.Adam", 50),
+    Case("28-256-256-8, batch 128, surgery.Adam", 1.1, lambda: mlp(28, 256, 256, 8), (128, 28), "surgery.Adam", 50),
+    Case("3 conv + 3 fc, batch 100", 1.05, convolutional, (100, 3, 32, 32), steps=2),
 )
 
 
@@ -80,10 +81,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads to try (default 1 2)")
     parser.add_argument("--only", default="", help="only the sizes whose name contains this")
     parser.add_argument("--utility", default="contribution", choices=surgery.UTILITIES, help="default contribution")
+    parser.add_argument("--rate", type=float, default=1e-4, help="of replacement (default 1e-4)")
+    parser.add_argument("--every", type=int, default=1, help="steps between two looks at the units (default 1)")
     parser.add_argument("--compile", action="store_true", help="the networks under torch.compile too")
     chosen = parser.parse_args(arguments)
-    if chosen.rounds < 1 or min(chosen.threads) < 1:
-        parser.error(f"--rounds={chosen.rounds} --threads={chosen.threads}: all must be at least 1")
+    if min(chosen.rounds, chosen.every, *chosen.threads) < 1:
+        parser.error(f"--rounds={chosen.rounds} --every={chosen.every} --threads={chosen.threads}: at least 1 each")
+    if not 0 <= chosen.rate <= 1:
+        parser.error(f"--rate={chosen.rate}: a fraction of the units lies in [0, 1]")
     machine = describe()["machine"]
     print(f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}; {chosen.rounds} rounds\n")
     print("| network | threads | plain, us a step | with continual backprop | goal | ccbp-pytorch |")
@@ -94,22 +99,22 @@ def main(arguments: list[str]) -> None:
         for threads in chosen.threads:
             torch.set_num_threads(threads)
             clock = time.process_time if threads == 1 else time.perf_counter
-            turns = in_turn(contestants(case, chosen.utility), case.steps, chosen.rounds, clock)
+            turns = in_turn(contestants(case, chosen), case.steps, chosen.rounds, clock)
             print(_row(case.name, threads, turns, case.goal), flush=True)
             if chosen.compile and case.optimizer != "SGD":
-                turns = in_turn(contestants(case, chosen.utility, compiled=True), case.steps, chosen.rounds, clock)
+                turns = in_turn(contestants(case, chosen, compiled=True), case.steps, chosen.rounds, clock)
                 print(_row(f"{case.name}, compiled", threads, turns, case.goal), flush=True)
 
 
-def contestants(case: Case, utility: str, *, compiled: bool = False) -> dict[str, Step]:
+def contestants(case: Case, chosen: argparse.Namespace, *, compiled: bool = False) -> dict[str, Step]:
     """Training steps: plain, with surgery, and with ccbp-pytorch if it is installed."""
     torch.manual_seed(0)
     net = case.net()
     x = torch.randn(case.shape)
     y = torch.randn(net(x).shape)
     steps: dict[str, Step] = {"plain": _plain(copy.deepcopy(net), case, x, y, compiled)}
-    steps["surgery"] = _with_surgery(copy.deepcopy(net), case, x, y, utility, compiled)
-    if not compiled and (rival := _with_ccbp(copy.deepcopy(net), case, x, y)):
+    steps["surgery"] = _with_surgery(copy.deepcopy(net), case, x, y, chosen, compiled)
+    if not compiled and (rival := _with_ccbp(copy.deepcopy(net), case, x, y, chosen.rate)):
         steps["ccbp"] = rival
     return steps
 
@@ -149,10 +154,17 @@ def _plain(net: nn.Module, case: Case, x: Tensor, y: Tensor, compiled: bool) -> 
     return lambda: _train(call, optimizer, x, y)
 
 
-def _with_surgery(net: nn.Module, case: Case, x: Tensor, y: Tensor, utility: str, compiled: bool) -> Step:
+def _with_surgery(net: nn.Module, case: Case, x: Tensor, y: Tensor, chosen: argparse.Namespace, compiled: bool) -> Step:
     optimizer = _optimizer(net, case, units=True)
     units = surgery.find(net)
-    cbp = surgery.ContinualBackprop(units, optimizer, rate=RATE, maturity=MATURITY, utility=utility)
+    cbp = surgery.ContinualBackprop(
+        units,
+        optimizer,
+        rate=chosen.rate,
+        maturity=max(MATURITY, chosen.every),
+        utility=chosen.utility,
+        every=chosen.every,
+    )
     if compiled:
         # dynamo shares compiled code between networks of one class and does not look at hooks unless told to: the
         # plain contestant's code would run here, and the companion would see nothing
@@ -166,7 +178,7 @@ def _with_surgery(net: nn.Module, case: Case, x: Tensor, y: Tensor, utility: str
     return step
 
 
-def _with_ccbp(net: nn.Module, case: Case, x: Tensor, y: Tensor) -> Step | None:
+def _with_ccbp(net: nn.Module, case: Case, x: Tensor, y: Tensor, rate: float) -> Step | None:
     """The package of that name: utilities from gradients, no activations; next layers by module order."""
     try:
         from ccbp_pytorch import ContinualBackprop  # type: ignore[import-untyped]
@@ -176,7 +188,7 @@ def _with_ccbp(net: nn.Module, case: Case, x: Tensor, y: Tensor) -> Step | None:
         _optimizer(net, case),
         model=net,
         continuous=False,
-        replacement_rate=RATE,
+        replacement_rate=rate,
         reset_interval=1,
         maturity_steps=MATURITY,
         utility_type="contribution",

@@ -33,4 +33,5 @@ def make_learner(
     try:
         return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)
     except ValueError as error:
-        raise ValueError(f"method {methods[0].name}: {error}") from error
+        told = str(error).startswith("method ")
+        raise ValueError(str(error) if told else f"method {methods[0].name}: {error}") from error

@@ -174,7 +174,7 @@ def test_upgd_perturbs_the_useless_and_continues_exactly() -> None:
     ("operation", "message"),
     [
         ({"weight_clipping": {"bound": 0}}, "weight_clipping.bound=0: a positive multiple"),
-        ({"spectral": {"strength": -1.0}}, "spectral.strength=-1: a strength is at least 0"),
+        ({"spectral": {"strength": -1.0}}, "spectral.strength=-1.0: a strength is at least 0"),
         ({"hare_and_tortoise": {"rate": 2}}, r"hare_and_tortoise.rate=2: .* lies in \[0, 1\]"),
         ({"soft_reset": {"shrink": math.nan}}, "soft_reset.shrink=nan"),
         ({"plasticity_injection": {"most": 0}}, "plasticity_injection.most=0: at least one injection"),

@@ -140,7 +140,9 @@ def in_range(name: str, value: Setting, least: float, most: float = float("inf")
     Raises:
         ValueError: it is, naming it and `what` it has to be.
     """
-    values = value.flatten().tolist() if isinstance(value, torch.Tensor) else [value]
+    # float32's digits beyond what was written say nothing
+    several = isinstance(value, torch.Tensor)
+    values = [float(f"{one:.6g}") for one in value.flatten().tolist()] if several else [value]  # type: ignore[union-attr]
     for one in values:
         if not least <= one <= most:
-            raise ValueError(f"{name}={one:g}: {what}")
+            raise ValueError(f"{name}={one}: {what}")

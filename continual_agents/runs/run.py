@@ -236,6 +236,14 @@ class Run:
             return 0
         return rows
 
+    def _log_timing(self, row: Mapping[str, Any]) -> None:
+        table = self.table(TIMING)
+        if table.columns and not set(row) <= set(table.columns):
+            warnings.warn(f"{table.path} has other columns than this run: it begins again", stacklevel=4)
+            table.close()
+            table = self._tables[TIMING] = Table(table.path)
+        table.append(row)
+
     def log(
         self,
         step: int,
@@ -260,7 +268,7 @@ class Run:
                 rows.append({"step": step, **metrics})
         self._latest.update({key: float(value) for key, value in metrics.items() if not math.isnan(float(value))})
         if timing:
-            self.table("timing").append({"step": step, **timing})
+            self._log_timing({"step": step, **timing})
         self.loggers.scalars(step, {**metrics, **self._glance(metrics), **(curves or {}), **(timing or {})})
         self._logged = step
 
@@ -286,7 +294,7 @@ class Run:
         with self.continuing():
             rows.extend({"step": [step] * runs, "run": range(runs), **values})
         if timing:
-            self.table("timing").append({"step": step, **timing})
+            self._log_timing({"step": step, **timing})
         self.loggers.groups(step, run_statistics(values, groups))
         self.loggers.scalars(step, timing or {})
         self._logged = step
@@ -384,6 +392,8 @@ class Run:
             sessions = []
         session = {"step": self.step, **describe()}
         if sessions and self.step and (changed := changes(sessions[-1], session)):
-            warnings.warn(f"{self.folder} goes on with {changed}: numbers may differ in their last digits", stacklevel=3)
+            warnings.warn(
+                f"{self.folder} goes on with {changed}: numbers may differ in their last digits", stacklevel=3
+            )
         sessions = keep_sessions([*sessions, session])
         write_atomically(path, lambda file: file.write(json.dumps(sessions, indent=2).encode()))

@@ -40,7 +40,9 @@ class Table:
         if rows:
             self._keep(rows)
         flags = os.O_WRONLY | (os.O_APPEND if rows else os.O_TRUNC)
-        self._file: IO[str] = os.fdopen(open_in_place(self.path, flags), "a" if rows else "w", newline="", encoding="utf-8")
+        self._file: IO[str] = os.fdopen(
+            open_in_place(self.path, flags), "a" if rows else "w", newline="", encoding="utf-8"
+        )
 
     def _keep(self, rows: int) -> None:
         with os.fdopen(open_in_place(self.path, os.O_RDWR), "rb+") as file:

@@ -40,7 +40,7 @@ import torch
 from .files import StrangeFileError, open_file, read_file
 from .unpacking import CodeError, UnpackingError, check_unpacking
 
-FORMAT = 1
+FORMAT = 2
 """Version of the checkpoint layout; a file of another version is refused."""
 
 LARGEST_DIGEST = 4096

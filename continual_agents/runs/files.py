@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import IO, Any
 
-IN_PLACE = (".lock", "config.yaml")
+IN_PLACE = (".lock", "config.yaml", "log.txt")
 """Besides the tables (*.csv) and event files, what a run opens under its own name."""
 
 EVENTS = "events."

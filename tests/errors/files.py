@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from continual_agents.runs import Run
+from continual_agents.runs.checkpoint import FORMAT
 from tests.errors.case import BASES, Case
 from tools.train import jobs
 
@@ -115,7 +116,7 @@ def npy(array: Any, *, first: str = "2") -> bytes:
 
 
 IMAGES = np.zeros((2, 30, 3, 32, 32), np.uint8)
-STATE = {"format": 1, "step": 512, "state": {"run": {}, "rows": {}, "finished": False}}
+STATE = {"format": FORMAT, "step": 512, "state": {"run": {}, "rows": {}, "finished": False}}
 
 FILES: dict[str, list[Case]] = {
     "Run folders": [
@@ -193,7 +194,7 @@ FILES: dict[str, list[Case]] = {
         ),
         Case(
             "",
-            "{tmp}/run/checkpoints/step_000000000512.pt has checkpoint format 99, this version reads 1: continue it with the version that wrote it (environment.json names it)",
+            "{tmp}/run/checkpoints/step_000000000512.pt has checkpoint format 99, this version reads 2: continue it with the version that wrote it (environment.json names it)",
             "agent",
             setup=checkpoint(STATE | {"format": 99}),
             given="the checkpoint is of another version",

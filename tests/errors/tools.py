@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from continual_agents.runs import Checkpoints
+from continual_agents.runs.checkpoint import FORMAT
 from tests.errors.case import BASES, Case
 from tests.errors.files import Touch, checkpoint, packed
 from tests.tools.made_up import agent_run, stream_run
@@ -319,7 +320,7 @@ RECORD = [
         "{tmp}/run",
         "none of the 1 checkpoints in {tmp}/run/checkpoints is whole (step_000000000512.pt: it holds no policy): start in a new folder",
         tool="record",
-        setup=checkpoint({"format": 1, "step": 512, "state": {}}),
+        setup=checkpoint({"format": FORMAT, "step": 512, "state": {}}),
         given="whose checkpoint is empty",
     ),
     Case("{tmp}/none", "{tmp}/none is not a run folder: it has no config.yaml", tool="record"),

@@ -23,6 +23,7 @@ from continual_agents.runs import (
     generator_state,
     set_generator_state,
 )
+from continual_agents.runs.checkpoint import FORMAT
 from continual_agents.runs.tags import tag_of
 
 CONFIG = {"experiment": {"name": "walk", "steps": 10}, "seed": 0}
@@ -213,7 +214,7 @@ class Trap:
 def test_checkpoint_with_code_is_refused_without_running_it(tmp_path: Path) -> None:
     from continual_agents.runs import read_checkpoint
 
-    torch.save({"format": 1, "step": 0, "state": Trap()}, tmp_path / "evil.pt")
+    torch.save({"format": FORMAT, "step": 0, "state": Trap()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="asks for code to be run: do not use this file"):
         read_checkpoint(tmp_path / "evil.pt")
     assert not Path("/tmp/continual_agents_trap").exists()
@@ -246,7 +247,7 @@ def test_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     from continual_agents.runs import read_checkpoint
 
     torch.save({"format": 99, "step": 0, "state": {}}, tmp_path / "future.pt")
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 1"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 2"):
         read_checkpoint(tmp_path / "future.pt")
 
 

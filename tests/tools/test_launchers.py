@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from continual_agents.runs.files import StrangeFileError
 from tools.command_line import UsageError
-from tools.launchers import Outcome, Pool, make_launcher, split
+from tools.launchers import Outcome, Pool, make_launcher, split, worker
 from tools.launchers.overview import Overview, fraction
 from tools.train import jobs, train_one
 
@@ -39,6 +40,18 @@ class Killing(Pool):
     def _kill(self, worker, folder: Path) -> None:
         wait_for_rows(folder / "metrics.csv", 2)
         os.kill(worker.pid.result(), signal.SIGKILL)
+
+
+def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    """The run folder may be a stranger's."""
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.txt").symlink_to(outside)
+    with pytest.raises(StrangeFileError, match=r"log\.txt"):
+        worker.train({"folder": str(folder)})
+    assert outside.read_text() == "mine"
 
 
 def test_what_dies_fails_or_diverges_ends_nothing_else_and_is_named(

@@ -19,7 +19,7 @@ def train(config: Mapping[str, Any]) -> str:
     folder = Path(config["folder"])
     with _output_to(folder / LOG):
         try:
-            from tools.train import train_one  # torch: seconds, once in a process
+            from tools.train import train_one
 
             return "stopped" if train_one(dict(config), quiet=True) else "finished"
         except FloatingPointError as error:
@@ -35,10 +35,16 @@ def _one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Append standard output and error to a file, that of C libraries included; an empty file is removed."""
+    """Append standard output and error to a file, that of C libraries included; an empty file is removed.
+
+    Raises:
+        StrangeFileError: the file is a link, or anything but an ordinary file: the folder may be a stranger's.
+    """
+    from continual_agents.runs.files import open_in_place  # torch: seconds, once in a process
+
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = [os.dup(number) for number in (1, 2)]
-    with open(path, "ab", buffering=0) as file:
+    with os.fdopen(open_in_place(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     try:

@@ -77,7 +77,7 @@ def recordable(*gone: str, **changed: Any) -> Callable[[Path], None]:
                 part[name] = changed[key]
         (folder / "run").mkdir()
         (folder / "run/config.yaml").write_text(yaml.safe_dump(config))
-        Checkpoints(folder / "run/checkpoints").save(512, {"run": {"ppo": {}}})
+        Checkpoints(folder / "run/checkpoints").save(512, {"run": {"learner": {}}})
 
     return setup
 

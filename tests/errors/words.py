@@ -159,7 +159,7 @@ WORDS: dict[str, list[Case]] = {
         Case("experiment.stream.change_every=0", "stream.change_every=0: at least one example per task", "digits"),
         Case("experiment.network.hidden=[0]", "network.hidden=[0]: every layer needs at least one unit", "digits"),
         Case("experiment.network.activation=rellu", "network.activation=rellu is unknown: did you mean 'relu'?", "digits"),
-        Case("method=online_norm method.network.norm=batch", "network.norm=batch is unknown: one of layer, online, null", "digits"),
+        Case("method=online_norm method.network.norm=batch", "network.norm=batch is unknown: one of layer_norm, online_norm, null", "digits"),
         Case("experiment.probe.every=0", "experiment.probe.every=0: at least 1", "digits"),
         Case("experiment.probe.examples=-1", "experiment.probe.examples=-1: at least 0", "digits"),
         Case("experiment.stream.slow_bits=0", "stream.slow_bits=0: at least 1", "regression"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from tensordict import TensorDict
 
+from continual_agents.methods import AfterStep
 from continual_agents.runs import Run
 
 from .collector import EnvironmentCollector
@@ -154,7 +155,7 @@ class Loop:
         self.updates += 1
         if self.film is not None:
             self._show(self.film, *before)
-        metrics |= _surgery(learner)
+        metrics |= surgery_report(learner.operations)
         if self.probe is not None:
             metrics |= self._look(batch) if looks else dict.fromkeys(self.probed, math.nan)
         clock.append(time.perf_counter())
@@ -247,9 +248,9 @@ def _world(collector: EnvironmentCollector, rows: list[dict[str, float]]) -> dic
     }
 
 
-def _surgery(learner: Learner) -> dict[str, float]:
+def surgery_report(operations: Iterable[AfterStep]) -> dict[str, float]:
     """Reports of the after-step operations; counts per layer also as a total over the layers."""
-    report = {name: value for operation in learner.operations for name, value in operation.report().items()}
+    report = {name: value for operation in operations for name, value in operation.report().items()}
     totals = {
         total: sum(value for name, value in report.items() if name.startswith(f"{total}/"))
         for total in ("replaced", "eligible")

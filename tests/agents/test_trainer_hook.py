@@ -1,0 +1,81 @@
+"""`SurgeryHook` under TorchRL's stock Trainer: the guide's scripts, at tiny sizes, and what the hook promises."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchrl.record import TensorboardLogger
+
+from continual_agents import surgery
+from continual_agents.agents.trainer_hook import SurgeryHook
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "torchrl.md"
+SCRIPTS = dict(re.findall(r"## (\w+)\n.*?```python\n(.*?)```", GUIDE.read_text(), re.S))
+SIZES = {"PPO": (96, 32, 16, 2), "DQN": (96, 16, 8, 32), "SAC": (96, 16, 8, 32)}
+STEPS = {"PPO": 3 * 2 * 2, "DQN": 5 * 16, "SAC": 5 * 16}
+
+
+def made(kind: str, train: bool = True) -> dict[str, Any]:
+    """The names of a script that ran at a tiny size; or stopped before its `trainer.train()`."""
+    torch.manual_seed(0)
+    code, count = re.subn(r"(FRAMES, .* = ).*", rf"\g<1>{SIZES[kind]}", SCRIPTS[kind])
+    assert count == 1
+    code = re.sub(r"interval=100", "interval=2", code).replace("rate=1e-4, maturity=1000", "rate=0.02, maturity=3")
+    code = code.replace("Probe(networks))", "Probe(networks), interval=2)")
+    names: dict[str, Any] = {"__name__": kind}
+    exec(compile(code if train else code.replace("trainer.train()", ""), f"{GUIDE} {kind}", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_the_guides_scripts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(SCRIPTS[kind].splitlines()) < 60
+    logged: dict[str, list[int]] = {}
+
+    def log(self: Any, name: str, value: float, step: int | None = None) -> None:
+        logged.setdefault(name, []).append(int(step or 0))
+
+    monkeypatch.setattr(TensorboardLogger, "log_scalar", log)
+    names = made(kind)
+    cbp, trainer = names["cbp"], names["trainer"]
+    assert cbp.steps == STEPS[kind] == trainer._optim_count
+    replaced = cbp.report()
+    assert all(replaced[f"replaced/{layer.units.name}"] > 0 for layer in cbp.layers)
+    looks = [64] if kind == "PPO" else [32, 64, 96]
+    assert logged["surgery/replaced"] == looks
+    assert logged[f"plasticity/dead_units/{cbp.layers[0].units.name}"] == looks
+
+    again = made(kind, train=False)
+    assert again["cbp"].steps == 0
+    again["trainer"].load_from_file(f"runs/{kind.lower()}_trainer")
+    torch.testing.assert_close(again["cbp"].state_dict(), cbp.state_dict(), rtol=0, atol=0)
+    for old, new in zip(names["loss"].parameters(), again["loss"].parameters(), strict=True):
+        assert (old == new).all()
+
+
+def small() -> tuple[nn.Sequential, torch.optim.Optimizer, surgery.ContinualBackprop]:
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    return net, optimizer, surgery.ContinualBackprop(surgery.find(net), optimizer)
+
+
+def test_what_is_refused() -> None:
+    _, _, cbp = small()
+    with pytest.raises(ValueError, match="interval=0"):
+        SurgeryHook(cbp, interval=0)
+    with pytest.raises(TypeError, match=r"SurgeryHook wants companions, Linear has no step\(\)"):
+        SurgeryHook(nn.Linear(1, 1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="of 1 companions, SurgeryHook has 2"):
+        SurgeryHook([cbp, small()[2]]).load_state_dict(SurgeryHook(cbp).state_dict())
+
+
+def test_without_a_batch_there_is_nothing_to_probe() -> None:
+    """As asynchronous collection calls it."""
+    _, _, cbp = small()
+    hook = SurgeryHook(cbp, probe=lambda _: pytest.fail("probed"), interval=2)  # type: ignore[arg-type]
+    assert hook.look(None) is None
+    assert set(hook.look(None) or ()) == {f"surgery/{name}" for name in (*cbp.report(), "replaced", "eligible")}

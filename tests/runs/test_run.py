@@ -97,7 +97,8 @@ def test_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_ask_the_run_to_stop(tmp_path: Path, number: signal.Signals) -> None:
     script = textwrap.dedent(f"""
-        import os, time
+        import os, signal, time
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup hands an ignored one on, and a run then ignores it too
         from continual_agents.runs import Run
         with Run.open({str(tmp_path)!r}, {{"seed": 0}}) as run:
             assert not run.stop_requested

@@ -129,6 +129,16 @@ def test_sac_loss_critic_is_refused() -> None:
     assert not optimizer._optimizer_step_post_hooks, "a refusal leaves no hooks"
 
 
+def test_a_loss_is_no_network() -> None:
+    """The refusal names the loss, and the critics that surgery does not reach."""
+    stacked = r"SACLoss is a loss .* surgery.find\(net\) .*; not those of qvalue_network_params \[2\], stacked copies"
+    with pytest.raises(ValueError, match=stacked):
+        surgery.find(make_sac()[2])
+    plain = ClipPPOLoss(make_actor(), ValueOperator(Critic(3), in_keys=["observation"]))
+    with pytest.raises(ValueError, match=r"ClipPPOLoss is a loss .* parameters it trains$"):
+        surgery.find(plain, torch.randn(2, 3))
+
+
 def test_torchrls_mlp_is_found_without_example_inputs() -> None:
     """Its forward takes any number of inputs, which torch.fx cannot follow: the first layer says how wide one is."""
     net = MLP(in_features=3, out_features=2, num_cells=[6, 5], activation_class=nn.ReLU)

@@ -78,8 +78,8 @@ def find(
         the units of every hidden layer, with the reason for each layer that is left out. Output layers are.
 
     Raises:
-        ValueError: the network cannot be traced without example inputs; an unknown name in `leave_out` or `outputs`; a
-            registered layer that does not have the tensors it was registered with.
+        ValueError: the network cannot be traced without example inputs, or is one of TorchRL's losses; an unknown name
+            in `leave_out` or `outputs`; a registered layer that does not have the tensors it was registered with.
 
     Example:
         >>> find(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)))
@@ -99,6 +99,7 @@ def find(
     units: list[Units] = []
     left_out: dict[str, str] = {}
     for part in parts.values():
+        _refuse_loss(part)
         traced = trace(part, given)
         ledger = follow(replace(traced, outputs=tuple(chosen(value, outputs) for value in traced.outputs)), names)
         shared = _shared_parameters(part)
@@ -168,6 +169,21 @@ def _parts(net: Any) -> dict[str, nn.Module]:
         if not isinstance(part, nn.Module):
             raise TypeError(f"find() wants modules, got {type(part).__name__}")
     return parts
+
+
+def _refuse_loss(module: nn.Module) -> None:
+    """TorchRL's losses hold parameters, not layers; those of critics stacked under vmap belong to no layer at all."""
+    if not any(
+        kind.__name__ == "LossModule" and kind.__module__.startswith("torchrl.") for kind in type(module).__mro__
+    ):
+        return
+    sizes = {name: getattr(part, "batch_size", ()) for name, part in module.named_children()}
+    stacked = [f"{name} {list(size)}" for name, size in sizes.items() if size and not name.startswith("target_")]
+    which = f"; not those of {', '.join(stacked)}, stacked copies that surgery does not reach" if stacked else ""
+    raise ValueError(
+        f"{type(module).__name__} is a loss and has no layers: surgery.find(net) wants the networks whose own "
+        f"parameters it trains{which}"
+    )
 
 
 def _unwrap(module: nn.Module) -> nn.Module:

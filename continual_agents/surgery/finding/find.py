@@ -179,7 +179,8 @@ def _refuse_loss(module: nn.Module) -> None:
         return
     sizes = {name: getattr(part, "batch_size", ()) for name, part in module.named_children()}
     stacked = [f"{name} {list(size)}" for name, size in sizes.items() if size and not name.startswith("target_")]
-    which = f"; not those of {', '.join(stacked)}, stacked copies that surgery does not reach" if stacked else ""
+    reach = "stacked copies out of reach (continual_agents.agents.SAC trains plain critics)"
+    which = f"; not those of {', '.join(stacked)}, {reach}" if stacked else ""
     raise ValueError(
         f"{type(module).__name__} is a loss and has no layers: surgery.find(net) wants the networks whose own "
         f"parameters it trains{which}"

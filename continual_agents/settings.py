@@ -67,10 +67,12 @@ def check_type(name: str, value: Any, kind: Any) -> None:
         ValueError: it is not, saying what is needed.
     """
     if not _fits(value, kind):
-        whole = isinstance(value, float) and math.isfinite(value) and value.is_integer() and _fits(int(value), kind)
+        whole = isinstance(value, float) and value.is_integer() and _fits(int(value), kind)
         hint = f": write {int(value)}" if whole else ""
         if isinstance(value, float) and not math.isfinite(value):
             hint = ", and a finite one"
+        if isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
+            hint = f", and at most {LARGEST:,}"
         raise ValueError(f"{name}={written(value)}: {_said(kind)} is needed{hint}")
 
 
@@ -81,6 +83,9 @@ def keywords(constructor: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     return {one.name: hints.get(one.name, Any) for one in parameters if one.kind is one.KEYWORD_ONLY}
 
+
+LARGEST = 2**63 - 1
+"""Whole number that arrays and random generators hold."""
 
 LONGEST = 120
 """Letters of a value in a message; of a longer one both ends are shown."""
@@ -115,9 +120,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is None or kind is type(None):
         return value is None
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and -LARGEST - 1 <= value <= LARGEST
     if kind in (bool, str):
         return isinstance(value, kind)
     if origin in (list, tuple, collections.abc.Sequence):

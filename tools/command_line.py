@@ -92,7 +92,7 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
             raise UsageError(f"{word}: no key can be added, nobody would read it; leave out the +, or see --help")
         try:
             OverridesParser.create().parse_override(word)
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # Python reads no number of more than 4,300 digits
             raise UsageError(f"{word}: Hydra cannot read this value; put quotes around it") from error
     return OverridesParser.create().parse_overrides(list(words))
 
@@ -111,7 +111,12 @@ def choices(override: Override) -> list[str]:
             if not found:
                 raise UsageError(f"{given}: no {override.key_or_group} is called so; see --help")
             return found
-        values = list(itertools.islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+        try:
+            values = list(itertools.islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+        except (ValueError, ArithmeticError) as error:  # a range in steps of 0, or from nan
+            raise UsageError(f"{given} cannot be counted: give finite numbers and a step that is not 0") from error
+        if not values:
+            raise UsageError(f"{given} has no values: give START below STOP, or a negative step")
         if len(values) > MOST_VALUES:
             raise UsageError(f"{given} has more than {MOST_VALUES:,} values: at most so many runs in one command")
         return values
@@ -189,6 +194,10 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     assert isinstance(container, dict)
     refuse_targets(container)
     chosen, names = container["method"], container["experiment"].get("methods")
+    if "of" in chosen and not isinstance(chosen["of"], dict):
+        raise UsageError(
+            f"method.of={written(chosen['of'])}: methods by name are needed, choose with experiment.methods"
+        )
     if "of" in chosen and names is not None:  # the others were only offered
         chosen["of"] = {name: chosen["of"][name] for name in _compared(names, list(chosen["of"]))}
     return {str(key): value for key, value in container.items()}
@@ -216,8 +225,11 @@ def refuse_unread(configs: Sequence[DictConfig], overrides: Sequence[Override]) 
     """
     for override in overrides:
         key = override.key_or_group
-        if not any(_reads(config, key) for config in configs):
-            raise UsageError(f"{key}: nobody would read it, {_why_unread(configs[0], key)}; leave it out")
+        try:
+            if not any(_reads(config, key) for config in configs):
+                raise UsageError(f"{key}: nobody would read it, {_why_unread(configs[0], key)}; leave it out")
+        except OmegaConfBaseException as error:  # the kind or the methods are an interpolation that leads nowhere
+            raise UsageError(f"{error.full_key or 'experiment'}: {_one_line(error)}") from error
 
 
 def _reads(config: DictConfig, key: str) -> bool:
@@ -239,7 +251,7 @@ def _reads(config: DictConfig, key: str) -> bool:
         return False
     parts = OmegaConf.to_container(method, resolve=False)
     assert isinstance(parts, dict)
-    if "of" in parts:
+    if isinstance(parts.get("of"), dict):
         parts["of"] = {name: settings for name, settings in parts["of"].items() if name in compared}
     # the key itself, a part of it, or the group that it belongs to
     places = re.findall(r"\$\{(?:oc\.\w+:)?([\w.]+)", str([parts, _own_part(experiment, own)]))

@@ -63,6 +63,7 @@ def check_memory(given: str, size: float) -> None:
 
 def gigabytes(size: float) -> str:
     """A size in words."""
+    size = min(size, 1e300)  # a whole number may be larger than any float
     return f"{size / 1e9:,.1f} GB" if size < 1e15 else f"{size / 1e9:.0e} GB"
 
 

@@ -10,6 +10,9 @@ from continual_agents.settings import shortened
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves a terminal's cursor, sets its title or turns its letters round, and halves of characters."""
 
+MOST = 1_200
+"""Letters of a message; of a longer one (a word given with thousands of blanks) both ends are shown."""
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet computes."""
 
@@ -20,8 +23,10 @@ def visible(text: str) -> str:
 
 
 def message(text: str) -> str:
-    """`visible`, with very long words cut in the middle: a message is one line that somebody reads."""
-    return re.sub(r"\S{400,}", lambda found: shortened(found.group()), visible(text))
+    """`visible`, line ends as well, with very long words cut in the middle: one line that somebody reads."""
+    line = visible(text).replace("\n", "\\n")
+    line = re.sub(r"\S{400,}", lambda found: shortened(found.group()), line)
+    return line if len(line) <= MOST else f"{line[: MOST * 2 // 3]} ... {line[-MOST // 4 :]}"
 
 
 def visible_everywhere(value: Any) -> Any:

@@ -70,6 +70,10 @@ MOST_RUNS = 10_000
 """Most runs of one command."""
 
 
+MOST_THREADS = 1024
+"""Of one process; torch aborts, or takes gigabytes of stacks, where there are far more."""
+
+
 class Job(Protocol):
     """What an experiment's kind has to offer.
 
@@ -141,6 +145,8 @@ def check_common(config: Mapping[str, Any]) -> None:
         raise ValueError(f"seed={config['seed']}: a whole number from 0 to {2**32 - 1} is needed")
     if config["threads"] < 1:
         raise ValueError(f"threads={config['threads']}: at least 1")
+    if config["threads"] > MOST_THREADS:
+        raise ValueError(f"threads={config['threads']}: at most {MOST_THREADS:,}, one per core is the most that helps")
     if config["save_seconds"] < 0:
         raise ValueError(f"save_seconds={config['save_seconds']}: must not be negative")
     if not config["folder"]:
@@ -264,6 +270,8 @@ def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
     from tools.figures.folders import FolderError
     from tools.plot import draw_runs
 
+    if len({folder.is_absolute() for folder in folders}) > 1:  # which have nothing in common
+        folders = [folder.absolute() for folder in folders]
     parent = Path(os.path.commonpath(folders))
     try:
         drawn = draw_runs([folder for folder in folders if folder.is_dir()], parent)  # of those that have begun

@@ -21,8 +21,12 @@ WORDS: dict[str, list[Case]] = {
         Case("~seed", "~seed: no key can be left out; write key=value, null where nothing is wanted", "agent"),
         Case("hydra.callbacks.x._target_=os.system", "hydra.callbacks.x._target_: of Hydra's own settings only hydra/launcher and hydra.launcher.KEY can be set", "agent"),
         Case("+experiment._target_=os.system", "+experiment._target_=os.system: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),
+        Case(f"seed={'9' * 4301}", f"seed={'9' * 55} ... {'9' * 29}: Hydra cannot read this value; put quotes around it", "agent"),
         Case("seed=[1", "seed=[1: Hydra cannot read this value; put quotes around it", "agent"),
         Case("folder=${nowhere}", "folder: Interpolation key 'nowhere' not found", "agent"),
+        Case("experiment.methods='${nowhere}'", "experiment: Interpolation key 'nowhere' not found", "digits"),
+        Case("method.of=5", "method.of=5: methods by name are needed, choose with experiment.methods", "digits"),
+        Case("method.of.l2=5", "method=5: settings by name are needed", "digits"),
         Case("experiment.methods=[backprob]", "experiment.methods: no method backprob; did you mean backprop?", "digits"),
         Case("method=redo experiment.methods=[l2]", "experiment.methods is read by method=compared only: leave one of the two out", "digits"),
         Case("method=dropout", "network.dropout is unknown to kind=conv: one of channels, kernels, hidden, activation", "textures"),
@@ -36,6 +40,8 @@ WORDS: dict[str, list[Case]] = {
     ],
     "Types": [
         Case("seed=abc", "seed=abc: a whole number is needed", "agent"),
+        Case("experiment.steps=99999999999999999999", "experiment.steps=99999999999999999999: a whole number is needed, and at most 9,223,372,036,854,775,807", "agent"),
+        Case(f"experiment.agent.discount={'9' * 400}", f"experiment.agent.discount={'9' * 60} ... {'9' * 30}: a number is needed, and at most 9,223,372,036,854,775,807", "agent"),
         Case("seed=1.5", "seed=1.5: a whole number is needed", "agent"),
         Case("seed=true", "seed=true: a whole number is needed", "agent"),
         Case("seed=null", "seed=null: a whole number is needed", "agent"),
@@ -186,6 +192,7 @@ WORDS: dict[str, list[Case]] = {
     "Machine": [
         Case("seed=-1", "seed=-1: a whole number from 0 to 4294967295 is needed", "agent"),
         Case("threads=0", "threads=0: at least 1", "agent"),
+        Case("threads=99999999999", "threads=99999999999: at most 1,024, one per core is the most that helps", "agent"),
         Case("save_seconds=-1", "save_seconds=-1: must not be negative", "agent"),
         Case("device=gpu", "device=gpu: cpu, cuda or cuda:NUMBER is needed", "agent"),
         Case("device=cuda", "device=cuda: this machine has no GPU: use device=cpu", "agent"),
@@ -196,6 +203,8 @@ WORDS: dict[str, list[Case]] = {
         Case("seed=0,-1 folder={tmp}/${seed} -m", "seed=-1: a whole number from 0 to 4294967295 is needed", "agent"),
         Case("seed=interval(0,1) -m", "seed=interval(0,1): an interval has no values to run over; give a,b or range(a,b)", "agent"),
         Case("seed=glob(*) -m", "seed=glob(*): glob() chooses among experiment, scale, method, logger; give a,b or range(a,b) here", "agent"),
+        Case("seed=range(4,0) -m", "seed=range(4,0) has no values: give START below STOP, or a negative step", "agent"),
+        Case("seed=range(0,5,0) -m", "seed=range(0,5,0) cannot be counted: give finite numbers and a step that is not 0", "agent"),
         Case("method=glob(xyz*) -m", "method=glob(xyz*): no method is called so; see --help", "agent"),
         Case("seed=range(0,3000000) -m", "seed=range(0,3000000) has more than 10,000 values: at most so many runs in one command", "agent"),
         Case(
@@ -214,6 +223,7 @@ WORDS: dict[str, list[Case]] = {
         Case("experiment.stream.units=4294967296 method=l2", "experiment.stream.units=4294967296 would take 1,443.1 GB of memory, 16.0 GB are free on this machine", "regression"),
         Case("experiment.stream.slow_bits=99999999999 method=l2", "experiment.stream.slow_bits=99999999999 would take 160,000.0 GB of memory, 16.0 GB are free on this machine", "regression"),
         Case("experiment.probe.examples=100000000000 method=l2", "experiment.probe.examples=100000000000 would take 40,000.0 GB of memory, 16.0 GB are free on this machine", "regression"),
+        Case(f"experiment.seeds={'9' * 400}", f"experiment.seeds={'9' * 43} ... {'9' * 30} experiment.network.hidden=[8] would take 1e+291 GB of memory, 16.0 GB are free on this machine", "warm_start"),
         Case("experiment.seeds=1000000000", "experiment.seeds=1000000000 experiment.network.hidden=[8] would take 48,624.0 GB of memory, 16.0 GB are free on this machine", "warm_start"),
     ],
     "Values that nobody would read": [

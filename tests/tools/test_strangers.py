@@ -13,7 +13,7 @@ from continual_agents.settings import LONGEST, written
 from tests.tools.made_up import agent_run, stream_run
 from tools import plot, report
 from tools.figures import style
-from tools.text import cell, visible
+from tools.text import cell, message, visible
 
 TITLE = "\x1b]0;title\x07\x9b2J\u202e$\\frac{1}$"
 
@@ -44,6 +44,12 @@ def test_escape_codes_reach_no_terminal_and_no_file(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit):
         plot.main([str(plot_of_nothing)])
     assert "\\x1b[2J" in capsys.readouterr().err
+
+
+def test_a_message_is_one_line() -> None:
+    assert message("seed=a\nb: a whole number is needed") == "seed=a\\nb: a whole number is needed"
+    assert len(message("[" + "a b, " * 5000 + "]: refused")) < 1_200
+    assert message("[" + "a b, " * 5000 + "]: refused").endswith("]: refused")
 
 
 def test_dollars_are_no_mathematics(tmp_path: Path) -> None:

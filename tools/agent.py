@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from continual_agents.agents import AGENTS, EnvironmentCollector, fit_spaces, make_environment, rescale_actions, train
 from continual_agents.agents.collector import Environment
+from continual_agents.agents.draws import Draw, generator_of
 from continual_agents.networks import mlp
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
@@ -168,17 +168,15 @@ class AgentJob:
         self.method = method_from(config["method"])
         check_settings(f"method {self.method.name}: network", self.method.network, mlp, given=("generator",))
         self.steps: int = experiment["steps"]
-        # children of one seed: networks, minibatches and surgery draw from streams of their own
-        generators = [torch.Generator().manual_seed(seed * 1_000 + offset) for offset in range(1, 4)]
         self.environment = environment_from(experiment["environment"])
         try:
-            self._build(generators, seed)
+            self._build(seed)
             self.film = self._film(experiment["environment"]) if config.get("logger", {}).get("video") else None
         except BaseException:
             self.close()
             raise
 
-    def _build(self, generators: list[torch.Generator], seed: int) -> None:
+    def _build(self, seed: int) -> None:
         """Networks, optimizer, operations, learner, collector and probe."""
         experiment, space = self.experiment, self.environment
         network = {**experiment["network"], **self.method.network}
@@ -190,12 +188,14 @@ class AgentJob:
         networks = agent.make_networks(
             getattr(space, "single_observation_space", space.observation_space),
             getattr(space, "single_action_space", space.action_space),
-            generator=generators[0],
+            generator=generator_of(seed, Draw.NETWORKS),
             **network,
         )
         optimizer = self.method.make_optimizer(networks.parameters())
-        operations = self.method.make_operations(networks.bodies, optimizer, generators[2])
-        self.learner = agent.learner(networks, optimizer, operations, generator=generators[1], **settings)
+        operations = self.method.make_operations(networks.bodies, optimizer, generator_of(seed, Draw.OPERATIONS))
+        self.learner = agent.learner(
+            networks, optimizer, operations, generator=generator_of(seed, Draw.LEARNER), **settings
+        )
         self.collector = EnvironmentCollector(
             self.environment,
             networks,

@@ -17,6 +17,7 @@ from torchrl.collectors import BaseCollector
 
 from continual_agents.runs import generator_state, set_generator_state
 
+from .draws import Draw, generator_of
 from .environment_state import check_states, environment_state, set_environment_state
 from .environments import Environment, begin, first_observation, name_of, tell, unfit_step
 from .errors import EnvironmentFault, NotFiniteError
@@ -111,7 +112,7 @@ class EnvironmentCollector(BaseCollector):
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
         """Seed actions and environment, and start a new episode in each environment."""
         self.seed = seed
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = generator_of(seed, Draw.ACTIONS)
         self._begin(seed)
         return seed
 

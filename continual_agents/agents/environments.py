@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 
+from .draws import member_seeds
 from .errors import EnvironmentFault
 
 Environment = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -158,15 +159,6 @@ def name_of(environment: Any) -> str:
     """What to call an environment in a message: its id, or its class."""
     spec = getattr(environment, "spec", None)
     return str(spec.id) if spec is not None else type(environment.unwrapped).__name__
-
-
-def member_seeds(seed: int, count: int) -> list[int]:
-    """One seed for each member of a vector environment; members and runs of other seeds share none.
-
-    Gymnasium's own `seed + member` gives member k of run s what member k - 1 of run s + 1 has. They are 32 bits wide,
-    more than which many simulators do not take.
-    """
-    return [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(count)]
 
 
 def begin(environment: Environment, seed: int) -> np.ndarray:

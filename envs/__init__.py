@@ -1,20 +1,35 @@
 """Continual environments: walking robots on ground whose friction keeps changing.
 
 Importing the package registers `SlipperyAnt-v0`, `SlipperyHalfCheetah-v0`, `SlipperyHopper-v0`, `SlipperyWalker2D-v0`
-and `SlipperyHumanoid-v0` with gymnasium.
+and `SlipperyHumanoid-v0` with gymnasium. PyBullet is loaded with the first walker: the rest works without it.
 """
 
-from . import quiet as quiet  # isort: skip - before anything imports PyBullet
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from gymnasium.envs.registration import register
 
 from .changing import ChangingObservation as ChangingObservation
 from .friction import FrictionSchedule as FrictionSchedule
 from .robots import ROBOTS as ROBOTS
 from .robots import Robot as Robot
-from .slippery_ant import SlipperyAnt as SlipperyAnt
-from .slippery_vector import SlipperyVectorEnv as SlipperyVectorEnv
+
+if TYPE_CHECKING:
+    from .slippery_ant import SlipperyAnt as SlipperyAnt
+    from .slippery_vector import SlipperyVectorEnv as SlipperyVectorEnv
+
+_WALKERS = {"SlipperyAnt": "slippery_ant", "SlipperyVectorEnv": "slippery_vector"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WALKERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WALKERS[name]}"), name)
+
 
 for _robot in ROBOTS.values():
     register(
-        id=f"Slippery{_robot.title}-v0", entry_point="envs.slippery_ant:SlipperyAnt", kwargs={"robot": _robot.name}
+        id=f"Slippery{_robot.title}-v0",
+        entry_point=f"{__name__}.slippery_ant:SlipperyAnt",
+        kwargs={"robot": _robot.name},
     )

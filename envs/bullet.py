@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet
 import pybullet_data
 
 from .merged import Group, merged, touches_itself, urdf
+from .quiet import pybullet
 from .robots import Robot
 
 TIME_STEP = 0.0165

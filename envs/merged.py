@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
-import pybullet
 import pybullet_data
 
+from .quiet import pybullet
 from .robots import Robot
 
 Pose = tuple[tuple[float, ...], tuple[float, ...]]

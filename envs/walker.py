@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-import pybullet
 from gymnasium.error import ResetNeeded
 
 from .bullet import TIME_STEP, World
 from .friction import FrictionSchedule, check_friction
+from .quiet import pybullet
 from .robots import Robot, find_robot
 
 TARGET = 1000.0

@@ -27,6 +27,9 @@ class Draw(enum.IntEnum):
     NOISE = 11
     DROPOUT = 12
     SPLIT = 13
+    CLASSES = 14
+    AUGMENTATION = 15
+    HEAD = 16
 
 
 def numpy_draws(seed: int, what: Draw, *key: int) -> np.random.Generator:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from .incremental import IncrementalLearner
 from .looped import LoopedLearner
-from .networks import ConvNet, make_network
+from .networks import Mlp, make_network
 from .plans import Plan
 from .stacked.learner import StackedLearner
 from .stacked.operations import obstacle
+from .streams.incremental import ClassIncremental
 from .streams.stream import Stream
 
 
@@ -25,10 +27,12 @@ def make_learner(
     """
     network = make_network(plans[0].network, stream.shape, stream.outputs)
     methods, seeds = [plan.method for plan in plans], [plan.seed for plan in plans]
+    if isinstance(stream, ClassIncremental):
+        return IncrementalLearner(network, methods, seeds, loss=stream.loss, seen=stream.seen(0), device=device)
     missing = obstacle(plans[0].method)
-    if missing is not None and not isinstance(network, ConvNet):
+    if missing is not None and isinstance(network, Mlp):
         warnings.warn(f"{missing} has no form for stacks: {plans[0].method.name}'s runs train one by one", stacklevel=2)
-    if isinstance(network, ConvNet) or missing is not None:
+    if not isinstance(network, Mlp) or missing is not None:
         return LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
     try:
         return StackedLearner(network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast)

@@ -24,7 +24,8 @@ from continual_agents.surgery import Birth
 
 from .draws import Draw, torch_draws
 from .losses import LOSSES
-from .networks import ConvNet, Mlp
+from .networks import Network
+from .residual import ResidualNet
 from .states import array_of
 
 
@@ -49,7 +50,7 @@ class LoopedLearner:
 
     def __init__(
         self,
-        network: ConvNet | Mlp,
+        network: Network,
         methods: Sequence[Method],
         seeds: Sequence[int],
         *,
@@ -101,7 +102,7 @@ class LoopedLearner:
     def _learn_once(self, run: int, x: Tensor, y: Tensor) -> Tensor:
         module, optimizer = self.modules[run], self.optimizers[run]
         module.train()
-        output = module(x)
+        output = self._forward(module, x)
         loss = functional.cross_entropy(output, y) if self.loss == "cross_entropy" else functional.mse_loss(output, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -111,6 +112,10 @@ class LoopedLearner:
             if isinstance(replaced, dict):
                 self.replaced[run] += sum(len(index) for index in replaced.values())
         return LOSSES[self.loss].measure(output.detach(), y)
+
+    def _forward(self, module: nn.Module, x: Tensor) -> Tensor:
+        output: Tensor = module(x)
+        return output
 
     @torch.no_grad()
     def start_task(self, task: int) -> None:
@@ -126,15 +131,8 @@ class LoopedLearner:
         outputs, hidden = [], []
         for module, inputs in zip(self.modules, x, strict=True):
             module.eval()
-            h, layers = inputs, {}
-            for name, layer in module.named_children():
-                h = layer(h)
-                # what the next layer reads: after the pooling in the convolutional part
-                if isinstance(layer, nn.MaxPool2d):
-                    layers[f"conv_{name}"] = h.movedim(1, -1).flatten(0, 2)
-                elif h.dim() == 2 and not isinstance(layer, nn.Linear | nn.Flatten):
-                    layers[f"hidden_{name}"] = h
-            outputs.append(h)
+            output, layers = module.look(inputs) if isinstance(module, ResidualNet) else _look(module, inputs)
+            outputs.append(output)
             hidden.append(layers)
         return torch.stack(outputs), {name: torch.stack([one[name] for one in hidden]) for name in hidden[0]}
 
@@ -150,6 +148,8 @@ class LoopedLearner:
     def kinds(self) -> dict[str, str]:
         """How dead units of each hidden layer are told."""
         flat = activation_of(self.network.activation).flat
+        if isinstance(self.modules[0], ResidualNet):
+            return dict.fromkeys(self.modules[0].looked_at(), flat)
         names = {
             f"{'conv' if isinstance(layer, nn.MaxPool2d) else 'hidden'}_{name}"
             for name, layer in self.modules[0].named_children()
@@ -178,3 +178,16 @@ class LoopedLearner:
             for operation, stored in zip(self.operations[run], state["operations"][run], strict=True):
                 operation.load_state_dict(stored)
         self.replaced = array_of(state["replaced"])
+
+
+def _look(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Outputs of a chain of layers, and what its hidden ones give."""
+    layers: dict[str, Tensor] = {}
+    for name, layer in module.named_children():
+        x = layer(x)
+        # what the next layer reads: after the pooling in the convolutional part
+        if isinstance(layer, nn.MaxPool2d):
+            layers[f"conv_{name}"] = x.movedim(1, -1).flatten(0, 2)
+        elif x.dim() == 2 and not isinstance(layer, nn.Linear | nn.Flatten):
+            layers[f"hidden_{name}"] = x
+    return x, layers

@@ -14,6 +14,9 @@ from .losses import LOSSES
 from .states import array_of
 from .streams.stream import Stream
 
+RARE = 0.01
+"""A unit that is active on at most this share of the examples is as good as dormant."""
+
 
 class Bin:
     """Mean of an online measure over a bin of steps, per run, in float64.
@@ -63,6 +66,31 @@ def diagnose(learner: Any, stream: Stream, examples: int) -> dict[str, np.ndarra
     else:
         found = {"plasticity/weight_magnitude": plasticity.weight_magnitude(weights.values(), runs_dims=1)}
     return numbers | {key: found[key].double().cpu().numpy() for key in numbers if key in found}
+
+
+ACTIVITY = ("plasticity/rarely_active_units", "plasticity/last_layer_rank")
+"""Columns of `activity`."""
+
+
+def activity(learner: Any, stream: Stream, examples: int) -> dict[str, np.ndarray]:
+    """What was published for class-incremental CIFAR-100 (Dohare et al. 2024), `[runs]`.
+
+    Units that are 0 on at least 99% of the evaluation batch's examples (and positions), as a fraction; and of the last
+    hidden layer's activations, averaged over positions, how many singular values hold 99% of their plain sum (there
+    called the stable rank).
+
+    Args:
+        learner: with `evaluate`.
+        stream: whose evaluation batch is used.
+        examples: its size, at least 1.
+    """
+    x = stream.evaluation(examples)
+    _, hidden = learner.evaluate(x)
+    rare = torch.cat([(h != 0).float().mean(-2) <= RARE for h in hidden.values()], -1).double().mean(-1)
+    last = list(hidden.values())[-1]
+    features = last.unflatten(1, (x.shape[1], -1)).mean(2)
+    found = (rare, plasticity.abs_approximate_rank(features).double())
+    return {name: value.cpu().numpy() for name, value in zip(ACTIVITY, found, strict=True)}
 
 
 def test_accuracy(learner: Any, stream: Stream) -> np.ndarray | None:

@@ -18,6 +18,8 @@ from continual_agents.networks.spellings import current
 from continual_agents.settings import check_settings, nearest, written
 
 from .draws import Draw, torch_draws
+from .kaiming import kaiming_uniform_
+from .residual import ResNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,30 +149,21 @@ class ConvNet:
             layers += [nn.Linear(inputs, outputs), act.module()]
         layers.append(nn.Linear(self.hidden[-1], self.outputs))
         network = nn.Sequential(*layers)
-        self._draw(network, torch_draws(seed, Draw.WEIGHTS, start))
+        kaiming_uniform_(network, self.activation, torch_draws(seed, Draw.WEIGHTS, start))
         return network
 
-    @torch.no_grad()
-    def _draw(self, network: nn.Sequential, generator: torch.Generator) -> None:
-        gain = activation_of(self.activation).gain
-        linears = [layer for layer in network if isinstance(layer, nn.Conv2d | nn.Linear)]
-        for layer in linears:
-            fan_in = layer.weight[0].numel()
-            bound = (1.0 if layer is linears[-1] else gain) * math.sqrt(3 / fan_in)
-            draw = torch.empty(layer.weight.shape).uniform_(-bound, bound, generator=generator)
-            layer.weight.copy_(draw)
-            if layer.bias is not None:
-                layer.bias.zero_()
 
+Network = Mlp | ConvNet | ResNet
 
-Network = Mlp | ConvNet
+NETWORKS: dict[str, type[Network]] = {"mlp": Mlp, "conv": ConvNet, "resnet": ResNet}
+"""Networks by kind."""
 
 
 def make_network(settings: Mapping[str, Any], shape: tuple[int, ...], outputs: int) -> Network:
     """The network that a configuration asks for.
 
     Args:
-        settings: `kind` (mlp, conv), and what that kind takes: `hidden`, `activation`, `norm`, `dropout`, `channels`.
+        settings: `kind` of `NETWORKS`, and what that kind takes: `hidden`, `activation`, `norm`, `dropout`, `channels`.
         shape: of one input, without the batch: `(features,)` or `(colours, side, side)`.
         outputs: width of the output.
 
@@ -185,12 +178,13 @@ def make_network(settings: Mapping[str, Any], shape: tuple[int, ...], outputs: i
         if isinstance(chosen.get(key), str):
             chosen[key] = current(f"network.{key}", chosen[key])
     kind = chosen.pop("kind", "mlp")
-    if kind not in ("mlp", "conv"):
-        raise ValueError(f"network.kind={kind} is unknown{nearest(kind, ('mlp', 'conv'))}")
+    if kind not in NETWORKS:
+        raise ValueError(f"network.kind={kind} is unknown{nearest(kind, NETWORKS)}")
     given = ("inputs", "outputs", "size")
-    check_settings("network", chosen, Mlp if kind == "mlp" else ConvNet, given=given, to=f"kind={kind}")
+    check_settings("network", chosen, NETWORKS[kind], given=given, to=f"kind={kind}")
     if kind == "mlp":
         return Mlp(inputs=math.prod(shape), outputs=outputs, **chosen)
     if len(shape) != 3:
-        raise ValueError(f"network.kind=conv needs images, this stream gives inputs of shape {shape}: use kind=mlp")
-    return ConvNet(size=shape[-1], inputs=shape[0], outputs=outputs, **chosen)
+        raise ValueError(f"network.kind={kind} needs images, this stream gives inputs of shape {shape}: use kind=mlp")
+    make = ConvNet if kind == "conv" else ResNet
+    return make(size=shape[-1], inputs=shape[0], outputs=outputs, **chosen)

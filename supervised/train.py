@@ -13,68 +13,9 @@ import torch
 from continual_agents.runs import Run, RunError
 
 from .divergence import Divergence
-from .learners import make_learner
-from .losses import LOSSES
-from .measures import Bin, diagnose, test_accuracy
+from .group import Group, make_group
 from .plans import Plan, stacks
-from .stacked.native import vector_bytes
-from .streams.table import make_stream
-
-
-class Group:
-    """One stack on its stream.
-
-    Args:
-        numbers: which runs of the figure it holds.
-        plans: theirs.
-        device: where it runs.
-    """
-
-    def __init__(
-        self, numbers: Sequence[int], plans: Sequence[Plan], *, device: torch.device | str, fast: bool = False
-    ):
-        self.numbers = list(numbers)
-        self.stream = make_stream(plans[0].stream, [plan.seed for plan in plans], device=device)
-        self.learner = make_learner(plans, self.stream, device=device, fast=fast)
-        self.bin = Bin(len(plans))
-
-    @property
-    def code(self) -> str:
-        """What takes the steps, and what its rounding depends on."""
-        code = str(self.learner.code)
-        return f"{code}, vectors of {vector_bytes()} bytes" if code == "native" else code
-
-    def advance(self, until: int) -> int:
-        """Learn from the next chunk, at most to step `until`; the number of steps done."""
-        if self.stream.position % self.stream.task_steps == 0:
-            self.learner.start_task(self.stream.position // self.stream.task_steps)
-        x, y = self.stream.next(until - self.stream.position)
-        self.bin.add(self.learner.learn(x, y))
-        return len(x)
-
-    def row(self, examples: int) -> dict[str, np.ndarray]:
-        """What the table says of these runs at the end of a row."""
-        last = self.stream.position - 1
-        row = {
-            "task/index": np.full(len(self.numbers), float(last // self.stream.task_steps)),
-            LOSSES[self.stream.loss].measured_as: self.bin.take(),
-        }
-        accuracy = test_accuracy(self.learner, self.stream)
-        if accuracy is not None:
-            row["online_accuracy"] = row.pop("accuracy")
-            row["test_accuracy"] = accuracy
-        row |= diagnose(self.learner, self.stream, examples)
-        replaced = self.learner.report().get("replaced", np.full(len(self.numbers), np.nan))
-        return row | {"surgery/replaced": replaced}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        return {part: getattr(self, part).state_dict() for part in ("stream", "learner", "bin")}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        for part in ("stream", "learner", "bin"):
-            getattr(self, part).load_state_dict(state[part])
+from .streams.stream import task_start
 
 
 def train(
@@ -113,10 +54,13 @@ def train(
     """
     if (steps is None) == (tasks is None):
         raise ValueError(f"steps={steps}, tasks={tasks}: give one of them")
-    groups = [Group(numbers, [plans[k] for k in numbers], device=device, fast=fast) for numbers in stacks(plans)]
-    longest = max(group.stream.task_steps for group in groups)
-    total = steps if steps is not None else (tasks or 0) * longest
-    row_steps = row_steps or longest
+    groups = [make_group(numbers, [plans[k] for k in numbers], device=device, fast=fast) for numbers in stacks(plans)]
+    longest = max((group.stream for group in groups), key=lambda stream: task_start(stream, 1))
+    total = steps if steps is not None else task_start(longest, tasks or 0)
+
+    def row_end(rows: int) -> int:
+        return rows * row_steps if row_steps else task_start(longest, rows)
+
     if run.state is not None:
         with run.continuing():
             for group, stored in zip(groups, run.state["groups"], strict=True):
@@ -133,8 +77,8 @@ def train(
     row: dict[str, np.ndarray] = {}
     before_row: tuple[dict[str, Any], dict[str, Any]] | None = None
     with run.progress(total=total * len(plans), initial=_done(groups), unit="run-steps") as bar:
-        while rows * row_steps < total:
-            until = min((rows + 1) * row_steps, total)
+        while row_end(rows) < total:
+            until = min(row_end(rows + 1), total)
             started, before = time.perf_counter(), _done(groups)
             for group in groups:
                 while group.stream.position < until:
@@ -148,7 +92,7 @@ def train(
             due = (rows + 1) % examine_every == 0
             look = due or until == total
             diverged = divergence.look(groups, until)
-            if until == total and not (due and until == (rows + 1) * row_steps):
+            if until == total and not (due and until == row_end(rows + 1)):
                 # a longer run would not have this row, or not have looked: it goes on from before it
                 before_row = _state(rows, groups, codes), run.mark()
             row = divergence.mark(_together(groups, len(plans), examples if look else 0), diverged)

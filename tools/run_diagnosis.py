@@ -11,7 +11,7 @@ from torch import Tensor
 
 from continual_agents import plasticity
 from supervised import stacks
-from supervised.train import Group
+from supervised.group import make_group
 from tools.record import RecordError, agent_of, checkpoint_of, configuration_of
 from tools.stream import StreamJob
 from tools.train import check_common
@@ -74,7 +74,7 @@ def _stream(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> li
     try:
         check_common(config)
         plans = StreamJob(config).plans
-        groups = [Group(numbers, [plans[k] for k in numbers], device="cpu") for numbers in stacks(plans)]
+        groups = [make_group(numbers, [plans[k] for k in numbers], device="cpu") for numbers in stacks(plans)]
     except KeyError as error:
         raise RecordError(f"{folder}/config.yaml has no {error}: it is not the configuration of a run") from error
     except (TypeError, AttributeError) as error:

@@ -9,6 +9,7 @@ from continual_agents.methods import Method
 from continual_agents.runs import Run
 from continual_agents.settings import check_types, written
 from supervised import Plan, make_learner, make_plans, make_stream, stacks, train
+from supervised.streams.stream import task_start
 from supervised.streams.table import sample
 from tools.memory import check_stream
 from tools.method import method_from
@@ -55,9 +56,8 @@ class StreamJob:
         methods = methods_of(config)
         check_stream(self.experiment, len(methods))
         self.plans = make_plans(self.experiment, methods, seed=config["seed"])
-        task_steps = [self._check([self.plans[number] for number in numbers]) for numbers in stacks(self.plans)]
-        steps, tasks = self.experiment["steps"], self.experiment["tasks"]
-        self.steps: int = steps if steps is not None else tasks * max(task_steps)
+        ends = [self._check([self.plans[number] for number in numbers]) for numbers in stacks(self.plans)]
+        self.steps: int = self.experiment["steps"] if self.experiment["tasks"] is None else max(ends)
 
     def _check_experiment(self) -> None:
         """Types and ranges of what no constructor takes."""
@@ -80,14 +80,14 @@ class StreamJob:
                 raise ValueError(f"experiment.{name}={count}: at least {least}")
 
     def _check(self, plans: Sequence[Plan]) -> int:
-        """Build a run of each setting of a stack, one after the other; the length of their tasks."""
+        """Build a run of each setting of a stack, one after the other; where their last task ends."""
         stream = make_stream(sample(plans[0].stream), [plans[0].seed])
         checked: list[Method] = []
         for plan in plans:
             if plan.method not in checked:
                 make_learner([plan], stream)
                 checked.append(plan.method)
-        return stream.task_steps
+        return task_start(stream, self.experiment["tasks"] or 0)
 
     def run(self, run: Run) -> None:
         """Train, continuing the run if it was begun."""

@@ -130,10 +130,26 @@ def read_pickle(path: Path) -> dict[str, Any]:
         DataError: no such file, truncated, not a dict, or it asks for anything but arrays (nothing of that is run).
     """
     try:
-        read = _Unpickler(path.read_bytes()).load()
-        plain = {_text(key): _plain(value) for key, value in read.items()} if isinstance(read, dict) else None
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the path and its rights") from error
+    return unpickled(path, content, holds="the train_data_batch_* files")
+
+
+def unpickled(path: Path, content: bytes, *, holds: str) -> dict[str, Any]:
+    """As `read_pickle`, of bytes that were read already.
+
+    Args:
+        path: where they come from, for the message.
+        content: the pickle.
+        holds: which files hold such a dict, for the message.
+
+    Raises:
+        DataError: as `read_pickle`.
+    """
+    try:
+        read = _Unpickler(content).load()
+        plain = {_text(key): _plain(value) for key, value in read.items()} if isinstance(read, dict) else None
     except EOFError as error:
         raise DataError(path, "truncated pickle", "download it again") from error
     except pickle.UnpicklingError as error:
@@ -143,7 +159,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can fail in any way; nothing of it has been run
         raise DataError(path, f"damaged pickle ({type(error).__name__})", "download it again") from error
     if plain is None:
-        raise DataError(path, f"holds a {type(read).__name__}, not a dict", "give the train_data_batch_* files")
+        raise DataError(path, f"holds a {type(read).__name__}, not a dict", f"give {holds}")
     return plain
 
 

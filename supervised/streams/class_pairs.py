@@ -157,7 +157,7 @@ def texture_pairs(
 ) -> ClassPairs:
     """Pairs of made texture classes."""
     ClassPairs.check("textures", classes, _images(settings), **settings)
-    return ClassPairs(seeds, _made_textures(classes, _images(settings), side, data_seed), **settings)
+    return ClassPairs(seeds, made_textures(classes, _images(settings), side, data_seed), **settings)
 
 
 def imagenet_pairs(
@@ -181,7 +181,8 @@ def _images(settings: Mapping[str, Any]) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _made_textures(classes: int, images: int, side: int, seed: int) -> ClassImages:
+def made_textures(classes: int, images: int, side: int, seed: int) -> ClassImages:
+    """Texture classes, made once for all streams of a process."""
     made = Textures(classes=classes, images=images, side=side, seed=seed)
     return ClassImages("textures", torch.from_numpy(made.array()))
 

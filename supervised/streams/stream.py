@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -19,7 +20,7 @@ class Stream(Protocol):
         outputs: width of the network's output.
         loss: "cross_entropy" or "squared_error".
         batch: examples per gradient step.
-        task_steps: gradient steps per task.
+        task_steps: gradient steps per task; of the first one, where a method `task_start` says when each begins.
         position: gradient steps given so far.
     """
 
@@ -49,6 +50,19 @@ class Stream(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
+
+
+def task_start(stream: Stream, task: int) -> int:
+    """Gradient step with which a task begins: every `task_steps`, or where the stream's own `task_start(task)` says."""
+    own: Callable[[int], int] | None = getattr(stream, "task_start", None)
+    return task * stream.task_steps if own is None else own(task)
+
+
+def task_of(stream: Stream, step: int) -> int:
+    """Number of the task that a gradient step belongs to."""
+    if not hasattr(stream, "task_start"):
+        return step // stream.task_steps
+    return next(task for task in itertools.count() if task_start(stream, task + 1) > step)
 
 
 MOST_BYTES = 2**20

@@ -11,6 +11,7 @@ import torch
 from continual_agents.settings import check_settings, nearest
 
 from .class_pairs import ClassPairs, imagenet_pairs, texture_pairs
+from .incremental import ClassIncremental, incremental_cifar, incremental_digits, incremental_textures
 from .permuted import PermutedImages, permuted_images
 from .regression import SlowlyChangingRegression
 from .stream import Stream
@@ -34,6 +35,9 @@ STREAMS: dict[str, Kind] = {
     "permuted": Kind(permuted_images, (permuted_images, PermutedImages)),
     "imagenet": Kind(imagenet_pairs, (imagenet_pairs, ClassPairs)),
     "textures": Kind(texture_pairs, (texture_pairs, ClassPairs)),
+    "incremental_cifar": Kind(incremental_cifar, (incremental_cifar, ClassIncremental)),
+    "incremental_digits": Kind(incremental_digits, (incremental_digits, ClassIncremental)),
+    "incremental_textures": Kind(incremental_textures, (incremental_textures, ClassIncremental)),
 }
 """Streams by `kind`."""
 

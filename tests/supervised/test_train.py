@@ -10,9 +10,9 @@ import torch
 
 from continual_agents.runs import Run, RunError
 from supervised import make_plans, train
+from supervised.group import Group
 from supervised.learners import make_learner
 from supervised.streams.table import make_stream
-from supervised.train import Group
 from tests.supervised.helpers import CBP, method, tensors_of
 from tools.chaos.compare import unequal
 
@@ -30,6 +30,14 @@ TEXTURES = {
         "kind": "textures", "classes": 6, "side": 16, "train_images": 8, "test_images": 4, "epochs": 2, "batch": 4,
     },
     "network": {"kind": "conv", "channels": [4, 4, 4], "kernels": [3, 2, 2], "hidden": [6, 6]},
+    "seeds": 2,
+}  # fmt: skip
+INCREMENTAL = {
+    "stream": {
+        "kind": "incremental_textures", "classes": 6, "side": 8, "increment": 2, "train_images": 4,
+        "validation_images": 2, "test_images": 2, "epochs": 2, "batch": 4, "milestones": [1], "crop": 1,
+    },
+    "network": {"kind": "resnet", "channels": [4, 6], "blocks": 1},
     "seeds": 2,
 }  # fmt: skip
 
@@ -81,7 +89,9 @@ def test_a_killed_run_continues_to_the_same_table_and_weights(
         run.close()
 
 
-@pytest.mark.parametrize("experiment", [REGRESSION, TEXTURES], ids=["regression", "textures"])
+@pytest.mark.parametrize(
+    "experiment", [REGRESSION, TEXTURES, INCREMENTAL], ids=["regression", "textures", "incremental"]
+)
 def test_other_streams_continue_too(experiment: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervised.streams.stream.MOST_BYTES", 5000)
     methods = {name: METHODS[name] for name in ("continual", "adam")}

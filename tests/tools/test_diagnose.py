@@ -9,8 +9,8 @@ import yaml
 from continual_agents import plasticity
 from continual_agents.runs import Checkpoints
 from supervised import stacks
+from supervised.group import make_group
 from supervised.measures import diagnose as stream_measures
-from supervised.train import Group
 from tests.tools.test_record import make_run
 from tools import diagnose
 from tools.command_line import compose_config, plain_config
@@ -156,7 +156,7 @@ def test_a_run_folder_of_a_stream(tmp_path, capsys):
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     plans = StreamJob(config).plans
-    groups = [Group(numbers, [plans[k] for k in numbers], device="cpu") for numbers in stacks(plans)]
+    groups = [make_group(numbers, [plans[k] for k in numbers], device="cpu") for numbers in stacks(plans)]
     for group in groups:
         group.advance(40)
     Checkpoints(folder / "checkpoints").save(40, {"run": {"groups": [group.state_dict() for group in groups]}})

@@ -18,7 +18,7 @@ import torch
 from continual_agents import surgery
 from continual_agents.methods import Method
 from supervised.looped import LoopedLearner
-from supervised.networks import ConvNet, Mlp, make_network
+from supervised.networks import Mlp, make_network
 from supervised.stacked.learner import StackedLearner
 from supervised.streams.images import Images
 from supervised.streams.permuted import PermutedImages
@@ -126,7 +126,7 @@ def rounds(
     network = make_network(settings, stream.shape, stream.outputs)
     methods = [Method(name="x", optimizer={"kind": "sgd", "step_size": 3e-3}, operations=operations)] * stream.runs
     learner: Any
-    if isinstance(network, ConvNet):
+    if not isinstance(network, Mlp):
         learner = LoopedLearner(network, methods, range(stream.runs), loss=stream.loss, device="cuda")
     else:
         learner = StackedLearner(

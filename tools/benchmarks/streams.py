@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from continual_agents.methods import Method
 from supervised.looped import LoopedLearner
-from supervised.networks import ConvNet, Mlp, make_network
+from supervised.networks import Mlp, make_network
 from supervised.stacked.learner import StackedLearner
 from supervised.streams.images import Images
 from supervised.streams.permuted import PermutedImages
@@ -95,7 +95,7 @@ def stack_rounds(case: Case, operations: dict[str, Any], *, runs: int, fast: boo
 def _learner(case: Case, stream: Stream, operations: dict[str, Any], *, fast: bool) -> StackedLearner | LoopedLearner:
     network = make_network(case.network, stream.shape, stream.outputs)
     methods = [_method(case, operations)] * stream.runs
-    if isinstance(network, ConvNet):
+    if not isinstance(network, Mlp):
         return LoopedLearner(network, methods, range(stream.runs), loss=stream.loss)
     return StackedLearner(network, methods, range(stream.runs), loss=stream.loss, batch=stream.batch, fast=fast)
 

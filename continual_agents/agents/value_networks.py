@@ -14,6 +14,9 @@ from continual_agents.networks import mlp
 from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
 from .policies import Policy
 
+INIT = {"init": "default"}
+"""Smaller weights than LeCun's by sqrt(3): with those DQN's values begin far from 0, and it learns more slowly."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ValueNetworks:
@@ -60,12 +63,12 @@ class SoftActorCritic(ValueNetworks):
 def make_q_network(
     observation_space: Space[Any], action_space: Space[Any], *, generator: torch.Generator, **network: Any
 ) -> QNetwork:
-    """Action values for an environment's spaces; `network`: settings of `mlp`.
+    """Action values for an environment's spaces; `network`: settings of `mlp`, `init` being "default".
 
     Raises:
         ValueError: actions that are no `Discrete` from 0, or observations that are no one-dimensional `Box`.
     """
-    size = _size(observation_space)
+    size, network = _size(observation_space), {**INIT, **network}
     if not isinstance(action_space, Discrete) or action_space.start != 0:
         raise ValueError(
             f"action space {action_space} is not Discrete from 0, as agent.kind=dqn needs it: use agent.kind=sac or ppo"
@@ -77,12 +80,12 @@ def make_q_network(
 def make_soft_actor_critic(
     observation_space: Space[Any], action_space: Space[Any], *, generator: torch.Generator, **network: Any
 ) -> SoftActorCritic:
-    """Actor and twin critics for an environment's spaces; `network`: settings of `mlp`.
+    """Actor and twin critics for an environment's spaces; `network`: settings of `mlp`, `init` being "default".
 
     Raises:
         ValueError: actions that are no one-dimensional `Box` of +-1, or observations that are no such `Box`.
     """
-    size = _size(observation_space)
+    size, network = _size(observation_space), {**INIT, **network}
     if not isinstance(action_space, Box) or len(action_space.shape) != 1:
         raise ValueError(
             f"action space {action_space} is not a one-dimensional Box, as agent.kind=sac needs it: use agent.kind=dqn "

@@ -13,6 +13,11 @@ from .layers import Dropout
 from .norms import norm_of
 
 
+INITS = {"lecun_uniform": 3.0, "default": 1.0}
+"""Uniform on +-sqrt(c / fan_in): as published for PPO on the slippery ant, and PyTorch's own; named as in
+`surgery.BIRTHS`."""
+
+
 def mlp(
     inputs: int,
     outputs: int,
@@ -21,9 +26,10 @@ def mlp(
     activation: str = "relu",
     norm: str | None = None,
     dropout: float = 0.0,
+    init: str = "lecun_uniform",
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """A fully connected network, LeCun-uniform with zero biases: `Linear -> norm -> activation -> dropout`, repeated.
+    """A fully connected network with zero biases: `Linear -> norm -> activation -> dropout`, repeated.
 
     Args:
         inputs: size of the input.
@@ -32,12 +38,15 @@ def mlp(
         activation: a key of `ACTIVATIONS`; `crelu` and `fourier` double what the next layer reads.
         norm: a key of `NORMS` or None, before the activation.
         dropout: probability of dropping a unit in a training pass, in [0, 1).
+        init: distribution of the initial weights, a key of `INITS`.
         generator: source of the initial weights and of the seeds of the dropout layers.
 
     Raises:
-        ValueError: an unknown activation or norm, a width below 1, a dropout outside [0, 1).
+        ValueError: an unknown activation, norm or distribution, a width below 1, a dropout outside [0, 1).
     """
     act, normalise = activation_of(activation), norm_of(norm)
+    if init not in INITS:
+        raise ValueError(f"network.init={init!r}: {' or '.join(INITS)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"network.dropout={dropout}: a probability in [0, 1)")
     if any(width < 1 for width in hidden):
@@ -45,7 +54,7 @@ def mlp(
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
-        layers.append(_linear(width, size, generator))
+        layers.append(_linear(width, size, init, generator))
         if normalise is not None:
             layers.append(normalise.module(size))
         layers.append(act.module())
@@ -53,15 +62,15 @@ def mlp(
             seed = int(torch.randint(2**31, (), generator=generator))
             layers.append(Dropout(dropout, torch.Generator().manual_seed(seed)))
         width = act.outputs * size
-    layers.append(_linear(width, outputs, generator))
+    layers.append(_linear(width, outputs, init, generator))
     return nn.Sequential(*layers)
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """LeCun-uniform: U(-b, b) with b = sqrt(3 / fan_in), the published initialisation; zero bias."""
+def _linear(inputs: int, outputs: int, init: str, generator: torch.Generator) -> nn.Linear:
+    """A layer of the initial distribution, with zero bias."""
     # skip_init: nn.Linear's own initialisation would draw from the global generator
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    bound = math.sqrt(3 / inputs)
+    bound = math.sqrt(INITS[init] / inputs)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
         layer.bias.zero_()

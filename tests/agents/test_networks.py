@@ -9,15 +9,16 @@ from continual_agents.agents import mlp
 from continual_agents.networks import CReLU, Dropout
 
 
-def test_initialisation_is_lecun_uniform_with_zero_biases_from_the_generator_alone() -> None:
-    net = mlp(27, 8, generator=torch.Generator().manual_seed(3))
-    again = mlp(27, 8, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize(("settings", "square"), [({}, 3), ({"init": "lecun_uniform"}, 3), ({"init": "default"}, 1)])
+def test_initialisation_is_uniform_with_zero_biases_from_the_generator_alone(settings: dict, square: int) -> None:
+    net = mlp(27, 8, generator=torch.Generator().manual_seed(3), **settings)
+    again = mlp(27, 8, generator=torch.Generator().manual_seed(3), **settings)
     for layer, twin in zip(net, again, strict=True):
         if isinstance(layer, nn.Linear):
-            bound = math.sqrt(3 / layer.in_features)
+            bound = math.sqrt(square / layer.in_features)
             assert layer.weight.abs().max() <= bound
-            # variance of a uniform distribution: bound^2 / 3 = 1 / fan_in
-            assert layer.weight.var().item() == pytest.approx(1 / layer.in_features, rel=0.1)
+            # variance of a uniform distribution: bound^2 / 3, for LeCun's 1 / fan_in
+            assert layer.weight.var().item() == pytest.approx(square / 3 / layer.in_features, rel=0.1)
             assert not layer.bias.any()
             assert torch.equal(layer.weight, twin.weight)
 
@@ -33,6 +34,7 @@ def test_layers_stand_in_the_stated_order() -> None:
         ({"activation": "rellu"}, "network.activation=rellu is unknown: did you mean 'relu'"),
         ({"norm": "batch"}, "network.norm=batch is unknown"),
         ({"dropout": 1.0}, r"network.dropout=1.0: a probability in \[0, 1\)"),
+        ({"init": "kaiming"}, "network.init='kaiming': lecun_uniform or default"),
         ({"hidden": [0]}, r"network.hidden=\[0\]: every layer needs"),
     ],
 )
@@ -82,3 +84,12 @@ def test_dropout_acts_in_gradient_passes_and_continues_from_its_state() -> None:
 def test_surgery_finds_the_hidden_units_of_every_kind_of_body(settings: dict) -> None:
     net = mlp(3, 2, hidden=[4, 5], generator=torch.Generator(), **settings)
     assert [units.width for units in surgery.find(net, torch.zeros(1, 3))] == [4, 5]
+
+
+@pytest.mark.parametrize("init", ["lecun_uniform", "default"])
+def test_a_unit_born_as_the_network_was_has_its_distribution(init: str) -> None:
+    net = mlp(50, 400, hidden=[400], init=init, generator=torch.Generator().manual_seed(0))
+    first = net[0].weight.detach().clone()
+    surgery.replace_(surgery.find(net)[0], torch.arange(400), birth=init)
+    assert not torch.equal(net[0].weight, first)
+    assert net[0].weight.abs().max().item() == pytest.approx(first.abs().max().item(), rel=1e-3)

@@ -12,7 +12,6 @@ from .activations import activation_of
 from .layers import Dropout
 from .norms import norm_of
 
-
 INITS = {"lecun_uniform": 3.0, "default": 1.0}
 """Uniform on +-sqrt(c / fan_in): as published for PPO on the slippery ant, and PyTorch's own; named as in
 `surgery.BIRTHS`."""

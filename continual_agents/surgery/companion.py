@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .births import birth_of, needs_inputs, obstacle
 from .distributed import average_, several, share_generator_
-from .finding import Reader, Units
+from .finding import Reader, Units, whole
 from .replace import Renewal, replace_together_
 from .replacement import Replacement, private
 from .scratch import Scratch
@@ -357,7 +357,7 @@ def _check(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
             raise TypeError("LBFGS keeps no state per weight that could be forgotten; surgery cannot work beside it")
     trained = trained_by(optimizers)
     for u in units:
-        if not any(id(slot.tensor()) in trained for slot in u.made):
+        if not any(id(whole(slot.tensor())) in trained for slot in u.made):
             raise ValueError(
                 f"the optimizer trains none of the layers that make units {u.name!r}: was it made for a copy of the "
                 "network, for its head alone, or before the parameters were replaced?"

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .adam import Adam
+from .finding import own, whole
 
 
 def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index: Tensor) -> None:
@@ -26,13 +27,16 @@ def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index:
         index: int64 [k], on the parameter's device.
     """
     for optimizer in optimizers:
-        if parameter not in optimizer.state:
+        trained = whole(parameter)
+        if trained not in optimizer.state:
             continue
-        group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
-        for name, value in optimizer.state[parameter].items():
-            if isinstance(value, Tensor) and _per_entry(value, parameter, dim) and not name.startswith(Adam.AGE):
-                value.index_fill_(dim, index, _start(optimizer, group, name))
-        if isinstance(optimizer, Adam):
+        group = next(g for g in optimizer.param_groups if any(p is trained for p in g["params"]))
+        for name, value in optimizer.state[trained].items():
+            if not isinstance(value, Tensor) or name.startswith(Adam.AGE) or value.ndim != trained.ndim:
+                continue
+            if _per_entry(state := own(parameter, value), parameter, dim):
+                state.index_fill_(dim, index, _start(optimizer, group, name))
+        if isinstance(optimizer, Adam) and trained is parameter:  # one step count for all members
             optimizer.forget_(parameter, dim, index)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .finding import Units
+from .finding import Units, own, whole
 from .periodic import Periodic, PeriodicLayer
 from .replacement import Replacement, takes_replacement
 from .selection import dormant
@@ -28,9 +28,11 @@ class _Layer(PeriodicLayer):
         """Mean |dL/dW_in| of each unit in this step, `[width]`; None without gradients."""
         total = None
         for slot in self.units.made:
-            gradient = slot.tensor().grad
-            if gradient is None or gradient.ndim < 2:
+            tensor = slot.tensor()
+            gradient = whole(tensor).grad
+            if gradient is None or tensor.ndim < 2:
                 continue
+            gradient = own(tensor, gradient)
             each = slot.span(gradient.abs().movedim(slot.dim, 0).flatten(1).mean(1), self.units.width)
             total = each if total is None else total + each
         return total

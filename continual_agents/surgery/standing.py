@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from .finding import Slot, Units
+from .finding import Slot, Units, whole
 
 REMEDY = "companion.refind(surgery.find(net)) goes on with the network as it is now"
 
@@ -39,7 +39,7 @@ class Standing:
             for slot in (*u.made, *(slot for slots in u.read for slot in slots)):
                 parameter = slot.owner._parameters.get(slot.name)
                 if parameter is not None:
-                    known = (parameter.requires_grad, id(parameter) in trained)
+                    known = (parameter.requires_grad, id(whole(parameter)) in trained)
                     self.parameters.append((slot.owner._parameters, parameter, *known, slot, u))
 
     def check(self, *, optimizers: bool = True) -> None:
@@ -61,7 +61,7 @@ class Standing:
                 raise RuntimeError(f"{name} is another Parameter now: {REMEDY}")
             if learned and not parameter.requires_grad:
                 raise RuntimeError(f"{name} was frozen (requires_grad=False): {REMEDY} and leaves out what is frozen")
-            if optimizers and was_trained and id(parameter) not in trained:
+            if optimizers and was_trained and id(whole(parameter)) not in trained:
                 raise RuntimeError(
                     f"{name} is no longer trained by the companion's optimizer: companion.optimizers = [...] names "
                     "those that train the network now"

@@ -130,8 +130,8 @@ def test_sac_loss_critic_is_refused() -> None:
 
 
 def test_a_loss_is_no_network() -> None:
-    """The refusal names the loss, and the critics that surgery does not reach."""
-    stacked = r"SACLoss is a loss .* surgery.find\(net\) .*; not those of qvalue_network_params \[2\], stacked copies"
+    """The refusal names the loss, and the way to its stacked critics."""
+    stacked = r"SACLoss is a loss .* surgery.find\(net\) .*; for the stacked qvalue_network_params \[2\] surgery.find\("
     with pytest.raises(ValueError, match=stacked):
         surgery.find(make_sac()[2])
     plain = ClipPPOLoss(make_actor(), ValueOperator(Critic(3), in_keys=["observation"]))

@@ -5,6 +5,7 @@
     trace.py        a flat list of calls: by one forward pass (quiet.py), or symbolically
     flow.py         goes through the calls; rules.py and shapes.py say what each operation does to units
     ledger.py       the book it keeps: which value carries which units (groups.py)
+    stacked.py      networks that are called with stacked parameters: a twin for each member
     layers.py       the table of layers that make and read units, and `register`; norms.py, torch_names.py: the others
     units.py        the result: `Units`, made by layers, read by `Reader`s, in tensors at `Slot`s
 """
@@ -18,6 +19,8 @@ from .norms import NORMS as NORMS
 from .norms import register_norm as register_norm
 from .quiet import is_paused as is_paused
 from .quiet import paused as paused
+from .stacked import own as own
+from .stacked import whole as whole
 from .units import Norm as Norm
 from .units import Reader as Reader
 from .units import Slot as Slot

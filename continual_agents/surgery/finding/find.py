@@ -12,6 +12,7 @@ from torch import nn
 from .flow import follow
 from .groups import Group
 from .layers import axes_of
+from .stacked import members_of
 from .trace import Pass, Trace, trace
 from .units import Reader, Units
 
@@ -54,6 +55,7 @@ def find(
     outputs: str | int | Sequence[str | int] | None = None,
     leave_out: Sequence[str | nn.Module] = (),
     frozen: bool = False,
+    parameters: Any = None,
 ) -> Found:
     """Find the hidden units of a network by following what it computes.
 
@@ -73,6 +75,8 @@ def find(
             those they read.
         frozen: offer units of layers with `requires_grad=False` too: to look at, or because their in-weights are meant
             to be drawn and never trained.
+        parameters: stacked parameters `[members, ...]` by name, with which the module is called instead of its own: a
+            TorchRL loss's `qvalue_network_params`. Units are those of each member, named `0.` onwards.
 
     Returns:
         the units of every hidden layer, with the reason for each layer that is left out. Output layers are.
@@ -88,6 +92,8 @@ def find(
           2: output layer
     """
     parts = {prefix: _unwrap(part) for prefix, part in _parts(net).items()}
+    if parameters is not None:
+        parts = members_of(net, parameters)  # type: ignore[arg-type]
     names = {
         id(module): ".".join(p for p in (prefix, name) if p)
         for prefix, part in parts.items()
@@ -179,8 +185,9 @@ def _refuse_loss(module: nn.Module) -> None:
         return
     sizes = {name: getattr(part, "batch_size", ()) for name, part in module.named_children()}
     stacked = [f"{name} {list(size)}" for name, size in sizes.items() if size and not name.startswith("target_")]
-    reach = "stacked copies out of reach (continual_agents.agents.SAC trains plain critics)"
-    which = f"; not those of {', '.join(stacked)}, {reach}" if stacked else ""
+    first = stacked[0].split()[0].removesuffix("_params") if stacked else ""
+    call = f"surgery.find(loss.{first}, parameters=loss.{first}_params)"
+    which = f"; for the stacked {', '.join(stacked)} {call}" if stacked else ""
     raise ValueError(
         f"{type(module).__name__} is a loss and has no layers: surgery.find(net) wants the networks whose own "
         f"parameters it trains{which}"

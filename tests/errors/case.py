@@ -14,6 +14,8 @@ BASES = {
     "textures": "experiment=texture_pairs scale=smoke",
     "mnist": "experiment=permuted_mnist scale=smoke",
     "imagenet": "experiment=continual_imagenet scale=smoke",
+    "incremental": "experiment=incremental_digits scale=smoke",
+    "cifar": "experiment=incremental_cifar scale=smoke",
     "warm_start": "experiment=warm_start scale=smoke",
 }
 

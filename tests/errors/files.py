@@ -294,6 +294,24 @@ FILES: dict[str, list[Case]] = {
         ),
         Case(
             "",
+            "CIFAR-100 needs experiment.stream.root=FOLDER, with cifar-100-python.tar.gz or cifar-100-binary.tar.gz",
+            "cifar",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}: neither train.bin nor train of CIFAR-100 in it, nor an archive; put cifar-100-binary.tar.gz or cifar-100-python.tar.gz there, or what they hold",
+            "cifar",
+            given="an empty folder",
+        ),
+        Case(
+            "experiment.stream.root={tmp}",
+            "{tmp}/train.bin: 3,073 bytes, no multiple of the 3,074 of a record; download it again: it is truncated, or not CIFAR-100's binary form",
+            "cifar",
+            setup=lambda folder: folder.joinpath("train.bin").write_bytes(bytes(3073)) and None,
+            given="a truncated file",
+        ),
+        Case(
+            "",
             "ImageNet needs experiment.stream.root=FOLDER, made by python -m tools.prepare_data imagenet SRC FOLDER",
             "imagenet",
         ),

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs/extending.md").read_text()
 FILES = {block.split()[1]: block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
+SETTINGS = {block.split()[1]: block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)}
 COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)]
 
 
@@ -24,7 +25,18 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_a_sweep_over_a_method_and_an_experiment_of_ones_own(tmp_path: Path) -> None:
+    for name, text in SETTINGS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (command,) = (one for one in COMMANDS if "--config-dir" in one)
+    told = run(tmp_path, *shlex.split(command)[1:])
+    assert "| stronger l2, step size 0.001 " in told
+    assert "figure_sweep.png" in [path.name for path in tmp_path.glob("runs/swing_up/demo/*")]
+    assert len(list(tmp_path.glob("runs/swing_up/demo/*/step_size=*/seed_0/metrics.csv"))) == 4
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--config-dir" not in command])
 def test_a_method_and_a_stream_of_ones_own_train_from_another_folder(tmp_path: Path, command: str) -> None:
     _, name, *words = shlex.split(command)
     (tmp_path / name).write_text(FILES[name])

@@ -21,6 +21,8 @@ from continual_agents.settings import written
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GROUPS = ("experiment", "scale", "method", "logger")
 FLAGS = ("-m", "--multirun")
+OWN_FOLDER = ("--config-dir", "-cd")
+"""A folder of the user's with `method/mine.yaml`, `experiment/mine.yaml`, as Hydra's own flag."""
 LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
 """What of Hydra itself may be set, read by tools.launchers: the rest names classes to build or files to log to."""
 
@@ -46,11 +48,39 @@ class UsageError(Exception):
     """What the user typed cannot be run; the message is all there is to say."""
 
 
-def compose_config(overrides: Sequence[str]) -> DictConfig:
+def own_folder(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The folder that `--config-dir` names, and the other words.
+
+    Raises:
+        UsageError: it is no folder, holds no group that could be chosen from, or is named twice.
+    """
+    folder, others, waiting = None, [], list(words)
+    while waiting:
+        flag, equals, value = waiting.pop(0).partition("=")
+        if flag not in OWN_FOLDER:
+            others.append(f"{flag}{equals}{value}")
+            continue
+        if not equals:
+            value = waiting.pop(0) if waiting else ""
+        if not value or folder is not None:
+            raise UsageError(f"{flag}: one folder is needed, as --config-dir mine")
+        folder = Path(value).expanduser().absolute()
+        if not any((folder / group).is_dir() for group in GROUPS):
+            raise UsageError(f"{flag} {value}: there is no {value}/method/ or {value}/experiment/ with files *.yaml")
+        for group in GROUPS:
+            if hidden := {path.stem for path in (folder / group).glob("*.yaml")} & set(group_options(group)):
+                raise UsageError(
+                    f"{flag} {value}: the project has a {group} {min(hidden)} of its own: give yours another name"
+                )
+    return folder, others
+
+
+def compose_config(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
     """The configuration that these overrides give.
 
     Args:
         overrides: `key=value` words; where a value is a sweep (`a,b`), its first choice is used.
+        own: the user's folder of methods and experiments beside the project's.
 
     Raises:
         UsageError: an unknown group option or key, with the nearest known one, or a value that does not fit.
@@ -58,21 +88,36 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     parsed = parse_overrides(overrides)
     groups = [override for override in parsed if override.key_or_group in GROUPS]
     for override in groups:
-        options = group_options(override.key_or_group)
-        for choice in choices(override):
+        options = group_options(override.key_or_group, own)
+        for choice in choices(override, own):
             if choice not in options:
                 raise UsageError(
                     f"{override.key_or_group}={choice}: no such {override.key_or_group}{suggest(choice, options)}"
                 )
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("train", [single(item)[0] for item in groups])
+            chosen = [*_found_in(own), *(single(item, own)[0] for item in groups)]
+            chosen += _compared_own(compose("train", chosen), own)
+            config = compose("train", chosen)
             known = _dotted(OmegaConf.to_container(config, resolve=False))
             for override in parsed:
                 _check_key(override, known)
-            return compose("train", [single(override)[0] for override in parsed])
+            settings = (single(override, own)[0] for override in parsed if override not in groups)
+            return compose("train", [*chosen, *settings])
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_one_line(error)) from error
+
+
+def _found_in(own: Path | None) -> list[str]:
+    return [] if own is None else [f"hydra.searchpath=['file://{own}']"]
+
+
+def _compared_own(config: DictConfig, own: Path | None) -> list[str]:
+    """The user's methods beside those that a stream can compare."""
+    if own is None or "of" not in config.method:
+        return []
+    mine = [path.stem for path in sorted((own / "method").glob("*.yaml"))]
+    return [f"+method@method.of.{name}={name}" for name in mine if name not in config.method.of]
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
@@ -83,7 +128,7 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     """
     for word in words:
         if word.startswith("-"):
-            raise UsageError(f"{word}: no such flag; there are {', '.join(FLAGS)} and --help")
+            raise UsageError(f"{word}: no such flag; there are {', '.join(FLAGS)}, --config-dir and --help")
         if word.startswith("~"):
             raise UsageError(f"{word}: no key can be left out; write key=value, null where nothing is wanted")
         if "=" not in word:
@@ -97,7 +142,7 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(words))
 
 
-def choices(override: Override) -> list[str]:
+def choices(override: Override, own: Path | None = None) -> list[str]:
     """The values that an override runs over, as words; one unless it is a sweep."""
     if override.is_sweep_override():
         given = override.input_line
@@ -107,7 +152,7 @@ def choices(override: Override) -> list[str]:
         if isinstance(sweep, Glob):
             if override.key_or_group not in GROUPS:
                 raise UsageError(f"{given}: glob() chooses among {', '.join(GROUPS)}; give a,b or range(a,b) here")
-            found = sweep.filter(group_options(override.key_or_group))
+            found = sweep.filter(group_options(override.key_or_group, own))
             if not found:
                 raise UsageError(f"{given}: no {override.key_or_group} is called so; see --help")
             return found
@@ -123,14 +168,14 @@ def choices(override: Override) -> list[str]:
     return [str(override.input_line).split("=", 1)[1]]
 
 
-def single(override: Override) -> list[str]:
+def single(override: Override, own: Path | None = None) -> list[str]:
     """The override once for each of its values, as `key=value` words."""
-    return [f"{override.key_or_group}={choice}" for choice in choices(override)]
+    return [f"{override.key_or_group}={choice}" for choice in choices(override, own)]
 
 
-def group_options(group: str) -> list[str]:
-    """Names of the files in a configuration group."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+def group_options(group: str, own: Path | None = None) -> list[str]:
+    """Names of the files in a configuration group, those in the user's folder included."""
+    return sorted({path.stem for folder in (CONFIGS, own) if folder for path in (folder / group).glob("*.yaml")})
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -210,6 +255,31 @@ def _compared(names: Any, offered: list[str]) -> list[str]:
         if name not in offered:
             raise UsageError(f"experiment.methods: no method {name}{suggest(str(name), offered)}")
     return names
+
+
+IN_FOLDER = ("experiment", "scale", "method", "seed")
+"""What the default run folder tells already."""
+
+
+def keep_apart(configs: Sequence[DictConfig], overrides: Sequence[Override]) -> None:
+    """Give each setting of a sweep its own folder, `.../ppo/step_size=0.001/seed_0`, unless `folder=` was given.
+
+    Args:
+        configs: every configuration of the command; their `folder` is changed.
+        overrides: what was given.
+    """
+    if any(override.key_or_group == "folder" for override in overrides):
+        return
+    keys = [item.key_or_group for item in overrides if item.is_sweep_override() and item.key_or_group not in IN_FOLDER]
+    if not keys:
+        return
+    lasts = [key.rpartition(".")[2] for key in keys]
+    names = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
+    for config in configs:
+        values = (re.sub(r"[^\w.,+-]+", "", str(OmegaConf.select(config, key))) for key in keys)
+        told = ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        folder = Path(config.folder)
+        config.folder = str(folder.parent / told / folder.name)
 
 
 def refuse_unread(configs: Sequence[DictConfig], overrides: Sequence[Override]) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import yaml
 
-from tools.command_line import CONFIGS, UsageError, compose_config, plain_config
+from tools.command_line import CONFIGS, UsageError, compose_config, group_options, own_folder, plain_config
 
 HEAD = """\
 Train a network on a stream of changing tasks, and watch it keep or lose its plasticity.
@@ -27,6 +27,7 @@ Any value above can be given as key=value, and in another group as group=name:
   method.operations.continual_backprop.rate=1e-5
   logger=wandb                     the curves go to Weights & Biases too; logger.mode=offline keeps them here
   logger.video=true                TensorBoard shows the ant at the end of every task
+  --config-dir mine                methods and experiments of your own: mine/method/NAME.yaml, mine/experiment/NAME.yaml
   folder=runs/mine                 the run folder; the same command on it continues where it stopped
 
 Figures and a table from run folders:  python -m tools.plot runs/slippery_ant/demo
@@ -35,18 +36,21 @@ TensorBoard:                           tensorboard --logdir runs
 
 
 def help_text(words: Sequence[str] = ()) -> str:
-    """The page; the words beside --help choose the configuration that it shows.
+    """The page; the words beside --help choose the configuration that it shows, and the user's folder.
 
     Raises:
         UsageError: the words cannot be composed.
     """
+    own, words = own_folder(words)
+    words = [word for word in words if not word.startswith("-")]
+    folders = [CONFIGS] if own is None else [CONFIGS, own]
     parts = [HEAD]
     for title, chosen in (("Experiments with agents", "agent"), ("Experiments with streams", "stream")):
-        names = [name for name in options("experiment") if (kind(name) == "agent") == (chosen == "agent")]
-        parts.append(f"{title} (experiment=NAME):\n{_listed('experiment', names)}\n")
-    parts.append(f"Methods (method=NAME):\n{_listed('method', options('method'))}\n")
-    parts.append(f"scale: {', '.join(options('scale'))}\nlogger: {', '.join(options('logger'))}\n")
-    config = yaml.safe_dump(plain_config(compose_config(words)), sort_keys=False, allow_unicode=True)
+        names = [one for one in _files("experiment", folders) if (kind(one, folders) == "agent") == (chosen == "agent")]
+        parts.append(f"{title} (experiment=NAME):\n{_listed('experiment', names, folders)}\n")
+    parts.append(f"Methods (method=NAME):\n{_listed('method', list(_files('method', folders)), folders)}\n")
+    parts.append(f"scale: {', '.join(group_options('scale'))}\nlogger: {', '.join(group_options('logger'))}\n")
+    config = yaml.safe_dump(plain_config(compose_config(words, own)), sort_keys=False, allow_unicode=True)
     parts.append(f"The configuration, with the values that are used when nothing is given:\n\n{config}")
     return "\n".join([*parts, FOOT])
 
@@ -54,7 +58,7 @@ def help_text(words: Sequence[str] = ()) -> str:
 def show(words: Sequence[str]) -> NoReturn:
     """Print the page and end the process."""
     try:
-        print(help_text([word for word in words if not word.startswith("-")]))
+        print(help_text([word for word in words if word not in ("--help", "-h")]))
         sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -64,9 +68,10 @@ def show(words: Sequence[str]) -> NoReturn:
     raise SystemExit(0)
 
 
-def options(group: str) -> list[str]:
-    """The names that a group offers."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """The files of a group by name."""
+    found = {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 def purpose(path: Path) -> str:
@@ -84,18 +89,25 @@ def purpose(path: Path) -> str:
     return text
 
 
-def kind(experiment: str) -> str:
-    """`agent`, `stream` or `warm_start`, its own or that of the experiment it builds on."""
-    content = yaml.safe_load((CONFIGS / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8"))
+def kind(experiment: str, folders: Sequence[Path] = (CONFIGS,)) -> str:
+    """`agent`, `stream` or `warm_start`, its own or that of the experiment it builds on; empty where neither says."""
+    file = _files("experiment", folders).get(experiment)
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+    if not isinstance(content, dict):
+        return ""
     if "kind" in content:
         return str(content["kind"])
-    return next(kind(base) for base in content["defaults"] if isinstance(base, str) and base != "_self_")
+    bases = [
+        base for base in content.get("defaults", []) if isinstance(base, str) and base not in ("_self_", experiment)
+    ]
+    return next((found for base in bases if (found := kind(base, folders))), "")
 
 
-def _listed(group: str, names: Sequence[str]) -> str:
+def _listed(group: str, names: Sequence[str], folders: Sequence[Path]) -> str:
     width = max(map(len, names)) + 2
+    files = _files(group, folders)
     lines = []
     for name in names:
-        said = textwrap.wrap(purpose(CONFIGS / group / f"{name}.yaml"), 118 - width)
+        said = textwrap.wrap(purpose(files[name]), 118 - width) or [""]
         lines += [f"  {name if not n else '':{width}}{line}" for n, line in enumerate(said)]
     return "\n".join(lines)

@@ -41,6 +41,8 @@ from tools.command_line import (
     FLAGS,
     UsageError,
     compose_config,
+    keep_apart,
+    own_folder,
     parse_overrides,
     plain_config,
     refuse_unread,
@@ -205,18 +207,20 @@ def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         UsageError: what cannot be read or composed, several values without -m, or two jobs in one folder.
     """
+    own, words = own_folder(words)
     parsed = parse_overrides([word for word in words if word not in FLAGS])
     several = [item.input_line for item in parsed if item.is_sweep_override()]
     if several and not any(word in FLAGS for word in words):
         raise UsageError(f"{several[0]} are several values: add -m to run one process for each")
-    words_of = [single(item) for item in parsed]
+    words_of = [single(item, own) for item in parsed]
     if (count := math.prod(map(len, words_of))) > MOST_RUNS:
         raise UsageError(
             f"{count:,} runs: checking them alone would take {count * 0.3 / 3600:,.0f} hours; at most {MOST_RUNS:,} in "
             "one command"
         )
-    composed = [compose_config(list(combination)) for combination in itertools.product(*words_of)]
+    composed = [compose_config(list(combination), own) for combination in itertools.product(*words_of)]
     refuse_unread(composed, parsed)
+    keep_apart(composed, parsed)
     configs = [plain_config(one) for one in composed]
     if "of" not in configs[0]["method"] and any(item.key_or_group == "experiment.methods" for item in parsed):
         raise UsageError("experiment.methods is read by method=compared only: leave one of the two out")

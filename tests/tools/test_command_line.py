@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from omegaconf import open_dict
 
 from continual_agents.methods import Method
 from tools.command_line import UsageError, compose_config, group_options, plain_config, refuse_targets
+from tools.help import help_text
 from tools.train import jobs, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,3 +143,78 @@ def test_long_values_are_cut_in_messages(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["scale=smoke", f"experiment.network.activation={'x' * 5000}"])
     assert len(capsys.readouterr().err) < 400
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A folder of the user's with an experiment and a method, named in another alphabet."""
+    folder = tmp_path / "eigenes für mich"
+    files = {
+        "method/stronger.yaml": ["# L2, ten times as strong. Mine.", "defaults: [l2, _self_]", "name: stronger"],
+        "experiment/swing.yaml": ["# Swing up.", "defaults: [gymnasium, _self_]", "name: swing", "steps: 4096"],
+        "experiment/at/swing/smoke.yaml": ["# @package experiment", "steps: 2048"],
+    }
+    files["method/stronger.yaml"].append("optimizer: {weight_decay: 0.01}")
+    files["experiment/swing.yaml"].append("environment: {id: Pendulum-v1}")
+    for name, lines in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("flag", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
+def test_methods_and_experiments_come_from_a_folder_of_the_users(mine: Path, flag: list[str]) -> None:
+    words = [word.format(mine) for word in flag]
+    first, second = jobs([*words, "experiment=swing", "method=l2,stronger", "scale=smoke", "-m"])
+    assert first["experiment"]["environment"]["id"] == "Pendulum-v1"
+    assert [one["method"]["optimizer"]["weight_decay"] for one in (first, second)] == [0.001, 0.01]
+    assert (second["experiment"]["steps"], second["folder"]) == (2048, "runs/swing/smoke/stronger/seed_0")
+    (at_demo,) = jobs([*words, "experiment=swing"])
+    assert at_demo["experiment"]["steps"] == 4096
+
+
+def test_streams_compare_a_method_of_the_users(mine: Path) -> None:
+    words = ["--config-dir", str(mine), "experiment=permuted_digits", "experiment.methods=[backprop,stronger]"]
+    (config,) = jobs([*words, "method.of.stronger.optimizer.weight_decay=0.5"])
+    assert list(config["method"]["of"]) == ["backprop", "stronger"]
+    assert config["method"]["of"]["stronger"]["optimizer"]["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config-dir"], "--config-dir: one folder is needed, as --config-dir mine"),
+        (["-cd=a", "--config-dir=b"], "there is no a/method/ or a/experiment/ with files *.yaml"),
+        (["--config-dir", "MINE", "method=strong"], "method=strong: no such method; did you mean stronger?"),
+    ],
+)
+def test_a_wrong_folder_of_the_users_is_refused(mine: Path, words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        jobs([word.replace("MINE", str(mine)) for word in words])
+
+
+def test_a_file_of_the_users_never_stands_behind_the_projects(mine: Path) -> None:
+    (mine / "method/l2.yaml").write_text("name: l2\n")
+    with pytest.raises(UsageError, match="has a method l2 of its own: give yours another name"):
+        jobs(["--config-dir", str(mine)])
+
+
+def test_help_lists_what_is_the_users(mine: Path) -> None:
+    told = help_text(["--config-dir", str(mine), "experiment=swing"])
+    assert re.search(r"Experiments with agents.*  swing  +Swing up\n.*Experiments with streams", told, re.DOTALL)
+    assert re.search(r"  stronger  +L2, ten times as strong\n", told)
+    assert "id: Pendulum-v1" in told
+
+
+def test_each_setting_of_a_sweep_has_a_folder_of_its_own() -> None:
+    words = ["experiment=gymnasium", "method=ppo", "seed=0,1", "-m"]
+    given = ["experiment.optimizer.step_size=1e-4,1e-3", "experiment.network.hidden=[8,8],[16]"]
+    assert [config["folder"] for config in jobs([*words[:2], "seed=1", *given, "-m"])] == [
+        f"runs/CartPole-v1/demo/ppo/step_size={step_size},hidden={hidden}/seed_1"
+        for step_size in ("0.0001", "0.001")
+        for hidden in ("8,8", "16")
+    ]
+    assert [config["folder"] for config in jobs(words)] == [f"runs/CartPole-v1/demo/ppo/seed_{seed}" for seed in (0, 1)]
+    # a folder that was given is the user's to tell apart
+    with pytest.raises(UsageError, match="two of the 2 runs would write to runs/x"):
+        jobs([*words[:2], given[0], "folder=runs/x", "-m"])

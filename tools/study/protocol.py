@@ -11,7 +11,7 @@ from typing import Any
 
 from continual_agents.runs import read_configuration
 from continual_agents.settings import check_type, nearest, written
-from tools.command_line import UsageError, compose_config, parse_overrides, plain_config
+from tools.command_line import UsageError, compose_config, own_folder, parse_overrides, plain_config
 
 from .scores import CRITERIA
 
@@ -23,7 +23,7 @@ KEYS = {
     "criterion": str,
     "folder": str | None,
 }
-"""What a study file may hold; `common` are words of the command line."""
+"""What a study file may hold; `common` are words of the command line, `--config-dir=mine` among them."""
 
 STAGE = {"seeds": list[int], "overrides": list[str]}
 """What `tuning` and `fresh` may hold; the overrides hold for their runs alone."""
@@ -147,10 +147,10 @@ def jobs(protocol: Protocol, stage: str, candidates: list[Candidate]) -> list[Jo
     asked = getattr(protocol, stage)
     made = []
     for candidate in candidates:
-        words = [*protocol.common, *candidate.words, *asked["overrides"]]
+        own, words = own_folder([*protocol.common, *candidate.words, *asked["overrides"]])
         if swept := [one.input_line for one in parse_overrides(words) if one.is_sweep_override()]:
             raise UsageError(f"{swept[0]}: several values belong under methods, as a list")
-        config = plain_config(compose_config(words))
+        config = plain_config(compose_config(words, own))
         place = protocol.folder / stage / candidate.method
         if stage == "tuning":
             place /= f"candidate_{candidate.number}"

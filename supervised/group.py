@@ -47,7 +47,9 @@ class Group:
     def code(self) -> str:
         """What takes the steps, and what its rounding depends on."""
         code = str(self.learner.code)
-        return f"{code}, vectors of {vector_bytes()} bytes" if code == "native" else code
+        if code == "native":
+            return f"{code}, vectors of {vector_bytes()} bytes"
+        return f"{code}, channels last" if getattr(self.learner, "channels_last", False) else code
 
     def _start_task(self, task: int) -> None:
         self.learner.start_task(task)

@@ -68,6 +68,39 @@ def test_conv_learners_replace_units_and_continue_exactly() -> None:
     assert set(hidden) <= set(whole.kinds())
 
 
+LAID_OUT = [
+    {"continual_backprop": {"rate": 0.05, "maturity": 3, "decay": 0.9, "utility": "contribution"}},
+    {"redo": {"threshold": 0.5, "period": 5}},
+    {"reset": {"layers": "last", "period": 4}},
+    {"l2_init": {"strength": 0.1}, "weight_clipping": {"bound": 0.5}},
+    {"parseval": {"strength": 0.01}, "spectral": {"strength": 0.01}},
+    {"perturb": {"noise": 1e-3}, "projection": {}},
+]
+
+
+@pytest.mark.parametrize("operations", LAID_OUT, ids=lambda one: " ".join(one))
+@pytest.mark.parametrize("kind", ["conv", "resnet"])
+def test_how_kernels_lie_in_memory_changes_nothing_but_rounding(kind: str, operations: dict) -> None:
+    sizes = {"conv": {"channels": [4, 5, 6], "kernels": [3, 2, 2], "hidden": [7, 7]}, "resnet": {"channels": [4, 6]}}
+    network = make_network({"kind": kind, **sizes[kind]}, (3, 16, 16), 2)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(12, 1, 4, 3, 16, 16, generator=generator), torch.randint(0, 2, (12, 1, 4), generator=generator)
+    last, first = (
+        LoopedLearner(network, [method(step_size=1e-3, operations=operations)], [0], loss="cross_entropy")
+        for _ in range(2)
+    )
+    for module in first.modules:
+        module.to(memory_format=torch.contiguous_format)
+    kernels = [[p for p in one.modules[0].parameters() if p.dim() == 4][-1] for one in (last, first)]
+    assert [kernel.is_contiguous() for kernel in kernels] == [False, True]
+    for one in (last, first):
+        one.learn(x, y)
+    assert not kernels[0].is_contiguous()
+    assert np.array_equal(last.report()["replaced"], first.report()["replaced"])
+    for (name, weight), other in zip(last.trained().items(), first.trained().values(), strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize(
     ("settings", "shape", "message"),
     [

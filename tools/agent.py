@@ -16,7 +16,7 @@ from continual_agents.runs import Run
 from continual_agents.settings import check_settings, check_types, nearest, written
 from tools.figures.folders import method_label
 from tools.film import Film
-from tools.memory import COPIES, ENVIRONMENT, check_memory, weights
+from tools.memory import COPIES, ENVIRONMENT, WALKER, check_memory, weights
 from tools.method import method_from
 
 TYPES: dict[str, dict[str, Any]] = {
@@ -60,8 +60,8 @@ def _environment_from(settings: Mapping[str, Any], render_mode: str | None) -> E
     name, count = settings["id"], settings["count"]
     if count < 1:
         raise ValueError(f"experiment.environment.count={count}: at least one environment is needed")
-    check_memory(f"experiment.environment.count={count}", count * ENVIRONMENT)
     walkers = {f"Slippery{robot.title}-v0": robot.name for robot in envs.ROBOTS.values()}
+    check_memory(f"experiment.environment.count={count}", count * (WALKER if name in walkers else ENVIRONMENT))
     if name not in walkers:
 
         def one() -> Environment:

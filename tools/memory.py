@@ -14,7 +14,10 @@ COPIES = 6
 """Numbers kept for each weight: itself, its gradient, two moments, and what surgery and evaluation hold."""
 
 ENVIRONMENT = 45_000
-"""Bytes of an environment; a PyBullet ant's."""
+"""Bytes of an environment of numbers, its wrappers and buffers included; CartPole takes a sixth of it."""
+
+WALKER = 32_000_000
+"""Bytes of a slippery walker: each has a simulator of its own (200 ants: 30.0 MB each)."""
 
 SAID = 4e9
 """Bytes from which on it is said what a setting takes."""

@@ -225,7 +225,8 @@ WORDS: dict[str, list[Case]] = {
     "Memory, of 16 GB that are free": [
         Case("experiment.network.hidden=[300000,300000]", "network.hidden=[300000, 300000] would take 4,320.4 GB of memory, 16.0 GB are free on this machine", "agent"),
         Case("experiment.agent.batch=1000000000000", "agent.batch=1000000000000 would take 608,000.0 GB of memory, 16.0 GB are free on this machine", "agent"),
-        Case("experiment.environment.count=100000000", "experiment.environment.count=100000000 would take 4,500.0 GB of memory, 16.0 GB are free on this machine", "agent"),
+        Case("experiment.environment.count=100000", "experiment.environment.count=100000 would take 3,200.0 GB of memory, 16.0 GB are free on this machine", "agent"),
+        Case("experiment.environment.count=100000000", "experiment.environment.count=100000000 would take 4,500.0 GB of memory, 16.0 GB are free on this machine", "gymnasium"),
         Case("experiment.network.hidden=[300000,300000] method=l2", "experiment.network.hidden=[300000, 300000] of 2 runs would take 4,320.0 GB of memory, 16.0 GB are free on this machine", "digits"),
         Case("experiment.seeds=1000000000 method=l2", "experiment.seeds=1000000000, 1,000,000,000 runs, would take 2,000.0 GB of memory, 16.0 GB are free on this machine", "digits"),
         Case("experiment.stream.units=4294967296 method=l2", "experiment.stream.units=4294967296 would take 1,443.1 GB of memory, 16.0 GB are free on this machine", "regression"),

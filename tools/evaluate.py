@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from continual_agents.agents.evaluation import evaluate, load_policy
 from continual_agents.runs import CheckpointError, RunError
+from continual_agents.runs.checkpoint import write_bytes
 from tools.agent import environment_from
 from tools.figures.estimates import estimate_one
 from tools.figures.folders import method_label
 from tools.figures.style import save, style
 from tools.parser import Parser, unwritable
 from tools.record import RecordError, configuration_of
+from tools.text import cell, visible
 
 
 def returns_of(
@@ -97,14 +99,15 @@ def main(arguments: list[str] | None = None) -> None:
                 environment=given.environment,
             )  # fmt: skip
         table = pd.DataFrame(rows)
-        table.to_csv(output.with_suffix(".csv"), index=False)
+        write_bytes(output.with_suffix(".csv"), table.map(cell).to_csv(index=False).encode())
         drawn = draw(table, output)
     except (RecordError, RunError, CheckpointError, ValueError, gymnasium.error.Error) as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(unwritable(error, output))
     columns = ["setting", "step", *(["friction"] if given.friction else []), "episodes", "return", "low", "high"]
-    print(f"{table[columns].to_string(index=False, float_format=lambda value: f'{value:.4g}')}\nfigure: {drawn}")
+    shown = table[columns].to_string(index=False, float_format=lambda value: f"{value:.4g}")
+    print(visible(f"{shown}\nfigure: {drawn}"))
 
 
 if __name__ == "__main__":

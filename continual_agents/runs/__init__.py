@@ -5,13 +5,15 @@ from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import read_checkpoint as read_checkpoint
 from .configuration import read_configuration as read_configuration
 from .comparison import log_comparison as log_comparison
+from .lock import Lock as Lock
+from .lock import LockedError as LockedError
 from .logger import LoggerError as LoggerError
 from .loggers import check_logger as check_logger
 from .faults import Fault as Fault
+from .faults import RunError as RunError
 from .output import steady_output as steady_output
 from .random_state import generator_state as generator_state
 from .random_state import set_generator_state as set_generator_state
 from .run import Run as Run
-from .folder import RunError as RunError
 from .storage import StorageError as StorageError
 from .table import Table as Table

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from continual_agents.settings import shortened
 
 from .configuration import flatten, read_configuration
-from .files import StrangeFileError, check_ordinary, open_in_place
+from .faults import RunError
+from .files import StrangeFileError, check_ordinary
+from .lock import check_lock
 from .storage import told_in_one_line
 from .table import check_table
-
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-"""What flock says where somebody else has the lock; anything else comes from the file system."""
 
 TIMING = "timing"
 """The table of speeds."""
 
 SHOWN = 6
 """Most differing settings that a message lists."""
-
-
-class RunError(RuntimeError):
-    """The folder cannot be used for this run; the message says why and what to do."""
 
 
 def check_folder(folder: Path, config: Mapping[str, Any], may_change: Sequence[str]) -> None:
@@ -46,8 +38,7 @@ def check_folder(folder: Path, config: Mapping[str, Any], may_change: Sequence[s
             raise RunError(f"{folder} cannot be made, {there} is a file: give another folder=...")
         if folder.is_dir():
             check_contents(folder)
-        if (folder / ".lock").exists():
-            locked(folder).close()
+            check_lock(folder)
     check_same(folder, config, may_change)
 
 
@@ -78,30 +69,6 @@ def check_tables(folder: Path, rows: Mapping[str, int]) -> None:
             check_table(folder / f"{name}.csv", count)
         except ValueError as error:
             raise RunError(str(error)) from error
-
-
-def locked(folder: Path) -> IO[str]:
-    """The folder's lock file, locked until it is closed or the process ends.
-
-    Raises:
-        RunError: another process holds it, or the file system knows no locks.
-    """
-    try:
-        descriptor = open_in_place(folder / ".lock", os.O_RDWR)
-    except StrangeFileError as error:
-        raise RunError(f"{error}, or give another folder=...") from error
-    lock = os.fdopen(descriptor, "r+", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        if error.errno in HELD:
-            raise RunError(f"{folder} is in use by another process: wait for it, or give another folder=...") from error
-        raise RunError(
-            f"{folder} cannot be locked ({error.strerror}): its file system has no locks, so that two processes could "
-            "write at once; give a folder=... on another one"
-        ) from error
-    return lock
 
 
 def check_same(folder: Path, config: Mapping[str, Any], may_change: Sequence[str]) -> None:

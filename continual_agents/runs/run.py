@@ -11,17 +11,18 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from .checkpoint import Checkpoints, damage_of_run, write_atomically
 from .configuration import configuration_text
 from .provenance import changes, describe, keep_sessions, read_sessions
-from .faults import Fault
-from .folder import TIMING, RunError, check_contents, check_folder, check_same, check_tables, locked
+from .faults import Fault, RunError
+from .folder import TIMING, check_contents, check_folder, check_same, check_tables
 from .glance import Glance
 from .interrupt import StopSignal
+from .lock import Lock
 from .logger import run_statistics
 from .loggers import Loggers, open_loggers
 from .output import quiet_worker
@@ -55,7 +56,7 @@ class Run:
         self,
         folder: Path,
         config: Mapping[str, Any],
-        lock: IO[str],
+        lock: Lock,
         *,
         save_seconds: float,
         keep: int,
@@ -120,7 +121,7 @@ class Run:
         with contextlib.ExitStack() as undo, told_in_one_line(folder, "as it was"):
             folder.mkdir(parents=True, exist_ok=True)
             check_contents(folder)
-            lock = undo.enter_context(locked(folder))
+            lock = undo.enter_context(Lock(folder))
             check_same(folder, config, may_change)
             write_atomically(folder / "config.yaml", lambda file: file.write(configuration_text(config).encode()))
             run = cls(
@@ -262,6 +263,7 @@ class Run:
             curves: what is drawn only, because a table could not tell it from the configuration.
             table: False draws the curves only.
         """
+        self._lock.check()
         if table:
             rows = self.table("metrics")
             with self.continuing():
@@ -288,6 +290,7 @@ class Run:
             groups: label of each run's setting, `[runs]`.
             timing: scalars as in `log`.
         """
+        self._lock.check()
         runs = len(next(iter(metrics.values())))
         values = {key: value.tolist() if hasattr(value, "tolist") else list(value) for key, value in metrics.items()}
         rows = self.table("metrics")
@@ -342,6 +345,7 @@ class Run:
         mark: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a checkpoint that the same command continues from. Tables and curves are made durable first."""
+        self._lock.check()
         started = self._due_since or time.monotonic()
         for table in self._tables.values():
             table.sync()

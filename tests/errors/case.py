@@ -26,7 +26,8 @@ class Case:
 
     Attributes:
         words: the command line behind `python -m tools.TOOL`; `{tmp}` is the test's folder.
-        message: what standard error has after "error: ", to the letter; `{tmp}` as above.
+        message: what standard error has after "error: ", to the letter; `{tmp}` as above, `{holder}` who
+            has the run folder.
         base: key of `BASES`: words in front, for `tools.train`.
         tool: module in tools.
         setup: prepares the test's folder.

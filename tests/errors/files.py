@@ -136,7 +136,7 @@ FILES: dict[str, list[Case]] = {
         ),
         Case(
             "",
-            "{tmp}/run is in use by another process: wait for it, or give another folder=...",
+            "{tmp}/run is in use by {holder}: wait for it, or give another folder=...",
             "agent",
             setup=in_use,
             given="in a folder that another process uses",

@@ -43,6 +43,7 @@ def _given(case: Case) -> str:
 
 def _code(words: str) -> str:
     shown = words.replace("{tmp}/run", "runs/mine").replace("{tmp}/", "").replace("{tmp}", ".")
+    shown = shown.replace("{holder}", "process 4711 on node7 since 2026-11-26T05:10:00+0000")
     shown = shown.replace("|", "\\|")
     return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 

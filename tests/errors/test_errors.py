@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from continual_agents.runs.lock import holder
 from supervised.streams.permuted import load_images
 from tests.errors import files
 from tests.errors.case import Case
@@ -25,8 +26,8 @@ def words_of(case: Case, folder: Path) -> list[str]:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a folder and what is in it; the lock is not counted, it is empty."""
-    paths = [path for path in folder.rglob("*") if path.name != ".lock"]
+    """Every file below a folder and what is in it; the lock is not counted."""
+    paths = [path for path in folder.rglob("*") if not path.name.startswith(".lock")]
     return {str(path): path.read_bytes() if path.is_file() and not path.is_symlink() else None for path in paths}
 
 
@@ -58,6 +59,8 @@ def test_one_line_exit_code_2_and_nothing_touched(
         raise SystemExit(main(words_of(case, tmp_path)))  # some return their exit code
     said = capsys.readouterr().err
     message = case.message.replace("{tmp}", str(tmp_path))
+    if "{holder}" in message:
+        message = message.replace("{holder}", str(holder(tmp_path / "run")))
     assert said == f"error: {message}\n"
     assert caught.value.code == 2
     assert tree(tmp_path) == before

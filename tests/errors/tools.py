@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 import yaml
@@ -80,6 +81,13 @@ def recordable(*gone: str, **changed: Any) -> Callable[[Path], None]:
         Checkpoints(folder / "run/checkpoints").save(512, {"run": {"learner": {}}})
 
     return setup
+
+
+def broken(folder: Path) -> None:
+    """An environment whose package is there and cannot be imported."""
+    if "Broken-v0" not in gymnasium.registry:
+        gymnasium.register("Broken-v0", entry_point="no_such_package:Broken")
+    recordable(experiment__environment__id="Broken-v0", experiment__environment__friction=None)(folder)
 
 
 def a_file(folder: Path) -> None:
@@ -280,6 +288,7 @@ FIGURES = [
     ),
 ]
 NO_RUN = "it is not the configuration of a run"
+TWO_RUNS = "the checkpoint in {tmp}/run does not fit its config.yaml: they are of two runs"
 RECORD = [
     *(
         Case("{tmp}/run", f"{{tmp}}/run/config.yaml{said}", tool="record", setup=setup, given=given)
@@ -293,6 +302,31 @@ RECORD = [
             ),
             ("without a seed", recordable("seed"), f" has no 'seed': {NO_RUN}"),
             ("without the agent's settings", recordable("experiment__agent"), f" has no 'agent': {NO_RUN}"),
+        )
+    ),
+    Case(
+        "{tmp}/run",
+        "experiment.agent=5: settings by name are needed, as experiment.agent.NAME=VALUE",
+        tool="record",
+        setup=recordable(experiment__agent=5),
+        given="whose agent is a number",
+    ),
+    *(
+        Case("{tmp}/run", said, tool="record", setup=setup, given=given)
+        for given, setup, said in (
+            (
+                "whose method is a number",
+                recordable(method=5),
+                "experiment and method are chosen by name, and their keys set as experiment.KEY=VALUE",
+            ),
+            # one environment is watched, whatever this says
+            ("without a count of environments", recordable("experiment__environment__count"), TWO_RUNS),
+            ("whose count of environments is a word", recordable(experiment__environment__count="abc"), TWO_RUNS),
+            (
+                "whose environment cannot be imported",
+                broken,
+                "environment.id='Broken-v0' cannot be made: ModuleNotFoundError: No module named 'no_such_package'",
+            ),
         )
     ),
     Case(

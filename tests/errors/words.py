@@ -1,5 +1,6 @@
 """Bad words on the command line of tools.train."""
 
+from continual_agents.settings import LONGEST
 from tests.errors.case import Case
 
 # fmt: off
@@ -241,6 +242,10 @@ WORDS: dict[str, list[Case]] = {
         Case("method=ppo experiment.replacement.rate=abc", "experiment.replacement.rate: nobody would read it, not ppo; leave it out", "agent"),
         Case("experiment.methods=[backprop] experiment.replacement.decay=[-1]", "experiment.replacement.decay: nobody would read it, not backprop; leave it out", "digits"),
         Case("experiment.methods=[backprop] method.of.l2.optimizer.step_size=adam", "method.of.l2.optimizer.step_size: nobody would read it, l2 is not among experiment.methods; leave it out", "digits"),
+        Case("method=redo \"method.operations.redo='/'\"", "method redo: redo=/: settings by name are needed", "agent"),
+        Case("method.network=inf", "method continual_backprop: network=inf: settings by name are needed", "agent"),
+        Case("method.network=inf", "method.network: nobody would read it, warm start compares experiment.starts, all with the plain SGD of experiment.optimizer; leave it out", "warm_start"),
+        Case("folder=" + "x" * 300, f"folder={'x' * (LONGEST // 2)} ... {'x' * (LONGEST // 4)}: File name too long: give another one", "agent"),
         Case("method=redo method.operations.redo=/", "method redo: redo=/: settings by name are needed", "agent"),
         Case("method.operations.continual_backprop=5", "method continual_backprop: continual_backprop=5: settings by name are needed", "agent"),
         Case("'method.operations={continual_backprop: null}'", "method continual_backprop: continual_backprop=null: settings by name are needed", "agent"),

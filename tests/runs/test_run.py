@@ -88,7 +88,7 @@ def test_other_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path
 
 def test_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
     run = Run.open(tmp_path, CONFIG)
-    with pytest.raises(RunError, match="in use by another process"):
+    with pytest.raises(RunError, match=r"in use by process \d+ on .* since \d{4}-.*: wait for it"):
         Run.open(tmp_path, CONFIG)
     run.close()
     Run.open(tmp_path, CONFIG).close()

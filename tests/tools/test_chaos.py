@@ -1,6 +1,8 @@
 """The kill campaign: what it counts as a difference, and a short one."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from continual_agents.runs import Checkpoints, Run
+from continual_agents.runs import Checkpoints, Lock, Run
 from tests.runs.test_run import CONFIG, drive
 from tools.chaos.compare import differences, unequal
+from tools.chaos.launched import process_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,3 +109,32 @@ def test_wrong_options_are_told_before_anything_runs(tmp_path: Path, capsys: pyt
             main(words)
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("launcher", ["pool", "submitit_local"])
+def test_killed_processes_of_a_launcher_change_nothing(launcher: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.chaos", "--launcher", launcher, "--kills", "2"]
+    command += ["--runs", "slowly_changing_regression", "--folder", str(tmp_path / "chaos")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 identical" in result.stdout
+
+
+def test_the_process_of_a_run_is_who_holds_its_lock(tmp_path: Path) -> None:
+    assert process_of(tmp_path / "none") is None
+    ready, told = os.pipe()
+    if not (process := os.fork()):
+        Lock(tmp_path)
+        os.write(told, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    assert process_of(tmp_path) == process
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    assert process_of(tmp_path) is None
+    with Lock(tmp_path):
+        assert process_of(tmp_path) is None  # never this one
+    os.close(ready)
+    os.close(told)

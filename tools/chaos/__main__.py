@@ -3,7 +3,8 @@
 Runs of the real command `python -m tools.train` are ended with SIGKILL at random moments, every other one while a
 checkpoint is being written, and continued by the same command until they finish. A kill has been survived when the
 run's tables are the same bytes, its final state the same bits and its TensorBoard curves the same points as those of an
-undisturbed run. Exit status 1 unless all were.
+undisturbed run. Exit status 1 unless all were. With `--launcher ray` (or pool, submitit_local) the runs are trained by
+that launcher, several beside one another, and its processes are killed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tools.command_line import UsageError
 from tools.figures.table import markdown
+from tools.launchers import make_launcher
 from tools.parser import Parser
 
 from .campaign import RUNS, Campaign, CampaignError
+from .launched import Launched, campaign
 from .process import warm_up
 
 
@@ -33,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--kills", type=int, default=100, help="how many in all (default: 100)")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="which (default: all)")
+    parser.add_argument("--launcher", choices=("pool", "ray", "submitit_local"), help="who trains the runs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; the clock has its say too (default: 0)")
     parser.add_argument(
         "--folder", type=Path, help="where the runs live; those that differ stay (default: a new temporary folder)"
@@ -42,11 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--kills {chosen.kills}: at least 1")
     if chosen.folder is not None and chosen.folder.exists() and any(chosen.folder.iterdir()):
         parser.error(f"--folder {chosen.folder} is not empty: give a new one")
-    warm_up()
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
+    campaigns: Sequence[Campaign | Launched]
     try:
-        campaigns = run(chosen.kills, chosen.runs, chosen.seed, folder)
-    except CampaignError as error:
+        if chosen.launcher is None:
+            warm_up()
+            campaigns = run(chosen.kills, chosen.runs, chosen.seed, folder)
+        else:
+            campaigns = run_launched(chosen.launcher, chosen.kills, chosen.runs, chosen.seed, folder)
+    except (CampaignError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     survived = sum(one.count.survived for one in campaigns)
@@ -72,12 +81,25 @@ def run(kills: int, names: Sequence[str], seed: int, folder: Path) -> list[Campa
     return campaigns
 
 
-def table(campaigns: Sequence[Campaign]) -> str:
+def run_launched(launcher: str, kills: int, names: Sequence[str], seed: int, folder: Path) -> list[Launched]:
+    """All kinds of runs beside one another in a launcher's processes, until there were that many kills."""
+    words = [f"hydra/launcher={launcher}"]
+    if launcher == "submitit_local":
+        words.append(f"hydra.launcher.folder={folder / 'jobs'}")
+    with make_launcher(words) as launching, tqdm(total=kills, unit="kill", desc="undisturbed runs") as bar:
+        kinds = [Launched(name, folder.absolute()) for name in names]
+        bar.set_description("kills")
+        for done in campaign(launching, kinds, kills, random.Random(seed), bar.write):
+            bar.update(done - bar.n)
+    return kinds
+
+
+def table(campaigns: Sequence[Campaign | Launched]) -> str:
     """A row per kind of run."""
     rows = [
         [
             one.name,
-            f"{one.reference.seconds:.1f}",
+            f"{one.reference.seconds:.1f}" if one.reference.seconds == one.reference.seconds else "-",
             *(str(count) for count in (one.count.runs, one.count.kills, one.count.during_writes, one.count.survived)),
         ]
         for one in campaigns

@@ -17,6 +17,7 @@ from .tables import check_distinct, read_table
 IGNORED = (
     "seed",
     "folder",
+    "joined",  # shards, of tools.join
     "threads",
     "device",
     "save_seconds",
@@ -162,17 +163,20 @@ def setting_labels(runs: list[RunFolder]) -> list[str]:
     Example: two runs of continual backprop with rates 1e-4 and 1e-5 become "continual backprop, rate 0.0001" and
     "continual backprop, rate 1e-05"; seeds never make a label.
     """
-    labels = []
     flat = [flatten(run.config) for run in runs]
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run, config in zip(runs, flat, strict=True):
-        alike = [
-            other
-            for peer, other in zip(runs, flat, strict=True)
-            if (peer.experiment, peer.method) == (run.experiment, run.method)
-        ]
-        keys = _telling_apart(alike)
-        labels.append(", ".join([method_label(run.method), *(f"{short(key)} {config.get(key)}" for key in keys)]))
-    return labels
+        alike.setdefault((run.experiment, run.method), []).append(config)
+    keys = {group: _telling_apart(configs) for group, configs in alike.items()}
+    return [
+        ", ".join(
+            [
+                method_label(run.method),
+                *(f"{short(key)} {config.get(key)}" for key in keys[run.experiment, run.method]),
+            ]
+        )
+        for run, config in zip(runs, flat, strict=True)
+    ]
 
 
 def _telling_apart(configs: list[dict[str, Any]]) -> list[str]:

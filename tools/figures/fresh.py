@@ -80,14 +80,16 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
 
 def _partners(data: TaskEnds, name: object, reference: str) -> list[object]:
     """The runs of `reference` with this run's seed and tasks; of several, those nearest in their settings."""
-    run = data.runs.loc[name]
-    alike = data.runs[(data.runs["method"] == reference) & (data.runs["seed"] == run["seed"])]
-    for key in data.world:
-        alike = alike[alike[key].map(str) == str(run[key])]  # astype(str) would keep None as a missing value: no match
-    if alike.empty:
+    runs, words = data.runs, data.words
+    place = runs.index.get_loc(name)
+    alike = (runs["method"] == reference).to_numpy() & (runs["seed"] == runs["seed"].iloc[place]).to_numpy()
+    for column in [runs.columns.get_loc(key) for key in data.world]:
+        alike &= words[:, column] == words[place, column]
+    candidates = np.flatnonzero(alike)
+    if not len(candidates):
         return []
-    shared = (alike.map(str) == run.map(str)).sum(axis=1)
-    return list(alike.index[shared == shared.max()])
+    shared = (words[candidates] == words[place]).sum(axis=1)
+    return list(runs.index[candidates[shared == shared.max()]])
 
 
 def _missing_runs(data: TaskEnds, reference: str) -> str:

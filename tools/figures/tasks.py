@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,11 @@ class TaskEnds:
     runs: pd.DataFrame
     settings: list[str]
     world: list[str]
+
+    @functools.cached_property
+    def words(self) -> np.ndarray:
+        """Everything in `runs` as text, `[runs, columns]`: a missing value is as good as another, unlike in pandas."""
+        return self.runs.map(str).to_numpy(object)
 
     def of(self, setting: str) -> pd.DataFrame:
         """The rows of `ends` that belong to a setting."""

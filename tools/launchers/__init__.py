@@ -13,10 +13,16 @@ from tools.command_line import CONFIGS, UsageError, group_options, parse_overrid
 from .cluster import Cluster
 from .launcher import Launcher as Launcher
 from .launcher import Outcome as Outcome
+from .on_ray import Ray
 from .pool import Pool
 
 GROUP = "hydra/launcher"
-LAUNCHERS: dict[str, type[Launcher[Any]]] = {"pool": Pool, "submitit_local": Cluster, "submitit_slurm": Cluster}
+LAUNCHERS: dict[str, type[Launcher[Any]]] = {
+    "pool": Pool,
+    "ray": Ray,
+    "submitit_local": Cluster,
+    "submitit_slurm": Cluster,
+}
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

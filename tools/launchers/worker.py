@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,19 +15,34 @@ LOG = "log.txt"
 """File of a run folder for what the run printed: warnings, tracebacks."""
 
 
+DYING = 10.0
+"""Seconds that a process whose machine or manager has gone may take to end."""
+
+
 def train(config: Mapping[str, Any]) -> str:
     """Train one run, its output in its log: the kind of its outcome, and the error in one line behind it."""
     folder = Path(config["folder"])
     with _output_to(folder / LOG):
         try:
-            from tools.train import train_one
-
-            return "stopped" if train_one(dict(config), quiet=True) else "finished"
+            return "stopped" if _train_when_free(dict(config)) else "finished"
         except FloatingPointError as error:
             return f"diverged {_one_line(error)}"
         except Exception as error:
             traceback.print_exc()
             return f"failed {_one_line(error)}"
+
+
+def _train_when_free(config: dict[str, Any]) -> int:
+    """As `train_one`. A run that was started again may find the lock of its lost predecessor: that is waited for."""
+    from continual_agents.runs import LockedError
+    from tools.train import train_one
+
+    try:
+        return train_one(config, quiet=True)
+    except LockedError as error:
+        print(error, file=sys.stderr, flush=True)
+        time.sleep(DYING if error.lost_in is None else error.lost_in + 1.0)
+    return train_one(config, quiet=True)
 
 
 def _one_line(error: BaseException) -> str:

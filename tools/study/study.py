@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from continual_agents.runs import Run, Table, read_configuration
+from continual_agents.runs import Lock, Run, Table, read_configuration
 from continual_agents.runs.checkpoint import write_atomically
-from continual_agents.runs.folder import locked
 from tools.figures.table import readable
 from tools.launchers import Launcher, Outcome
 from tools.plot import draw_runs
@@ -62,7 +61,7 @@ class Study:
                     build(job.config).close()
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
-            undo.enter_context(locked(self.folder))
+            undo.enter_context(Lock(self.folder))
             self._keep_protocol()
             self._undo = undo.pop_all()
 

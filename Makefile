@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Without a GPU a plain torch would bring gigabytes of CUDA; where pip finds a CPU build by itself, that one is taken.
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 
-.PHONY: help run demo test lint format clean
+.PHONY: help run demo test lint format docs clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -30,8 +30,11 @@ format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.dev ## build the documentation's site into site/
+	$(BIN)/mkdocs build --strict
+
 clean: ## forget the virtual environment and caches, keep the runs
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/.rl: pyproject.toml constraints.txt
 	@$(PYTHON) --version >/dev/null 2>&1 || { echo "$(PYTHON) is not there: install Python 3.11, or make PYTHON=python3.10 ..."; exit 1; }

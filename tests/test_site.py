@@ -1,0 +1,106 @@
+"""The documentation's site builds without a warning and names everything public; its guides' snippets run."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tools.site import on_page_markdown, public_names
+from tools.train import main
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+ROOMS = ("surgery", "plasticity", "methods", "networks", "agents", "runs")
+PACKAGES = [*(f"continual_agents.{room}" for room in ROOMS), "envs", "supervised"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder
+
+
+def test_a_page_for_every_text(site: Path) -> None:
+    texts = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    assert texts <= {path.relative_to(site) for path in site.rglob("*.html")}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_reference_has_every_public_name(site: Path, package: str) -> None:
+    page = (site / f"reference/{package.rpartition('.')[2]}.html").read_text()
+    names = public_names(package)
+    assert len(names) >= 5
+    assert not [name for name in names if f'id="{package}.{name}"' not in page]
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    page = (site / "index.html").read_text()
+    assert not re.findall(r"<(?:script|img)[^>]* src=\"?http|<link[^>]*rel=\"?stylesheet[^>]*href=\"?http", page)
+
+
+def test_public_names_are_those_imported_as_themselves() -> None:
+    assert {"find", "ContinualBackprop", "UTILITIES"} <= set(public_names("continual_agents.surgery"))
+    assert "SlipperyAnt" in public_names("envs")
+    assert on_page_markdown("a\n{{ names of envs }}\nb").startswith("a\n::: envs.ChangingObservation\n\n::: envs.Fri")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def run(folder: Path, *words: str) -> str:
+    """Python with the project beside the working folder, as a user has it."""
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["start.md", "plasticity.md"])
+def test_the_guides_print_what_they_say(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "guide"}
+    found = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", (DOCS / page).read_text(), re.DOTALL)
+    assert len(found) >= 3
+    with torch.random.fork_rng():
+        for code, printed in found:
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(code, page, "exec"), names)
+            assert out.getvalue() == printed, code
+
+
+def test_an_agent_on_an_environment_of_ones_own(tmp_path: Path) -> None:
+    environment, use = blocks("environment.md", "python")
+    train, evaluate = (shlex.split(block)[1:] for block in blocks("environment.md", "bash"))
+    (tmp_path / "seeking.py").write_text(environment)
+    told = run(tmp_path, *train)
+    assert all(f"\n| {method} " in told for method in ("PPO", "fresh"))
+    assert "ends tasks with a return" in told
+    assert "continual backprop" in told
+    assert "return" in run(tmp_path, *evaluate)
+    assert run(tmp_path, "-c", use) == "(1,)\n"
+
+
+def test_the_streams_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("streams.md", "bash"):
+        for line in block.splitlines():
+            assert line.startswith("python -m tools.train ")
+            main([*shlex.split(line)[3:], "progress=false"])  # here: starting Python takes longer than the streams
+    (code,) = blocks("streams.md", "python")
+    for _ in range(2):  # the second time the folder is continued
+        exec(compile(code, "streams.md", "exec"), {"__name__": "guide"})
+    names = {path.parent.name for path in tmp_path.glob("runs/**/metrics.csv")}
+    assert names == {"mine", "regression", "activations", "seed_0"}

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+if __name__ == "__main__":
+    from tools.starting import stop_while_starting
 
-def _stop(number: int, frame: object) -> None:
-    """End a run that has not begun yet, or has ended."""
-    print("\nstopped: the same command goes on", file=sys.stderr)
-    raise SystemExit(128 + number)
-
-
-if __name__ == "__main__":  # before the other imports, which take seconds: stopping a run that starts is no failure
-    for _number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(_number, _stop)
+    stop_while_starting()
     if any(_word in ("--help", "-h") for _word in sys.argv[1:]):  # needs none of them
         from tools.help import show
 

@@ -92,10 +92,14 @@ def test_full_disk_and_numbers_that_blow_up_are_one_line_and_exit_code_1(tmp_pat
     assert "warning: not finite by step" in mark.stderr
 
 
-def test_a_run_that_is_stopped_while_it_starts_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tool", ["train", "study"])
+def test_a_command_that_is_stopped_while_it_starts_says_so(tmp_path: Path, tool: str) -> None:
     """The signal comes as soon as the process has a handler, long before the run is there."""
+    words = [*DIGITS, f"folder={tmp_path / 'run'}"]
+    if tool == "study":
+        words = ["configs/study/smoke.yaml", "--folder", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tools.train", *DIGITS, f"folder={tmp_path / 'run'}"],
+        [sys.executable, "-m", f"tools.{tool}", *words],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     caught = 1 << (signal.SIGTERM - 1)

@@ -87,7 +87,13 @@ def _futures(config: Mapping[str, Any], *states: Mapping[str, Any]) -> Iterator[
         draws = np.random.default_rng(0)
         history = []
         for _ in range(STEPS):
-            action = draws.uniform(-1, 1, environment.action_space.shape).astype(np.float32)
+            space: Any = environment.action_space
+            choices = getattr(space, "n", None)  # of actions that are numbers
+            action: Any = (
+                draws.uniform(-1, 1, space.shape).astype(np.float32)
+                if choices is None
+                else int(draws.integers(choices))
+            )
             observation, reward, terminated, truncated, _ = environment.step(action)
             history.append(np.asarray(observation).tobytes() + np.float64(reward).tobytes())
             if terminated or truncated:

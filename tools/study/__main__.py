@@ -6,6 +6,11 @@ and runs on fresh seeds, which alone make figure and table. The same command con
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from tools.starting import stop_while_starting
+
+    stop_while_starting()
+
 from pathlib import Path
 
 from continual_agents.runs import CheckpointError, RunError, steady_output

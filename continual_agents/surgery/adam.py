@@ -23,8 +23,9 @@ class Adam(torch.optim.Adam):
     All options of `torch.optim.Adam`, with the same results to the last bit as long as nothing is replaced: a
     parameter without young entries takes torch's own (fused, foreach or plain) path. A parameter with young ones
     takes a path of its own on its device until the youngest entry's correction has worn off, and goes back. With
-    `fused=True` that path is torch's fused kernel too, its steps scaled entry by entry; eps then counts for a reborn
-    entry as if it were added before the second moment's correction (Kingma and Ba's efficient form).
+    `fused=True` that path is torch's fused kernel too, its steps scaled entry by entry, in one call with the other
+    parameters; eps then counts for a reborn entry as if it were added before the second moment's correction (Kingma
+    and Ba's efficient form).
 
     State per parameter, besides torch's, while it has young entries: `age_<dim>`, the steps of each row or column
     since its own start (broadcastable), and `young`, the number of steps until the last correction has worn off.
@@ -82,27 +83,33 @@ class Adam(torch.optim.Adam):
         # GradScaler then unscales and skips on the host; the elementwise path needs no device-side skip of its own
         self._step_supports_amp_scaling = False
         self._cache: list[Ages] = []
-        self._change, self._leap = Scratch(), Scratch()
+        self._scratch = Scratch()
 
     def _init_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], *lists: Any) -> bool:
         """Gather as torch does, then update the parameters with young entries here and leave the rest to torch."""
         has_complex: bool = super()._init_group(group, params, grads, *lists)
         young = [i for i, parameter in enumerate(params) if "young" in self.state[parameter]]
         if young:
-            for device in dict.fromkeys(params[i].device for i in young):
-                here = [i for i in young if params[i].device == device]
+            taken: set[int] = set()
+            for kind in dict.fromkeys((params[i].device, params[i].dtype) for i in young):
+                here = [i for i in young if (params[i].device, params[i].dtype) == kind]
+                if group["fused"]:  # the others with them: a second call costs as much as a small network's first
+                    known = set(here)
+                    here += [i for i, p in enumerate(params) if i not in known and (p.device, p.dtype) == kind]
+                taken.update(here)
                 self._update(group, [params[i] for i in here], [grads[i] for i in here])
             for items in (params, grads, *lists):
                 if items:  # the list of third moments is empty without amsgrad
-                    items[:] = [item for i, item in enumerate(items) if i not in young]
+                    items[:] = [item for i, item in enumerate(items) if i not in taken]
         return has_complex
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        """One Adam step of parameters with young entries."""
+        """One Adam step of parameters of one type, those with young entries first; others only where it is fused."""
         states = [self.state[parameter] for parameter in params]
-        ages = next((known for known in self._cache if known.holds(states)), None)
+        young = [state for state in states if "young" in state]
+        ages = next((known for known in self._cache if known.holds(young)), None)
         if ages is None:
-            ages = Ages.of(states)
+            ages = Ages.of(young)
             self._cache = [*self._cache[-7:], ages]
         beta1, beta2 = (float(beta) for beta in group["betas"])
         ages.advance(beta1, beta2)
@@ -114,10 +121,9 @@ class Adam(torch.optim.Adam):
             torch._foreach_mul_(params, 1 - group["lr"] * decay)
         elif decay:
             grads = list(torch._foreach_add(grads, params, alpha=decay))
-        flat = len({len(leaps) for leaps in ages.leaps} - {1, 2}) == 0
-        step = self._fused_step if group["fused"] and flat else self._plain_step
+        step = self._fused_step if group["fused"] else self._plain_step
         step(group, ages, params, grads, states)
-        for state in states:
+        for state in young:
             state["young"] -= 1
             if not state["young"]:
                 for name in [name for name in state if name == "young" or name.startswith(AGE)]:
@@ -126,10 +132,12 @@ class Adam(torch.optim.Adam):
     def _fused_step(
         self, group: dict[str, Any], ages: Ages, params: list[Tensor], grads: list[Tensor], states: list[dict]
     ) -> None:
-        """The fused kernel writes its change of the parameters into zeros; each entry takes its own share of it."""
-        changes = [self._change.at(i, parameter).zero_() for i, parameter in enumerate(params)]
+        """The fused kernel writes its change of parameters with young entries into zeros; each entry takes its own
+        share of it. The others it changes as always."""
+        young = params[: len(ages.own)]
+        changes = ages.changes(young)
         torch._fused_adam_(
-            changes,
+            [*changes, *params[len(young) :]],
             grads,
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
@@ -145,8 +153,8 @@ class Adam(torch.optim.Adam):
             grad_scale=None,
             found_inf=None,
         )
-        for i, (parameter, change) in enumerate(zip(params, changes, strict=True)):
-            parameter.addcmul_(change, ages.leap_of(i, self._leap).to(change.dtype))
+        leaps = [leap.to(change.dtype) for leap, change in zip(ages.leaps_of(), changes, strict=True)]
+        torch._foreach_addcmul_(young, changes, leaps)
 
     def _plain_step(
         self, group: dict[str, Any], ages: Ages, params: list[Tensor], grads: list[Tensor], states: list[dict]
@@ -165,7 +173,7 @@ class Adam(torch.optim.Adam):
             torch._foreach_maximum_(largest, second)
             second = largest
         for i, (parameter, moment, square) in enumerate(zip(params, first, second, strict=True)):
-            denominator = torch.sqrt(square, out=self._change.at(0, square))
+            denominator = torch.sqrt(square, out=self._scratch.like(square))
             denominator.div_(Ages.smallest(ages.seconds[i])).add_(group["eps"])
             denominator.mul_(Ages.smallest(ages.firsts[i]))
             if isinstance(lr, Tensor):  # on the device, where it stays

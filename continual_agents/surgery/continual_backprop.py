@@ -13,7 +13,8 @@ from .companion import Companion
 from .finding import Units
 from .replace import Renewal
 from .replacement import Replacement, takes_replacement
-from .running import Running, RunningLayer
+from .running import Running
+from .running_layer import RunningLayer
 from .scratch import Scratch
 from .selection import least_useful
 from .utility import Signals, Utility

@@ -8,10 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+AVAILABLE = dist.is_available()
+
 
 def several() -> bool:
     """Whether this process is one of several (torch.distributed is set up)."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return AVAILABLE and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def average_(tensors: Sequence[Tensor]) -> None:

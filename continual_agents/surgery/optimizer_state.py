@@ -28,14 +28,14 @@ def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index:
     """
     for optimizer in optimizers:
         trained = whole(parameter)
-        if trained not in optimizer.state:
+        state = optimizer.state.get(trained)
+        if not state:
             continue
-        group = next(g for g in optimizer.param_groups if any(p is trained for p in g["params"]))
-        for name, value in optimizer.state[trained].items():
+        for name, value in state.items():
             if not isinstance(value, Tensor) or name.startswith(Adam.AGE) or value.ndim != trained.ndim:
                 continue
-            if _per_entry(state := own(parameter, value), parameter, dim):
-                state.index_fill_(dim, index, _start(optimizer, group, name))
+            if _per_entry(entries := own(parameter, value), parameter, dim):
+                entries.index_fill_(dim, index, _start(optimizer, trained, name))
         if isinstance(optimizer, Adam) and trained is parameter:  # one step count for all members
             optimizer.forget_(parameter, dim, index)
 
@@ -45,10 +45,14 @@ def _per_entry(value: Tensor, parameter: Tensor, dim: int) -> bool:
     return value.ndim == parameter.ndim and value.ndim > 0 and value.shape[dim] == parameter.shape[dim]
 
 
-def _start(optimizer: Optimizer, group: dict, name: str) -> float:
+def _start(optimizer: Optimizer, parameter: Tensor, name: str) -> float:
     """The value a state tensor starts from."""
     if isinstance(optimizer, torch.optim.Adagrad) and name == "sum":
-        return float(group["initial_accumulator_value"])
+        return float(_group(optimizer, parameter)["initial_accumulator_value"])
     if isinstance(optimizer, torch.optim.Rprop) and name == "step_size":
-        return float(group["lr"])
+        return float(_group(optimizer, parameter)["lr"])
     return 0.0
+
+
+def _group(optimizer: Optimizer, parameter: Tensor) -> dict:
+    return next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))

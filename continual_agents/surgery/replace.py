@@ -78,10 +78,10 @@ def replace_(
     if isinstance(means, Tensor) or means is None:
         means = [means] * len(units.outgoing)
     rng = generator if generator is not None else private()
-    replace_together_([Renewal(units, index.to(device), means, birth)], _as_list(optimizer), rng, bias=bias)
+    with torch.no_grad():
+        replace_together_([Renewal(units, index.to(device), means, birth)], _as_list(optimizer), rng, bias=bias)
 
 
-@torch.no_grad()
 def replace_together_(
     renewals: Sequence[Renewal],
     optimizers: Sequence[Optimizer],
@@ -94,7 +94,7 @@ def replace_together_(
     """Replace units of several layers at once; the order of the layers makes no difference but to the draws.
 
     All means are handed over with the old weights, then all in-weights are drawn, then all out-weights zeroed: a
-    weight from a newborn to a newborn is 0. `layer_by_layer`: see `Replacement`.
+    weight from a newborn to a newborn is 0. `layer_by_layer`: see `Replacement`. Call it without gradients.
     """
     check_bias(bias)
     for renewal in renewals:
@@ -129,7 +129,9 @@ def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tenso
     axes = axes_of(reader.module)
     for slot in slots:
         name = axes.bias.get(slot.name) if axes else None
-        bias = getattr(reader.module, name, None) if name else None
+        bias = reader.module._parameters.get(name) if name else None
+        if bias is None and name:
+            bias = getattr(reader.module, name, None)
         if bias is None:
             target, sign = getattr(reader.centre, "running_mean", None), -1.0
         else:
@@ -137,7 +139,10 @@ def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tenso
         if target is None:
             continue
         columns = slot.tensor().index_select(slot.dim, slot.entries(index))
-        if isinstance(reader.module, nn.modules.conv._ConvNd) and (mean.ndim > 1 or reader.module.transposed):
+        if columns.ndim == 2 and mean.ndim == reader.block == 1:
+            value = mean.index_select(0, index).to(columns.dtype)
+            share = columns @ value if slot.dim == 1 else value @ columns
+        elif isinstance(reader.module, nn.modules.conv._ConvNd) and (mean.ndim > 1 or reader.module.transposed):
             share = _mean_of_conv(reader.module, columns, mean.index_select(0, index))
         else:
             columns = columns.movedim(slot.dim, 0)
@@ -202,12 +207,12 @@ def _draw(renewal: Renewal, generator: torch.Generator, bias: str) -> None:
 def _birth(
     slot: Slot, weight: Tensor, entries: Tensor, generator: torch.Generator, renewal: Renewal, inputs: Tensor | None
 ) -> Birth:
-    matrix = weight if weight.ndim > 1 else next(s for s in renewal.units.made if s.owner is slot.owner).tensor()
-    fan_in = matrix[0].numel()
-    kernel = matrix[0, 0].numel() if matrix.ndim > 2 else 1
+    matrix = weight if weight.ndim > 1 else _matrix(slot.owner, renewal.units)
+    fan_in, kernel = math.prod(matrix.shape[1:]), math.prod(matrix.shape[2:])
     axes = axes_of(slot.owner)
     bound = axes.bound(slot.owner) if axes and axes.bound else fan_in**-0.5
     module: Any = slot.owner
+    names = ("stride", "padding", "dilation") if weight.ndim > 2 else ()
     return Birth(
         shape=(len(entries), *weight.shape[1:]),
         fan_in=fan_in,
@@ -218,10 +223,14 @@ def _birth(
         generator=generator,
         inputs=inputs,
         present_bias=getattr(module, "bias", None) if weight.ndim > 1 else None,
-        stride=getattr(module, "stride", ()),
-        padding=getattr(module, "padding", 0),
-        dilation=getattr(module, "dilation", 1),
+        **{name: getattr(module, name) for name in names if hasattr(module, name)},
     )
+
+
+def _matrix(module: nn.Module, units: Units) -> Tensor:
+    """A layer's in-weights, unit dim first, for what is drawn by their size."""
+    slots = (slot for slot in units.made if slot.owner is module)
+    return next(t.movedim(slot.dim, 0) for slot in slots if (t := slot.tensor()).ndim > 1)
 
 
 def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:

@@ -91,7 +91,7 @@ def least_useful(utility: Tensor, age: Tensor, count: int, *, maturity: int, dec
         int64 [..., count], least useful first.
     """
     score = finite_copy(utility / (1 - decay ** age.to(utility.dtype)) if decay else utility)
-    score = score.masked_fill(age <= maturity, math.inf)
+    score.masked_fill_(age <= maturity, math.inf)
     if count == 1:  # the usual case, and a fifth of the sort's time
         return score.argmin(-1, keepdim=True)
     return torch.sort(score, dim=-1, stable=True).indices[..., :count]

@@ -56,16 +56,21 @@ class Standing:
                 raise RuntimeError(f"units {units.name!r}: {key} is no longer in the network, or another one: {REMEDY}")
         trained = trained_by(self.optimizers) if optimizers else set()
         for there, parameter, learned, was_trained, slot, units in self.parameters:
-            name = f"units {units.name!r}: {slot.name} of {type(slot.owner).__name__}"
             if there.get(slot.name) is not parameter:
-                raise RuntimeError(f"{name} is another Parameter now: {REMEDY}")
+                raise RuntimeError(f"{_name(units, slot)} is another Parameter now: {REMEDY}")
             if learned and not parameter.requires_grad:
-                raise RuntimeError(f"{name} was frozen (requires_grad=False): {REMEDY} and leaves out what is frozen")
+                raise RuntimeError(
+                    f"{_name(units, slot)} was frozen (requires_grad=False): {REMEDY} and leaves out what is frozen"
+                )
             if optimizers and was_trained and id(whole(parameter)) not in trained:
                 raise RuntimeError(
-                    f"{name} is no longer trained by the companion's optimizer: companion.optimizers = [...] names "
-                    "those that train the network now"
+                    f"{_name(units, slot)} is no longer trained by the companion's optimizer: companion.optimizers = "
+                    "[...] names those that train the network now"
                 )
+
+
+def _name(units: Units, slot: Slot) -> str:
+    return f"units {units.name!r}: {slot.name} of {type(slot.owner).__name__}"
 
 
 def trained_by(optimizers: Iterable[Optimizer]) -> set[int]:

@@ -33,6 +33,9 @@ class Watch:
     Statistics: `mean`, one per input of the reader: [width * block], for conv layers the mean map [width, *space]; the
     others [width], averaged over batch and positions. Several passes before one optimizer step (gradient
     accumulation) are averaged by their sample counts.
+
+    Attributes:
+        place: memory for the mean of the first pass of a step, if it has that shape; None: memory of its own.
     """
 
     LIMIT = 16
@@ -53,6 +56,7 @@ class Watch:
         self.size = width * self.reader.block
         self.active = True
         self.samples = 0  # of what was taken last
+        self.place: Tensor | None = None
         self.scratch = Scratch() if scratch is None else scratch
         self.overdue = overdue
         self._records: list[tuple[int, dict[str, Tensor]]] = []
@@ -113,16 +117,23 @@ class Watch:
 
     def record(self, value: Tensor) -> None:
         """Reduce one activation tensor to per-unit statistics and keep those."""
-        if not torch.compiler.is_compiling():  # a length that is looked at would recompile the network
-            if self._several:
-                if self._latest is not None and self._latest() is value:
-                    return
-                self._latest = weakref.ref(value)
+        if self._several:
+            if self._latest is not None and self._latest() is value:
+                return
+            self._latest = weakref.ref(value)
+        h = self._share(value.detach())
+        place = self.place
+        if self._records:
+            place = None  # it holds the first pass's mean
             if len(self._records) == self.LIMIT:
                 self._condense()
-        h = self._share(value.detach())
+        elif place is not None and (h.dtype != place.dtype or h.shape[1:] != place.shape or h.device != place.device):
+            place = None
+        self._reduce(value, h, place)
+
+    def _reduce(self, value: Tensor, h: Tensor, place: Tensor | None = None) -> None:
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
-        mean = h.mean(0, dtype=dtype).contiguous()
+        mean = h.mean(0, dtype=dtype).contiguous() if place is None else torch.mean(h, 0, out=place)
         statistics = {"mean": mean}
         if "activity" in self.wants:
             if self.reader.positive:
@@ -142,11 +153,12 @@ class Watch:
             value.register_hook(lambda gradient: self._record_gradient(value, gradient))
 
     def record_compiled(self, value: Tensor) -> None:
-        """As `record`, inside a compiled graph; hooks on gradients have to stay outside and break it."""
+        """As `record`, inside a compiled graph; hooks on gradients have to stay outside and break it. A number of
+        records that is looked at would recompile the network."""
         if "sensitivity" in self.wants:
             self._record_outside(value)
         else:
-            self.record(value)
+            self._reduce(value, self._share(value.detach()))
 
     @torch.compiler.disable
     def _record_outside(self, value: Tensor) -> None:

@@ -160,6 +160,20 @@ def test_published_regression_is_compared_in_its_own_bins(tmp_path):
     assert rows["step 1,000,000"].note == "not reached"
 
 
+def test_published_differences_are_paired_by_seed(tmp_path):
+    experiment = {"name": "incremental_cifar", "increment": 5, "epochs": 200, "blocks": 2}
+    tables = {}
+    for method, loss in (("backprop", 0.003), ("fresh", 0.0)):
+        root = stream_run(tmp_path / method, method=method, tasks=20, loss=loss, seeds=3, experiment=experiment)
+        table = pd.read_csv(root / "metrics.csv")
+        tables[method] = table[table["task/index"] == 19].set_index("run")["accuracy"]
+    data = tidy.tidy(folders.read_folders([tmp_path]))
+    (row,) = published.beside(data).rows
+    expected = (tables["backprop"] - tables["fresh"]).groupby(data.runs["seed"].head(3).to_numpy()).mean()
+    assert row.measured == pytest.approx(expected.mean())
+    assert (row.published, row.n, row.note) == (-0.05, 3, "")
+
+
 def test_published_data_are_sound():
     known = yaml.safe_load(published.DATA.read_text())
     sources = known.pop("sources")
@@ -169,7 +183,8 @@ def test_published_data_are_sound():
         assert len(set(places)) == len(places)
         for _, _, where, value in entry["rows"]:
             assert list(where) in (["task"], ["step"])
-            assert 0 <= value < (1 if entry["measure"] == "accuracy" else 1e4)
+            least, most = {"accuracy": (0, 1), "difference": (-1, 1)}.get(entry["measure"], (0, 1e4))
+            assert least <= value < most
 
 
 def test_relearning_of_a_run_by_hand():

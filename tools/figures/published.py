@@ -84,8 +84,14 @@ def _row(
         ]
     if chosen.empty:
         return None
+    found = _at(records, chosen, where, entry["window"], relative=by_method_only)
+    if "minus" in entry:  # paired by seed
+        others = runs[runs["method"] == method_label(entry["minus"])]
+        reference = _at(records, others, where, entry["window"], relative=by_method_only)
+        seeds = runs.set_index("replicate")["seed"]
+        found = found.groupby(seeds).mean() - reference.groupby(seeds).mean()
     records = records[records["replicate"].isin(chosen["replicate"])]
-    means = _at(records, where, entry["window"], relative=by_method_only)
+    means = found.dropna().to_numpy(float)
     measured, low, high = estimate_one(means) if len(means) else (np.nan, np.nan, np.nan)
     different = [
         f"{key} {_text(run)}, published {_text(wanted)}"
@@ -104,20 +110,20 @@ def _row(
     return Beside(label, text, float(value), measured, low, high, len(means), note)
 
 
-def _at(records: pd.DataFrame, where: dict[str, int], window: int, *, relative: bool) -> np.ndarray:
-    """Mean performance per run over the `window` up to `where`; of the first or last tenth for a stand-in."""
+def _at(records: pd.DataFrame, runs: pd.DataFrame, where: dict[str, int], window: int, *, relative: bool) -> pd.Series:
+    """Mean performance of each of `runs` over the `window` up to `where`; of the first or last tenth for a stand-in."""
     ((unit, place),) = where.items()
+    records = records[records["replicate"].isin(runs["replicate"])]
     position = records[unit]
     end = float(position.max())
     if relative:
         tenth = max(1.0, end // 10)
         inside = position <= tenth if place <= window else position > end - tenth
     elif end < place:
-        return np.empty(0)
+        return pd.Series(dtype=float)
     else:
         inside = (position > place - window) & (position <= place)
-    means = records[inside].groupby("replicate")["performance"].mean()
-    return means.dropna().to_numpy(float)
+    return records[inside].groupby("replicate")["performance"].mean()
 
 
 def _long(data: Stream | Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -139,7 +145,7 @@ def _ends_only(rows: list[list[Any]]) -> list[list[Any]]:
         same = first.setdefault(row[0], [])
         if not same or same[0][1] == row[1]:
             same.append(row)
-    return [row for same in first.values() for row in (same[0], same[-1])]
+    return [row for same in first.values() for row in ([same[0], same[-1]] if len(same) > 1 else same)]
 
 
 def _same(value: Any, wanted: Any) -> bool:

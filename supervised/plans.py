@@ -65,6 +65,10 @@ def make_plans(experiment: Mapping[str, Any], methods: Mapping[str, Method], *, 
     seeds = range(seed, seed + int(experiment.get("seeds", 1)))
     if not methods or not seeds:
         raise ValueError(f"experiment.seeds={len(seeds)} and {len(methods)} methods make no run: give at least 1 each")
+    for method in methods.values():
+        for name in method.operations:
+            if OPERATIONS[name].penalises:
+                raise ValueError(f"method {method.name}: {name} is a term of a policy's loss, streams have no policy")
     sweep = dict(experiment.get("sweep") or {})
     for key in sweep:
         _check_swept(key, sweep[key], methods)

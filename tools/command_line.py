@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from continual_agents.settings import written
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-GROUPS = ("experiment", "scale", "method", "logger")
+GROUPS = ("experiment", "scale", "method", "sweep", "logger")
 FLAGS = ("-m", "--multirun")
 OWN_FOLDER = ("--config-dir", "-cd")
 """A folder of the user's with `method/mine.yaml`, `experiment/mine.yaml`, as Hydra's own flag."""
@@ -30,15 +31,26 @@ LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
 MOST_VALUES = 10_000
 """Of one key: a command has no more runs."""
 
+RENAMED = {
+    **{f"digits_{name}": ("permuted_digits", name) for name in ("step_sizes", "widths", "change_rates")},
+    **{f"mnist_{name}": ("permuted_mnist", name) for name in ("step_sizes", "widths", "change_rates")},
+    "digits_replacement_rates": ("permuted_digits", "replacement_rates"),
+    "mnist_replacement_rates": ("permuted_mnist", "replacement_rates"),
+    "imagenet_step_sizes": ("continual_imagenet", "step_sizes"),
+    "texture_step_sizes": ("texture_pairs", "step_sizes"),
+    "regression_sweep": ("slowly_changing_regression", "activations", "experiment.name=regression_sweep"),
+    "regression_sweep_adam": (
+        *("slowly_changing_regression", "activations", "experiment.name=regression_sweep_adam"),
+        "experiment.optimizer.kind=adam",
+    ),
+}
+"""Experiments of earlier versions: the experiment and the sweep that they are now, and what else they set."""
+
 OWN = {
     "agent": ("name", "kind", "steps", "environment", "agent", "network", "probe"),
     "stream": (
         *("name", "kind", "methods", "seeds", "steps", "tasks", "row_steps", "fast", "on_not_finite", "stream"),
         *("network", "sweep", "probe"),
-    ),
-    "warm_start": (
-        *("name", "kind", "starts", "seeds", "data", "epochs", "batch", "row_epochs", "network", "optimizer"),
-        "switch",
     ),
 }
 """What each kind of experiment reads itself; its other keys are constants that methods may read."""
@@ -85,39 +97,73 @@ def compose_config(overrides: Sequence[str], own: Path | None = None) -> DictCon
     Raises:
         UsageError: an unknown group option or key, with the nearest known one, or a value that does not fit.
     """
-    parsed = parse_overrides(overrides)
-    groups = [override for override in parsed if override.key_or_group in GROUPS]
-    for override in groups:
-        options = group_options(override.key_or_group, own)
-        for choice in choices(override, own):
-            if choice not in options:
-                raise UsageError(
-                    f"{override.key_or_group}={choice}: no such {override.key_or_group}{suggest(choice, options)}"
-                )
+    parsed = parse_overrides(renamed(overrides))
+    for override in parsed:
+        _check_choice(override, own)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            chosen = [*_found_in(own), *(single(item, own)[0] for item in groups)]
-            chosen += _compared_own(compose("train", chosen), own)
-            config = compose("train", chosen)
-            known = _dotted(OmegaConf.to_container(config, resolve=False))
-            for override in parsed:
-                _check_key(override, known)
-            settings = (single(override, own)[0] for override in parsed if override not in groups)
-            return compose("train", [*chosen, *settings])
-    except (HydraException, OmegaConfBaseException) as error:
+            try:
+                config, words = _first_composed(parsed, own)
+                config = config if words is None else compose("train", [*_found_in(own), *words])
+            except HydraException:  # which says less of a mistyped key
+                chosen = (single(one, own)[0] for one in parsed if one.key_or_group in GROUPS)
+                _check_keys(parsed, compose("train", [*_found_in(own), *chosen]), own)
+                raise
+        _check_keys(parsed, config, own)
+    except OmegaConfBaseException as error:  # the methods are an interpolation that leads nowhere
+        raise UsageError(f"{error.full_key or 'experiment'}: {_one_line(error)}") from error
+    except HydraException as error:
         raise UsageError(_one_line(error)) from error
+    return config
+
+
+def _first_composed(parsed: Sequence[Override], own: Path | None) -> tuple[DictConfig, list[str] | None]:
+    """The configuration, and the words that put what `method=compared` compares into it; None: it is complete.
+
+    Hydra composes slowly, and forty methods that nobody asked for take it more than a second.
+    """
+    words = [(single(one, own)[0], _method_of(one.key_or_group)) for one in parsed]
+    config = compose("train", [*_found_in(own), *(word for word, name in words if name is None)])
+    if "of" not in (config.get("method") or {}):
+        return config, [word for word, _ in words] if any(name for _, name in words) else None
+    options = group_options("method", own)
+    compared = [name for name in dict.fromkeys(_compared_of(config)) if name in options]
+    # settings of methods that are not compared: `refuse_unread` says so, unless another run of the command has them
+    kept = [word for word, name in words if name is None or name in compared or name not in options]
+    return config, [*(f"+method@method.of.{name}={name}" for name in compared), *kept]
+
+
+def _method_of(key: str) -> str | None:
+    """NAME of `method.of.NAME`, or of a setting below it."""
+    return key.split(".")[2] if key.startswith("method.of.") else None
+
+
+def hydra_words(words: Sequence[str]) -> list[str]:
+    """The words with which Hydra's own command line, for --cfg, composes the same as `compose_config`."""
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    read, (own, _) = renamed(overrides), own_folder(words)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        _, composed = _first_composed(parse_overrides(read), own)
+    return [*(word for word in words if word not in overrides), *(read if composed is None else composed)]
+
+
+def renamed(words: Sequence[str]) -> list[str]:
+    """The words with an experiment of an earlier version in its present spelling, which a warning tells."""
+    current: list[str] = []
+    for word in words:
+        new = RENAMED.get(word.removeprefix("experiment=")) if word.startswith("experiment=") else None
+        if new is None:
+            current.append(word)
+            continue
+        experiment, sweep, *rest = new
+        spelling = [f"experiment={experiment}", f"sweep={sweep}", *rest]
+        warnings.warn(f"{word} is now written {' '.join(spelling)}", stacklevel=3)
+        current += spelling
+    return current
 
 
 def _found_in(own: Path | None) -> list[str]:
     return [] if own is None else [f"hydra.searchpath=['file://{own}']"]
-
-
-def _compared_own(config: DictConfig, own: Path | None) -> list[str]:
-    """The user's methods beside those that a stream can compare."""
-    if own is None or "of" not in config.method:
-        return []
-    mine = [path.stem for path in sorted((own / "method").glob("*.yaml"))]
-    return [f"+method@method.of.{name}={name}" for name in mine if name not in config.method.of]
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
@@ -187,6 +233,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"; there are {', '.join(known)}" if len(known) <= 20 else "; see --help"
 
 
+def _check_choice(override: Override, own: Path | None) -> None:
+    key = override.key_or_group
+    options = group_options(key, own) if key in GROUPS else []
+    for choice in choices(override, own) if key in GROUPS else ():
+        if choice not in options:
+            raise UsageError(f"{key}={choice}: no such {key}{suggest(choice, options)}")
+
+
+def _check_keys(parsed: Sequence[Override], config: DictConfig, own: Path | None) -> None:
+    known = _dotted(OmegaConf.to_container(config, resolve=False))
+    for override in parsed:
+        if _method_of(override.key_or_group) not in group_options("method", own):
+            _check_key(override, known)
+
+
 def _check_key(override: Override, known: list[str]) -> None:
     key = override.key_or_group
     if key in GROUPS or key in known:
@@ -194,6 +255,16 @@ def _check_key(override: Override, known: list[str]) -> None:
     if key.startswith("hydra"):
         raise UsageError(f"{key}: of Hydra's own settings only {LAUNCHER} can be set")
     raise UsageError(f"{key}: no such key{_nearest_key(key, known)}")
+
+
+def _check_sweep(config: DictConfig) -> None:
+    sweep, experiment = config.get("sweep"), config.get("experiment")
+    if sweep is None or not isinstance(experiment, DictConfig):
+        return
+    offered = [name for name in experiment.get("swept") or () if name != "name"]
+    if sweep not in offered:
+        known = f"has {', '.join(offered)}" if offered else "has none, for agents give several values and -m"
+        raise UsageError(f"sweep={sweep}: this experiment {known}")
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
@@ -231,7 +302,8 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         UsageError: `experiment.methods` names no method, a value that nothing resolves, or one that names code to run.
     """
     with open_dict(config):
-        config.pop("hydra", None)
+        for key in ("hydra", "sweep"):
+            config.pop(key, None)
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -239,16 +311,19 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     assert isinstance(container, dict)
     refuse_targets(container)
     chosen, names = container["method"], container["experiment"].get("methods")
+    container["experiment"].pop("swept", None)  # what other sweeps would be
     if "of" in chosen and not isinstance(chosen["of"], dict):
         raise UsageError(
             f"method.of={written(chosen['of'])}: methods by name are needed, choose with experiment.methods"
         )
     if "of" in chosen and names is not None:  # the others were only offered
-        chosen["of"] = {name: chosen["of"][name] for name in _compared(names, list(chosen["of"]))}
+        chosen["of"] = {
+            name: chosen["of"][name] for name in _compared(names, sorted({*group_options("method"), *chosen["of"]}))
+        }
     return {str(key): value for key, value in container.items()}
 
 
-def _compared(names: Any, offered: list[str]) -> list[str]:
+def _compared(names: Any, offered: Iterable[str]) -> list[str]:
     if not isinstance(names, list) or not names:
         raise UsageError(f"experiment.methods={written(names)}: a list of at least one method, as [backprop,l2]")
     for name in names:
@@ -257,7 +332,7 @@ def _compared(names: Any, offered: list[str]) -> list[str]:
     return names
 
 
-IN_FOLDER = ("experiment", "scale", "method", "seed")
+IN_FOLDER = ("experiment", "scale", "method", "sweep", "seed")
 """What the default run folder tells already."""
 
 
@@ -314,11 +389,9 @@ def _reads(config: DictConfig, key: str) -> bool:
     compared = _compared_of(config)
     if group == "method":
         name = rest.split(".")[1] if rest.startswith("of.") else None
-        return kind != "warm_start" and (name is None or name in compared)
+        return name is None or name in compared
     if rest.split(".")[0] in own:
         return True
-    if kind == "warm_start":
-        return False
     parts = OmegaConf.to_container(method, resolve=False)
     assert isinstance(parts, dict)
     if isinstance(parts.get("of"), dict):
@@ -339,8 +412,6 @@ def _compared_of(config: DictConfig) -> list[str]:
 
 
 def _why_unread(config: DictConfig, key: str) -> str:
-    if config.experiment.get("kind") == "warm_start":
-        return "warm start compares experiment.starts, all with the plain SGD of experiment.optimizer"
     if key.startswith("method.of."):
         return f"{key.split('.')[2]} is not among experiment.methods"
     names = _compared_of(config) if "of" in config.method else [str(config.method.get("name"))]

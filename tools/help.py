@@ -1,4 +1,4 @@
-"""What `python -m tools.train --help` prints: one line per experiment and method, from the comments of their files."""
+"""What `python -m tools.train --help` prints: a line per experiment, method and sweep, from their files' comments."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ def help_text(words: Sequence[str] = ()) -> str:
         names = [one for one in _files("experiment", folders) if (kind(one, folders) == "agent") == (chosen == "agent")]
         parts.append(f"{title} (experiment=NAME):\n{_listed('experiment', names, folders)}\n")
     parts.append(f"Methods (method=NAME):\n{_listed('method', list(_files('method', folders)), folders)}\n")
+    sweeps = _listed("sweep", list(_files("sweep", folders)), folders)
+    parts.append(f"Sweeps of a stream, its settings side by side (sweep=NAME):\n{sweeps}\n")
     parts.append(f"scale: {', '.join(group_options('scale'))}\nlogger: {', '.join(group_options('logger'))}\n")
     config = yaml.safe_dump(plain_config(compose_config(words, own)), sort_keys=False, allow_unicode=True)
     parts.append(f"The configuration, with the values that are used when nothing is given:\n\n{config}")
@@ -80,7 +82,8 @@ def purpose(path: Path) -> str:
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        comment.append(line.lstrip("# "))
+        if not line.startswith("# @package"):
+            comment.append(line.lstrip("# "))
     text = " ".join(comment)
     for at, letter in enumerate(text):
         # a full stop in brackets is one of "et al."
@@ -90,7 +93,7 @@ def purpose(path: Path) -> str:
 
 
 def kind(experiment: str, folders: Sequence[Path] = (CONFIGS,)) -> str:
-    """`agent`, `stream` or `warm_start`, its own or that of the experiment it builds on; empty where neither says."""
+    """`agent` or `stream`, its own or that of the experiment it builds on; empty where neither says."""
     file = _files("experiment", folders).get(experiment)
     content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
     if not isinstance(content, dict):

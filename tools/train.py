@@ -34,6 +34,7 @@ from tools.command_line import (
     FLAGS,
     UsageError,
     compose_config,
+    hydra_words,
     keep_apart,
     own_folder,
     parse_overrides,
@@ -106,11 +107,7 @@ def build(config: dict[str, Any]) -> Job:
             from tools.stream import StreamJob
 
             return StreamJob(config)
-        if kind == "warm_start":
-            from tools.warm_start import WarmStartJob
-
-            return WarmStartJob(config)
-        raise UsageError(f"experiment.kind={kind}: agent, stream or warm_start")
+        raise UsageError(f"experiment.kind={kind}: agent or stream")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the package {error.name} is missing: pip install --constraint constraints.txt -e '.[rl]'"
@@ -226,6 +223,7 @@ def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
 def main(words: Sequence[str]) -> None:
     """Check everything that was asked for, run it, draw it."""
     if any(word in ("--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
+        sys.argv[1:] = hydra_words(words)
         show_config()
         return
     warnings.formatwarning = _one_line  # type: ignore[assignment]

@@ -68,6 +68,8 @@ class Learner:
 
     frames_per_batch: int
     frames_per_row: int
+    penalises = False
+    """Whether `update` adds the operations' penalties (`ChurnPenalty`) to the policy's loss."""
 
     def __init__(
         self,
@@ -79,6 +81,10 @@ class Learner:
         on_not_finite: Literal["stop", "skip"] = "stop",
         generator: torch.Generator,
     ):
+        self.penalties: list[Any] = [operation for operation in operations if hasattr(operation, "penalty")]
+        if self.penalties and not self.penalises:
+            given = type(self.penalties[0]).__name__
+            raise ValueError(f"{given} is a term of PPO's loss, {type(self).__name__} has no place for it")
         self.networks = networks
         self.optimizer = optimizer
         self.operations = list(operations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,10 @@ class Policy(nn.Module):
 
     def log_prob_and_entropy(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability `[batch]` of each action and entropy, a number or `[batch]`, both in nats."""
+        raise NotImplementedError
+
+    def kl(self, of: Any, to: Any) -> Tensor:
+        """`KL(of, to)` in nats, `[batch]`, between two results of `forward`."""
         raise NotImplementedError
 
     def actor(self, count: int) -> Act:
@@ -101,6 +106,11 @@ class GaussianPolicy(Policy):
         size = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * self.outputs
         return -0.5 * z.square().sum(-1) - size, size + 0.5 * self.outputs
 
+    def kl(self, of: tuple[Tensor, Tensor], to: tuple[Tensor, Tensor]) -> Tensor:
+        """`sum_i log(s1 / s0) + (s0^2 + (m0 - m1)^2) / (2 s1^2) - 1/2`."""
+        (m0, s0), (m1, s1) = of, to
+        return (s1.log() - s0.log() + (s0.square() + (m0 - m1).square()) / (2 * s1.square()) - 0.5).sum(-1)
+
 
 class CategoricalPolicy(Policy):
     """Categorical distribution whose logits are the body's output."""
@@ -125,6 +135,11 @@ class CategoricalPolicy(Policy):
         """`log softmax(logits)[action]` and `-sum_a p_a log p_a`."""
         logs = self.body(observation).log_softmax(-1)
         return logs.gather(-1, action.unsqueeze(-1)).squeeze(-1), -(logs.exp() * logs).sum(-1)
+
+    def kl(self, of: Tensor, to: Tensor) -> Tensor:
+        """`sum_a p0(a) (log p0(a) - log p1(a))`."""
+        p0, p1 = of.log_softmax(-1), to.log_softmax(-1)
+        return (p0.exp() * (p0 - p1)).sum(-1)
 
 
 def _single_forward(body: nn.Sequential) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -70,6 +70,7 @@ class PPO(Learner):
     """
 
     networks: ActorCritic
+    penalises = True
 
     def __init__(
         self,
@@ -140,8 +141,10 @@ class PPO(Learner):
         for _ in range(self.epochs):
             # one gather per epoch; the minibatches are views of it
             order = torch.randperm(len(flat), generator=self.generator).to(flat.device)
-            for minibatch in flat[order].split(self.minibatch):
-                statistics.append(self._gradient_step(minibatch))
+            minibatches = flat[order].split(self.minibatch)
+            for number, minibatch in enumerate(minibatches):
+                following = minibatches[(number + 1) % len(minibatches)]
+                statistics.append(self._gradient_step(minibatch, following))
         taken = [row for row in statistics if row is not None]
         # kept on the device until here: one wait per update
         means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * (len(METRICS) + 1)
@@ -172,10 +175,12 @@ class PPO(Learner):
         for key in ("advantage", "value_target", "state_value"):
             batch.set(key, copy.get(key))
 
-    def _gradient_step(self, minibatch: TensorDict) -> Tensor | None:
-        """One step; its statistics, or None if it was skipped."""
+    def _gradient_step(self, minibatch: TensorDict, other: TensorDict) -> Tensor | None:
+        """One step; its statistics, or None if it was skipped. Penalties look at `other`, of the next step."""
         terms = self.loss(minibatch)
         total = terms.get("loss_objective") + terms.get("loss_critic") + terms.get("loss_entropy", 0.0)
+        for one in self.penalties:
+            total = total + one.penalty(self.networks.policy, other["observation"], terms["loss_objective"])
         self.optimizer.zero_grad()
         total.backward()
         norm = self.apply_gradients({name: value for name, value in terms.items() if name.startswith("loss_")})

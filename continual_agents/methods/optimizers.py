@@ -12,6 +12,8 @@ import torch
 from continual_agents import surgery
 from continual_agents.settings import check_settings, nearest, written
 
+from .muon import Muon
+from .trac import TRAC
 from .upgd import UPGD
 
 
@@ -58,6 +60,13 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
         torch.optim.SGD,
         {"step_size": "lr", "momentum": "momentum", "weight_decay": "weight_decay"},
         per_run=("step_size", "momentum", "weight_decay"),
+    ),
+    "muon": OptimizerRow(
+        Muon, {"step_size": "lr", **{key: key for key in ("betas", "eps", "momentum", "weight_decay")}}
+    ),
+    "trac": OptimizerRow(
+        functools.partial(TRAC, fused=True),
+        {"step_size": "lr", **{key: key for key in ("betas", "eps", "weight_decay")}},
     ),
     "upgd": OptimizerRow(
         UPGD,

@@ -8,6 +8,7 @@ from typing import Any
 
 from continual_agents import surgery
 
+from .churn import ChurnPenalty
 from .hare_and_tortoise import HareAndTortoise
 from .l2_init import PullToInit
 from .operation import AfterStep, Operation
@@ -33,6 +34,7 @@ class OperationRow:
         renews: whether it renews single units, whose share of the optimizer's step count then starts anew.
         own_schedule: whether it knows by itself when to act, and takes no `period` or `at_task`.
         restarts: whether it draws the whole network anew with these settings.
+        penalises: whether it is a term of a policy's loss, which only some agents have.
     """
 
     make: Callable[..., AfterStep]
@@ -41,6 +43,7 @@ class OperationRow:
     renews: bool = False
     own_schedule: bool = False
     restarts: Callable[[Mapping[str, Any]], bool] = lambda settings: False
+    penalises: bool = False
 
     @property
     def schemas(self) -> tuple[Callable[..., Any], ...]:
@@ -76,6 +79,10 @@ def _regrama(target: ModuleTarget, **settings: Any) -> AfterStep:
     return surgery.ReGraMa(surgery.find(target.modules), target.optimizer, generator=target.generator, **settings)
 
 
+def _churn(target: ModuleTarget, **settings: Any) -> AfterStep:
+    return ChurnPenalty(**settings)
+
+
 def _surgery(make: Callable[..., AfterStep], companion: type, *per_run: str) -> OperationRow:
     return OperationRow(make, companion, per_run, renews=True, own_schedule=True)
 
@@ -87,7 +94,7 @@ OPERATIONS: dict[str, OperationRow] = {
     "redo": _surgery(_redo, surgery.ReDo, "threshold"),
     "regrama": _surgery(_regrama, surgery.ReGraMa, "threshold"),
     "self_normalized_resets": _surgery(_self_normalized_resets, surgery.SelfNormalizedResets),
-    "perturb": OperationRow(Perturb, per_run=("noise",)),
+    "perturb": OperationRow(Perturb, per_run=("noise", "shrink")),
     "l2_init": OperationRow(PullToInit, per_run=("strength",)),
     "hare_and_tortoise": OperationRow(HareAndTortoise, per_run=("rate",)),
     "parseval": OperationRow(ParsevalRegularization, per_run=("strength",)),
@@ -96,6 +103,7 @@ OPERATIONS: dict[str, OperationRow] = {
     "soft_reset": OperationRow(SoftReset, per_run=("shrink",)),
     "spectral": OperationRow(SpectralRegularization, per_run=("strength",)),
     "weight_clipping": OperationRow(WeightClipping, per_run=("bound",)),
+    "churn": OperationRow(_churn, ChurnPenalty, own_schedule=True, penalises=True),
     "reset": OperationRow(Reset, restarts=lambda settings: settings.get("layers") == "all"),
 }
 """Operations by name. A row of your own is added with `OPERATIONS[name] = OperationRow(...)`."""

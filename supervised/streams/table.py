@@ -11,6 +11,7 @@ import torch
 from continual_agents.settings import check_settings, nearest
 
 from .class_pairs import ClassPairs, imagenet_pairs, texture_pairs
+from .growing import GrowingImages, growing_images
 from .incremental import ClassIncremental, incremental_cifar, incremental_digits, incremental_textures
 from .permuted import PermutedImages, permuted_images
 from .regression import SlowlyChangingRegression
@@ -33,6 +34,7 @@ class Kind:
 STREAMS: dict[str, Kind] = {
     "regression": Kind(SlowlyChangingRegression, (SlowlyChangingRegression,)),
     "permuted": Kind(permuted_images, (permuted_images, PermutedImages)),
+    "growing": Kind(growing_images, (growing_images, GrowingImages)),
     "imagenet": Kind(imagenet_pairs, (imagenet_pairs, ClassPairs)),
     "textures": Kind(texture_pairs, (texture_pairs, ClassPairs)),
     "incremental_cifar": Kind(incremental_cifar, (incremental_cifar, ClassIncremental)),

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from supervised.draws import Draw, numpy_draws
 from supervised.streams.class_images import ClassImages
 from supervised.streams.class_pairs import ClassPairs
+from supervised.streams.growing import GrowingImages
 from supervised.streams.images import Images
 from supervised.streams.permuted import PermutedImages
 from supervised.streams.regression import SlowlyChangingRegression
@@ -29,6 +31,9 @@ STREAMS = {
     "permuted": lambda seeds: PermutedImages(seeds, images()),
     "often permuted": lambda seeds: PermutedImages(seeds, images(), change_every=13),
     "seldom permuted": lambda seeds: PermutedImages(seeds, images(), change_every=70),
+    "growing": lambda seeds: GrowingImages(
+        seeds, images(), test_images=6, train_images=24, fractions=(0.25, 1.0), epochs=3, batch=3
+    ),
     "pairs": lambda seeds: ClassPairs(seeds, class_images(), train_images=6, test_images=2, epochs=2, batch=4),
 }
 
@@ -135,6 +140,20 @@ def test_no_copy_of_the_images_is_made_per_run() -> None:
     own = sum(v.numel() * v.element_size() for k, v in vars(stream).items() if isinstance(v, torch.Tensor))
     assert stream.images.pixels.data_ptr() == data.pixels.data_ptr()
     assert own < 50 * (2000 + 64) * 8 + 1
+
+
+def test_growing_data_adds_to_what_a_task_trains_on_and_never_shows_the_held_out_images() -> None:
+    made = Images("made", torch.arange(30.0)[:, None].expand(-1, 12), torch.arange(30) % 3, 3)
+    stream = GrowingImages([7], made, test_images=6, train_images=24, fractions=(0.25, 0.5, 1.0), epochs=2, batch=3)
+    order = np.random.default_rng([7, 13]).permutation(30)
+    assert stream.task_steps == 2 * 24 // 3
+    assert stream.test()[0][0, :, 0].tolist() == order[:6].tolist()
+    assert stream.evaluation(4)[0, :, 0].tolist() == order[:4].tolist()
+    for task, count in enumerate((6, 12, 24, 24)):  # after the last fraction it stays
+        x, y = take(stream, 16)
+        assert torch.equal(y, x[..., 0].long() % 3)
+        for epoch, shown in enumerate(x[..., 0].flatten().split(count)):
+            assert shown.tolist() == numpy_draws(7, Draw.ORDER, task, epoch).permutation(order[6 : 6 + count]).tolist()
 
 
 def test_pairs_show_every_class_once_before_any_again_and_test_on_unseen_images() -> None:

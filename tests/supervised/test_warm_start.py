@@ -1,142 +1,94 @@
-"""Warm start: the split by hand, a run alone against the same run in the stack, the switch, and exact resume."""
+"""Warm start as a stream with methods: every run of the stacks against an ordinary module, and the one command."""
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
 
+from continual_agents.methods import Method
 from continual_agents.runs import Run
-from supervised.data.digits import load_digits
-from supervised.draws import Draw, numpy_draws
-from supervised.warm_start import WarmStart, split, train_warm_start
+from supervised import make_learner, make_plans
+from supervised.draws import Draw, torch_draws
+from supervised.networks import Mlp
+from supervised.streams.table import make_stream
+from tools.command_line import compose_config, plain_config
+from tools.stream import StreamJob
 
+SGD = {"kind": "sgd", "step_size": 0.1}
+METHODS = {
+    "backprop": {},
+    "fresh": {"reset": {"layers": "all"}},
+    "task_shrink_and_perturb": {"perturb": {"shrink": 0.4, "noise": 0.01, "at_task": True}},
+}
 EXPERIMENT = {
-    "starts": ["warm", "cold", "warm_shrink_and_perturb"],
-    "seeds": 3,
-    "data": {"test_images": 100, "train_images": 50, "first": 0.5},
-    "epochs": {"first": 2, "second": 3},
-    "batch": 16,
-    "row_epochs": 1,
-    "network": {"hidden": [8, 6], "activation": "relu"},
-    "optimizer": {"kind": "sgd", "step_size": 0.1, "momentum": 0.5},
-    "switch": {"shrink": 0.4, "noise": 0.01},
+    "stream": {"kind": "growing", "test_images": 100, "train_images": 48, "epochs": 3, "batch": 8},
+    "network": {"hidden": [8, 6], "activation": "tanh"},
+    "seeds": 2,
 }
 
 
-def finished(experiment: dict, seed: int) -> WarmStart:
-    work = WarmStart(experiment, seed=seed)
-    while work.epoch < work.epochs:
-        work.step_epoch()
-    return work
+@torch.no_grad()
+def switch(name: str, module: torch.nn.Module, network: Mlp, seed: int) -> torch.nn.Module:
+    """What a run goes on with in the second task."""
+    if name == "fresh":
+        return network.module(seed, start=1)
+    if name == "task_shrink_and_perturb":
+        linears = [layer for layer in module if isinstance(layer, torch.nn.Linear)]
+        sizes = [layer.weight.numel() + layer.bias.numel() for layer in linears]
+        draws = torch.randn(8192 // sum(sizes), sum(sizes), generator=torch_draws(seed, Draw.NOISE, 0))[0].split(sizes)
+        for layer, draw in zip(linears, draws, strict=True):
+            noise = draw.view(layer.in_features + 1, layer.out_features)  # a stack's rows: inputs, then the bias
+            layer.weight.mul_(0.4).add_(noise[:-1].T, alpha=0.01)
+            layer.bias.mul_(0.4).add_(noise[-1], alpha=0.01)
+    return module
 
 
-def test_half_is_the_beginning_of_the_whole_and_nothing_is_tested_that_was_trained_on() -> None:
-    one = split(7, 1797, test=300, train=101, first=0.5)
-    order = np.random.default_rng([7, 13]).permutation(1797)
-    assert one.test.tolist() == order[:300].tolist()
-    assert one.train.tolist() == order[300:401].tolist()
-    assert one.first.tolist() == order[300:350].tolist()
-    assert not set(one.test) & set(one.train)
-    assert split(8, 1797, test=300, train=101, first=0.5).train.tolist() != one.train.tolist()
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_of_the_stack_equals_an_ordinary_module_and_optimizer(name: str) -> None:
+    method = Method(name=name, optimizer=SGD, operations=METHODS[name])
+    plans = make_plans(EXPERIMENT, {name: method}, seed=4)
+    stream = make_stream(plans[0].stream, [4, 5])
+    learner = make_learner(plans, stream)
+    x, y = [], []
+    for task in range(2):
+        learner.start_task(task)
+        for _ in range(18):
+            inputs, classes = stream.next(1)
+            learner.learn(inputs, classes)
+            x.append(inputs[0])
+            y.append(classes[0])
+    network = learner.network
+    for number, seed in enumerate((4, 5)):
+        module = network.module(seed)
+        for step in range(36):
+            if step == 18:
+                module = switch(name, module, network, seed)
+            loss = functional.cross_entropy(module(x[step][number]), y[step][number])
+            gradients = torch.autograd.grad(loss, list(module.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+                    parameter.sub_(gradient, alpha=0.1)
+        inputs, _ = stream.test()
+        outputs, _ = learner.evaluate(inputs)
+        torch.testing.assert_close(outputs[number], module(inputs[number]).detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_of_the_stack_equals_the_run_alone() -> None:
-    stack = finished(EXPERIMENT, 4)
-    for number, (seed, start) in enumerate(stack.runs):
-        alone = finished({**EXPERIMENT, "starts": [start], "seeds": 1}, seed)
-        for ours, theirs in zip(stack.parameters, alone.parameters, strict=True):
-            torch.testing.assert_close(ours[number], theirs[0], rtol=1e-4, atol=1e-6)
+def test_the_experiment_measures_held_out_images_in_both_tasks(tmp_path: Path) -> None:
+    settings = plain_config(compose_config(["experiment=warm_start", "scale=smoke"]))
+    with Run.open(tmp_path, settings, bar_position=None) as run:
+        StreamJob(settings).run(run)
+    runs = pd.read_csv(tmp_path / "runs.csv")
+    assert runs.groupby("method").size().to_dict() == {"backprop": 2, "fresh": 2, "task_shrink_and_perturb": 2}
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert rows["step"].unique().tolist() == [6, 12, 18, 24, 30, 36, 42, 48]
+    assert rows.groupby("task/index").size().to_dict() == {0.0: 24, 1.0: 24}
+    assert rows["test_accuracy"].between(0, 1).all()
 
 
-def test_a_warm_run_equals_an_ordinary_module_and_optimizer() -> None:
-    work = finished({**EXPERIMENT, "starts": ["warm"], "seeds": 1}, 5)
-    network, data, one = work.network.module(5), load_digits(), work.splits[0]
-    images, labels = torch.from_numpy(data.images).flatten(1), torch.from_numpy(data.labels).long()
-    for epoch in range(5):
-        if epoch in (0, 2):  # the optimizer begins anew with the second phase
-            optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
-        order = numpy_draws(5, Draw.ORDER, epoch).permutation(one.first if epoch < 2 else one.train)
-        for batch in torch.from_numpy(order).split(16):
-            optimizer.zero_grad()
-            functional.cross_entropy(network(images[batch]), labels[batch]).backward()
-            optimizer.step()
-    for ours, theirs in zip(work.parameters, network.parameters(), strict=True):
-        torch.testing.assert_close(ours[0], theirs.detach(), rtol=1e-4, atol=1e-6)
-    right = network(images[one.test]).argmax(-1) == labels[one.test]
-    assert work.row()["test_accuracy"][0] == pytest.approx(right.double().mean().item())
-
-
-def test_at_the_switch_cold_begins_and_the_other_is_shrunk_and_perturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = WarmStart(EXPERIMENT, seed=0)
-    initial = [one.clone() for one in work.parameters]
-    work.step_epoch()
-    work.step_epoch()
-    first = [one.clone() for one in work.parameters]
-    assert np.isnan(work.row()["test_accuracy"]).tolist() == [False] * 3 + [True] * 3 + [False] * 3
-    monkeypatch.setattr(work, "_learn", lambda x, y: None)
-    work.step_epoch()
-    for now, before, start in zip(work.parameters, first, initial, strict=True):
-        warm, cold, shrunk = now.split(3)
-        assert torch.equal(warm, before)
-        assert torch.equal(cold, start)
-        noise = (shrunk - 0.4 * before) / 0.01
-        assert noise.abs().max() < 6
-        assert not torch.equal(noise[0], noise[1])
-        if noise.numel() > 500:
-            assert noise.std().item() == pytest.approx(1, abs=0.1)
-
-
-class StoppedError(Exception):
-    """Stands for SIGKILL."""
-
-
-@pytest.mark.parametrize("killed_after", [1, 2, 4])
-def test_a_killed_run_continues_to_the_same_table(
-    killed_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def start(folder: Path) -> WarmStart:
-        work = WarmStart(EXPERIMENT, seed=0)
-        with Run.open(folder, {"experiment": EXPERIMENT}, bar_position=None) as run:
-            assert train_warm_start(work, run)
-        return work
-
-    whole = start(tmp_path / "whole")
-    step_epoch = WarmStart.step_epoch
-
-    def dying(self: WarmStart) -> None:
-        if self.epoch == killed_after:
-            raise StoppedError
-        step_epoch(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_due", lambda self: True)
-        patch.setattr(WarmStart, "step_epoch", dying)
-        with pytest.raises(StoppedError):
-            start(tmp_path / "parts")
-    parts = start(tmp_path / "parts")
-    assert (tmp_path / "parts/metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
-    assert all(torch.equal(a, b) for a, b in zip(parts.parameters, whole.parameters, strict=True))
-    assert pd.read_csv(tmp_path / "parts/runs.csv")["method"].tolist() == [s for _, s in whole.runs]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"starts": ["hot"]}, "experiment.starts: hot is unknown"),
-        (
-            {"data": {"test_images": 1000, "train_images": 900, "first": 0.5}},
-            "train_images=900: there are 1797 images in all",
-        ),
-        ({"data": {"test_images": 10, "train_images": 10, "first": 0.01}}, "first=0.01"),
-        ({"epochs": {"first": 0, "second": 1}}, "experiment.epochs"),
-        ({"optimizer": {"kind": "adam", "step_size": 0.1, "momentum": 0.0}}, "kind=adam"),
-        ({"optimizer": {"kind": "sgd", "step_size": 0.0, "momentum": 0.0}}, "step_size=0.0"),
-        ({"seeds": 0}, "experiment.seeds"),
-    ],
-)
-def test_settings_out_of_range(change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        WarmStart({**EXPERIMENT, **change}, seed=0)
+def test_the_published_demonstration_sees_half_as_long_as_all() -> None:
+    experiment = plain_config(compose_config(["experiment=warm_start"]))["experiment"]
+    stream = make_stream(experiment["stream"], [0])
+    assert stream.task_steps == 5_000  # 200 epochs of 100 images, 100 epochs of 200, in batches of 4
+    assert experiment["tasks"] == 2

@@ -71,7 +71,7 @@ def test_what_dies_fails_or_diverges_ends_nothing_else_and_is_named(
     assert launcher.tell(outcomes, len(configs)) == 1
     died, failed, diverged, left = capfd.readouterr().err.splitlines()
     assert died.startswith(f"{tmp_path / '0'} failed: its process died")
-    assert failed.startswith(f"{tmp_path / '1'} failed: experiment.kind=nothing: agent, stream or warm_start")
+    assert failed.startswith(f"{tmp_path / '1'} failed: experiment.kind=nothing: agent or stream")
     assert failed.endswith(f" (its log: {tmp_path}/1/log.txt)")
     assert "UsageError" in (tmp_path / "1/log.txt").read_text()
     assert diverged.startswith(f"{tmp_path / '2'} diverged: ")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from continual_agents.runs import Run
-from tools.command_line import UsageError, compose_config, plain_config
+from tools.command_line import RENAMED, UsageError, compose_config, plain_config
 from tools.stream import StreamJob, methods_of
 from tools.train import MAY_CHANGE, build
 
@@ -44,20 +44,19 @@ def test_every_stream_trains_at_smoke_scale_and_writes_a_row_per_run(name: str, 
 
 
 SWEEPS = {
-    "regression_sweep": "optimizer.step_size",
-    "regression_sweep_adam": "optimizer.step_size",
-    "digits_step_sizes": "optimizer.step_size",
-    "digits_widths": "network.hidden",
-    "digits_change_rates": "stream.change_every",
-    "digits_replacement_rates": "operations.continual_backprop.rate",
-    "mnist_step_sizes": "optimizer.step_size",
-    "mnist_widths": "network.hidden",
-    "mnist_change_rates": "stream.change_every",
-    "mnist_replacement_rates": "operations.continual_backprop.rate",
-    "texture_step_sizes": "optimizer.step_size",
-    "imagenet_step_sizes": "optimizer.step_size",
+    ("slowly_changing_regression", "activations"): "network.activation",
+    ("permuted_digits", "step_sizes"): "optimizer.step_size",
+    ("permuted_digits", "widths"): "network.hidden",
+    ("permuted_digits", "change_rates"): "stream.change_every",
+    ("permuted_digits", "replacement_rates"): "operations.continual_backprop.rate",
+    ("permuted_mnist", "step_sizes"): "optimizer.step_size",
+    ("permuted_mnist", "widths"): "network.hidden",
+    ("permuted_mnist", "change_rates"): "stream.change_every",
+    ("permuted_mnist", "replacement_rates"): "operations.continual_backprop.rate",
+    ("texture_pairs", "step_sizes"): "optimizer.step_size",
+    ("continual_imagenet", "step_sizes"): "optimizer.step_size",
 }
-"""Named sweeps and one parameter that each varies."""
+"""Every experiment's sweeps and a parameter that each varies."""
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +89,12 @@ def with_data(experiment: str, mnist: Path, imagenet: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("experiment", "key"), SWEEPS.items())
+@pytest.mark.parametrize(("experiment", "sweep"), SWEEPS)
 def test_every_named_sweep_trains_at_smoke_scale(
-    experiment: str, key: str, tmp_path: Path, mnist: Path, imagenet: Path
+    experiment: str, sweep: str, tmp_path: Path, mnist: Path, imagenet: Path
 ) -> None:
-    settings = config(*with_data(experiment, mnist, imagenet))
+    key = SWEEPS[experiment, sweep]
+    settings = config(*with_data(experiment, mnist, imagenet), f"sweep={sweep}")
     table = run(settings, tmp_path)
     runs = pd.read_csv(tmp_path / "runs.csv")
     values = settings["experiment"]["sweep"][key]
@@ -115,12 +115,46 @@ def test_streams_of_files_train_at_smoke_scale(experiment: str, tmp_path: Path, 
     assert table["step"].max() == StreamJob(settings).steps
 
 
-@pytest.mark.parametrize("experiment", [*STREAMS, *SWEEPS, "permuted_mnist", "continual_imagenet"])
+@pytest.mark.parametrize(
+    "words",
+    [*([f"experiment={name}"] for name in (*STREAMS, "permuted_mnist", "continual_imagenet"))]
+    + [[f"experiment={name}", f"sweep={sweep}"] for name, sweep in SWEEPS],
+    ids=" ".join,
+)
 @pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
-def test_every_scale_composes(experiment: str, scale: str) -> None:
-    settings = plain_config(compose_config([f"experiment={experiment}", f"scale={scale}"]))
-    assert settings["experiment"]["name"] == experiment
+def test_every_scale_composes(words: list[str], scale: str) -> None:
+    settings = plain_config(compose_config([*words, f"scale={scale}"]))
     assert list(methods_of(settings)) == settings["experiment"]["methods"]
+    assert "swept" not in settings["experiment"]
+
+
+def test_every_experiment_of_old_is_read_as_its_sweep() -> None:
+    assert {new[:2] for new in RENAMED.values()} == set(SWEEPS)
+    for old, (experiment, sweep, *rest) in RENAMED.items():
+        words = [f"experiment={experiment}", f"sweep={sweep}", *rest]
+        with pytest.warns(UserWarning, match=f"experiment={old} is now written {' '.join(words)}"):
+            read = compose_config([f"experiment={old}", "scale=demo", "seed=3"])
+        settings = plain_config(read)
+        assert settings == plain_config(compose_config([*words, "scale=demo", "seed=3"]))
+        assert settings["experiment"]["name"] == old
+
+
+def test_a_sweep_takes_the_sizes_of_its_scale() -> None:
+    """The published ranges (Dohare et al. 2021, 2024), and those of two cores."""
+
+    def sweep(name: str, scale: str) -> dict:
+        return plain_config(compose_config(["experiment=permuted_mnist", f"sweep={name}", f"scale={scale}"]))[
+            "experiment"
+        ]
+
+    paper, demo = sweep("widths", "paper"), sweep("widths", "demo")
+    assert paper["sweep"] == {"network.hidden": [[width] * 3 for width in (100, 1_000, 10_000)]}
+    assert demo["sweep"] == {"network.hidden": [[width] * 3 for width in (30, 100, 300)]}
+    assert (paper["tasks"], demo["tasks"]) == (150, 30)
+    assert (paper["methods"], demo["methods"]) == (["backprop", "continual_backprop"],) * 2
+    paper, demo = sweep("change_rates", "paper"), sweep("change_rates", "demo")
+    assert paper["sweep"] == {"stream.change_every": [10_000, 100_000, 1_000_000]}
+    assert (paper["tasks"], paper["steps"], demo["tasks"], demo["steps"]) == (None, 48_000_000, None, 300_000)
 
 
 def test_published_sizes_of_the_streams() -> None:

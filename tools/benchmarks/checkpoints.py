@@ -25,7 +25,7 @@ RUNS: dict[str, list[str]] = {
     "permuted_digits, 7 methods x 20": ["experiment=permuted_digits", "scale=paper"],
     "slowly_changing_regression, 5 methods x 100": ["experiment=slowly_changing_regression", "scale=paper"],
     "texture_pairs, 2 methods x 2": ["experiment=texture_pairs", "scale=demo"],
-    "warm_start, 3 starts x 30": ["experiment=warm_start", "scale=paper"],
+    "warm_start, 3 methods x 30": ["experiment=warm_start", "scale=paper"],
 }
 
 PERIOD = 60.0

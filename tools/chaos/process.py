@@ -20,7 +20,6 @@ WARM = (
     "tools.command_line",
     "tools.plot",
     "tools.stream",
-    "tools.warm_start",
     "torch.utils.tensorboard",
 )
 """What `tools.train` imports sooner or later; not `tools.train` itself, which each process runs anew as `__main__`."""

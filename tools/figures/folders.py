@@ -53,9 +53,7 @@ METHOD_NAMES = {
     "continual_backprop_l2": "continual backprop + L2",
     "continual_backprop_adam": "continual backprop with Adam",
     "fresh": "fresh network",
-    "warm": "warm start",
-    "cold": "from scratch",
-    "warm_shrink_and_perturb": "warm start with shrink and perturb",
+    "task_shrink_and_perturb": "shrink and perturb at tasks",
 }
 
 

@@ -1,0 +1,141 @@
+"""Growing data: every task trains on more of the same images, the first on a part, the last on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..draws import Draw, numpy_draws
+from .images import Images
+from .permuted import load_images
+from .stream import chunk_steps
+
+
+class GrowingImages:
+    """Task k trains on the first `fractions[k]` of a run's training images; the later tasks on the last fraction.
+
+    With fractions 1/2 and 1 this is warm start (Ash and Adams 2020): a network that was trained on half of the data
+    and goes on with all of it ends up worse on held-out images than a fresh one. Measured by test accuracy.
+
+    Args:
+        seeds: one per run: which images are held out, which come first, their order in every epoch.
+        images: shared by all runs.
+        test_images: held out.
+        train_images: of the others, those that are trained on.
+        fractions: of them, task by task, in (0, 1]; a run's images are added to, never exchanged.
+        epochs: passes over the last fraction in a task. All tasks have as many steps, so fewer images come more often.
+        batch: images per gradient step; divides the number of images of every task.
+        device: of the examples.
+
+    Raises:
+        ValueError: a number out of range, or a batch that does not fit.
+    """
+
+    loss = "cross_entropy"
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        images: Images,
+        *,
+        test_images: int = 797,
+        train_images: int = 200,
+        fractions: Sequence[float] = (0.5, 1.0),
+        epochs: int = 100,
+        batch: int = 4,
+        device: torch.device | str = "cpu",
+    ):
+        self._check(len(images.labels), test_images, train_images, fractions, epochs, batch)
+        self.counts = [int(fraction * train_images) for fraction in fractions]
+        for count in self.counts:
+            if count < batch or count % batch:
+                raise ValueError(f"stream.batch={batch} does not divide the {count} training images of a task")
+        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
+        self.images, self.device = images.to(device), torch.device(device)
+        self.shape: tuple[int, ...] = (images.pixels.shape[1],)
+        self.outputs = images.classes
+        orders = np.stack([numpy_draws(seed, Draw.SPLIT).permutation(len(images.labels)) for seed in seeds])
+        self._test = torch.from_numpy(orders[:, :test_images]).to(self.device)
+        self._train = orders[:, test_images : test_images + train_images]
+        self.task_steps = epochs * self.counts[-1] // batch
+        self.position = 0
+        self._shuffle(0)
+
+    @staticmethod
+    def _check(
+        images: int, test_images: int, train_images: int, fractions: Sequence[float], epochs: int, batch: int
+    ) -> None:
+        counts = {"test_images": test_images, "train_images": train_images, "epochs": epochs, "batch": batch}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"stream.{name}={count}: at least 1")
+        if test_images + train_images > images:
+            given = f"stream.test_images={test_images} and train_images={train_images}"
+            raise ValueError(f"{given}: there are {images} images in all")
+        if not fractions or not fractions[0] > 0 or list(fractions) != sorted(fractions) or not fractions[-1] <= 1:
+            raise ValueError(f"stream.fractions={list(fractions)}: one for each task, growing, above 0 and at most 1")
+
+    def next(self, most: int) -> tuple[Tensor, Tensor]:
+        """As `Stream.next`: inputs `[steps, runs, batch, pixels]`, classes `[steps, runs, batch]`."""
+        offset = self.position % self.task_steps
+        count = self._count(self.position)
+        place = offset % (count // self.batch)
+        if place == 0:
+            self._shuffle(self.position)
+        steps = min(
+            most,
+            self.task_steps - offset,
+            count // self.batch - place,
+            chunk_steps(self.runs * self.batch * self.shape[0] * 4),
+        )
+        rows = self._order[:, place : place + steps].transpose(0, 1)
+        self.position += steps
+        return self.images.pixels[rows], self.images.labels[rows]
+
+    def evaluation(self, examples: int) -> Tensor:
+        """The first held-out images of each run."""
+        return self.images.pixels[self._test[:, :examples]]
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        """The held-out images of each run, and their classes."""
+        return self.images.pixels[self._test], self.images.labels[self._test]
+
+    def _count(self, position: int) -> int:
+        """Images of the task at a step."""
+        return self.counts[min(position // self.task_steps, len(self.counts) - 1)]
+
+    def _shuffle(self, position: int) -> None:
+        """The order of the epoch at a step, `[runs, steps, batch]`."""
+        task, offset = divmod(position, self.task_steps)
+        count = self._count(position)
+        key = Draw.ORDER, task, offset // (count // self.batch)
+        orders = [
+            numpy_draws(seed, *key).permutation(train[:count])
+            for seed, train in zip(self.seeds, self._train, strict=True)
+        ]
+        self._order = torch.from_numpy(np.stack(orders)).to(self.device).unflatten(1, (-1, self.batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position; everything else follows from it and the seeds."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.position = int(state["position"])
+        self._shuffle(self.position)
+
+
+def growing_images(
+    seeds: Sequence[int],
+    *,
+    data: str = "digits",
+    root: str | None = None,
+    source: Literal["files", "openml"] = "files",
+    **settings: Any,
+) -> GrowingImages:
+    """The stream from its settings; arguments as in `load_images` and `GrowingImages`."""
+    return GrowingImages(seeds, load_images(data, root, source), **settings)

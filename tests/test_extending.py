@@ -36,15 +36,38 @@ def test_a_sweep_over_a_method_and_an_experiment_of_ones_own(tmp_path: Path) -> 
     assert len(list(tmp_path.glob("runs/swing_up/demo/*/step_size=*/seed_0/metrics.csv"))) == 4
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "--config-dir" not in command])
-def test_a_method_and_a_stream_of_ones_own_train_from_another_folder(tmp_path: Path, command: str) -> None:
-    _, name, *words = shlex.split(command)
-    (tmp_path / name).write_text(FILES[name])
-    run(tmp_path, name, *words)
+@pytest.mark.parametrize(
+    "command",
+    [command for command in COMMANDS if "--config-dir" not in command],
+    ids=lambda command: command.split()[-1].split("/")[-1],
+)
+def test_what_is_ones_own_trains_from_another_folder(tmp_path: Path, command: str) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    run(tmp_path, *shlex.split(command)[1:])
     (folder,) = {path.parent for path in tmp_path.glob("runs/**/metrics.csv")}
-    assert pd.read_csv(folder / "metrics.csv")["accuracy"].notna().all()
-    # what acts every ten steps leaves native code what lies between
-    assert pd.read_csv(folder / "runs.csv")["code"].unique().tolist() == ["native"]
+    rows = pd.read_csv(folder / "metrics.csv")
+    match folder.name:
+        case "decay_to_mean" | "rotating":
+            assert rows["accuracy"].notna().all()
+            # what acts every ten steps leaves native code what lies between
+            assert pd.read_csv(folder / "runs.csv")["code"].unique().tolist() == ["native"]
+        case "tilting":
+            assert rows["task/index"].max() == 6  # 2,048 steps, 300 a task: announced by the environment
+            assert rows["return/mean"].notna().any()
+        case "sparsity":
+            assert rows["plasticity/sparsity"].dropna().between(0.1, 0.9).any()
+        case "reinforce":
+            assert rows["loss/policy"].notna().all()
+            assert rows["step"].max() == 2048
+        case _:
+            pytest.fail(f"{command} is not looked at")
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    places = re.findall(r"`((?:continual_agents|envs|supervised|tools|configs|tests)/[\w/]+\.\w+)`", TEXT)
+    assert len(places) > 15
+    assert [place for place in places if "NAME" not in place and not (ROOT / place).exists()] == []
 
 
 def test_an_activation_of_ones_own_builds_for_agents_and_stacks(tmp_path: Path) -> None:

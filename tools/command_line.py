@@ -124,6 +124,7 @@ def _first_composed(parsed: Sequence[Override], own: Path | None) -> tuple[DictC
     """
     words = [(single(one, own)[0], _method_of(one.key_or_group)) for one in parsed]
     config = compose("train", [*_found_in(own), *(word for word, name in words if name is None)])
+    _check_sweep(config)
     if "of" not in (config.get("method") or {}):
         return config, [word for word, _ in words] if any(name for _, name in words) else None
     options = group_options("method", own)

@@ -18,6 +18,7 @@ from .ppo import PPO as PPO
 from .sac import SAC as SAC
 from .spaces import fit_spaces as fit_spaces
 from .table import AGENTS as AGENTS
+from .table import Agent as Agent
 from .training import train as train
 from .value_networks import make_q_network as make_q_network
 from .value_networks import make_soft_actor_critic as make_soft_actor_critic

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 
@@ -33,11 +33,10 @@ class ChurnPenalty:
             raise ValueError(f"churn.decay={decay}: lies in [0, 1)")
         self.scale, self.decay = scale, decay
         self.before: dict[str, Tensor] = {}
-        self.loss_mean: Tensor | float = 0.0
-        self.churn_mean: Tensor | float = 0.0
+        self.loss_mean, self.churn_mean = torch.zeros(()), torch.zeros(())
         self._now: dict[str, Tensor] = {}
 
-    def penalty(self, policy: nn.Module, observation: Tensor, loss: Tensor) -> Tensor | float:
+    def penalty(self, policy: Any, observation: Tensor, loss: Tensor) -> Tensor | float:
         """The term, to be added to a policy's loss before its gradient step; 0 before there was one.
 
         Args:

@@ -242,7 +242,7 @@ WORDS: dict[str, list[Case]] = {
         Case("experiment.methods=[backprop] method.of.l2.optimizer.step_size=adam", "method.of.l2.optimizer.step_size: nobody would read it, l2 is not among experiment.methods; leave it out", "digits"),
         Case("method=redo \"method.operations.redo='/'\"", "method redo: redo=/: settings by name are needed", "agent"),
         Case("method.network=inf", "method continual_backprop: network=inf: settings by name are needed", "agent"),
-        Case("method.network=inf", "method.network: nobody would read it, warm start compares experiment.starts, all with the plain SGD of experiment.optimizer; leave it out", "warm_start"),
+        Case("method.network=inf", "method.network: no such key; did you mean experiment.network?", "warm_start"),
         Case("folder=" + "x" * 300, f"folder={'x' * (LONGEST // 2)} ... {'x' * (LONGEST // 4)}: File name too long: give another one", "agent"),
         Case("method=redo method.operations.redo=/", "method redo: redo=/: settings by name are needed", "agent"),
         Case("method.operations.continual_backprop=5", "method continual_backprop: continual_backprop=5: settings by name are needed", "agent"),

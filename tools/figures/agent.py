@@ -17,6 +17,7 @@ from continual_agents.plasticity.measures import shown
 from .comparison import Comparison, compare
 from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
 from .folders import RunFolder
+from .forest import best_rows, forest_figure
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
 from .task_panel import draw_task_ends
 from .tasks import TaskEnds, agent_task_ends
@@ -35,9 +36,11 @@ STRONG_ICE = LinearSegmentedColormap.from_list("strong ice", ["#3d8fd1", "#f1efe
 
 
 def plot_agent(runs: list[RunFolder], path: Path) -> Path:
-    """Draw the comparison of reinforcement learning runs of one experiment into `path` (PNG, and SVG beside it)."""
+    """Return per task and over steps, diagnostics below; a row per method where they are many."""
+    data = compare(runs)
     with style():
-        return save(agent_figure(compare(runs)), path)
+        many = best_rows(runs, _best_settings(agent_task_ends(data)))
+        return save(forest_figure(many) if many else agent_figure(data), path)
 
 
 def agent_figure(data: Comparison) -> Figure:

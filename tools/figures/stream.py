@@ -16,6 +16,7 @@ from continual_agents.plasticity.measures import shown
 
 from .estimates import binned, estimate, nice_width
 from .folders import RunFolder, short
+from .forest import best_rows, forest_figure
 from .fresh import difference
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
 from .task_panel import with_difference
@@ -39,9 +40,11 @@ COLUMNS = 3
 
 
 def plot_stream(runs: list[RunFolder], path: Path) -> Path:
-    """Performance per task with 95% intervals over runs; dead units, weight magnitude and rank below."""
+    """Performance per task with 95% intervals over runs, diagnostics below; a row per method where they are many."""
+    data = tidy(runs)
     with style():
-        return save(stream_figure(tidy(runs), task_ends(runs)), path)
+        many = best_rows(runs, data.best_settings())
+        return save(forest_figure(many) if many else stream_figure(data, task_ends(runs)), path)
 
 
 def stream_figure(data: Stream, ends: TaskEnds) -> Figure:

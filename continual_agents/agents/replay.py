@@ -87,6 +87,8 @@ class Replay:
         """
         first = max(0, count - self.size)
         at = first
+        for temporary in folder.glob(".rows_*.tmp"):  # of a session that was killed: the folder has one writer
+            temporary.unlink()
         for start, end, path in _files(folder):
             if start >= count:
                 path.unlink()  # of a checkpoint that was never finished

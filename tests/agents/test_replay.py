@@ -95,3 +95,12 @@ def test_a_batch_of_several_environments_is_cut_into_transitions() -> None:
     cut = transitions(batch)
     assert cut["observation"].flatten().tolist() == [0, 1, 2, 3, 100, 101, 102, 103]
     assert cut["next"].keys() == {"observation", "reward", "terminated"}
+
+
+def test_what_a_killed_session_left_half_written_is_removed(tmp_path: Path) -> None:
+    replay = made()
+    replay.extend(rows(0, 20))
+    replay.save(tmp_path)
+    (tmp_path / ".rows_000000000020_000000000040.pt.123.tmp").write_bytes(b"half")
+    made().load(tmp_path, 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows_000000000000_000000000020.pt"]

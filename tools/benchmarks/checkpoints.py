@@ -1,7 +1,8 @@
 """The cost of a checkpoint: what each kind of run saves, how long it takes, its share of a run at the default period.
 
 Each run is a real one of its published size (textures: the demonstration's), stopped after a few checkpoints. Times are
-wall-clock, with gathering the state, fsync and digest.
+wall-clock, with gathering the state, fsync and digest. The replay buffer of an off-policy agent is a log beside the
+checkpoints: its line is what a minute at 1,000 environment steps a second adds, on the ant.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import signal
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 
+from continual_agents.agents.replay import Replay
 from continual_agents.runs import Run
 from tools.figures.table import markdown
 from tools.parser import Parser
@@ -22,6 +26,8 @@ from tools.train import build, jobs
 
 RUNS: dict[str, list[str]] = {
     "slippery_ant, continual_backprop": ["experiment=slippery_ant", "method=continual_backprop", "scale=paper"],
+    "dqn_cartpole, continual_backprop": ["experiment=dqn_cartpole", "method=continual_backprop"],
+    "sac_pendulum, continual_backprop": ["experiment=sac_pendulum", "method=continual_backprop"],
     "permuted_digits, 7 methods x 20": ["experiment=permuted_digits", "scale=paper"],
     "slowly_changing_regression, 5 methods x 100": ["experiment=slowly_changing_regression", "scale=paper"],
     "texture_pairs, 2 methods x 2": ["experiment=texture_pairs", "scale=demo"],
@@ -56,7 +62,7 @@ def main(arguments: list[str]) -> None:
     if chosen.saves < 1:
         parser.error(f"--saves={chosen.saves}: at least 1")
     torch.set_num_threads(1)
-    rows = [row(name, words, chosen.saves) for name, words in RUNS.items()]
+    rows = [*(row(name, words, chosen.saves) for name, words in RUNS.items()), replay_row(chosen.saves)]
     print(markdown(["run", "checkpoint, MB", "one, ms", f"share at save_seconds={PERIOD:.0f}"], rows), end="")
 
 
@@ -75,3 +81,24 @@ def row(name: str, words: Sequence[str], saves: int) -> list[str]:
             job.close()
         cost = statistics.median(run.costs)
         return [name, f"{run.bytes / 1e6:.2f}", f"{1e3 * cost:.1f}", f"{cost / (PERIOD + cost):.3%}"]
+
+
+def replay_row(saves: int) -> list[str]:
+    """The replay log of an agent on the ant: 28 numbers seen, 8 done."""
+    count = round(1_000 * PERIOD)
+    replay = Replay(count * saves, torch.Generator())
+    following = {"observation": torch.rand(count, 28), "reward": torch.rand(count, 1)}
+    following["terminated"] = torch.zeros(count, 1, dtype=torch.bool)
+    own = {"observation": torch.rand(count, 28), "action": torch.rand(count, 8)}
+    rows = TensorDict({**own, "next": TensorDict(following, [count])}, [count])
+    costs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(saves):
+            replay.extend(rows)
+            started = time.perf_counter()
+            replay.save(Path(folder))
+            costs.append(time.perf_counter() - started)
+        size = max(path.stat().st_size for path in Path(folder).iterdir())
+    cost = statistics.median(costs)
+    name = f"replay log, {count:,} transitions of the ant"
+    return [name, f"{size / 1e6:.2f}", f"{1e3 * cost:.1f}", f"{cost / (PERIOD + cost):.3%}"]

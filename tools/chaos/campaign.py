@@ -12,6 +12,12 @@ from pathlib import Path
 from .compare import differences
 from .process import Forked, fresh, leftovers
 
+OFF_POLICY = [
+    "experiment.agent.init_random_frames=100", "experiment.agent.log_interval=50",
+    "experiment.agent.replay_buffer.size=500",
+]  # fmt: skip
+"""A buffer that is overwritten in the middle of the run."""
+
 RUNS: dict[str, list[str]] = {
     "slippery_ant": [
         "experiment=slippery_ant", "method=continual_backprop", "experiment.steps=8192",
@@ -24,6 +30,14 @@ RUNS: dict[str, list[str]] = {
     "slowly_changing_regression": [
         "experiment=slowly_changing_regression", "experiment.methods=[continual_backprop,shrink_and_perturb]",
         "experiment.steps=12000",
+    ],
+    "dqn_cartpole": [
+        "experiment=dqn_cartpole", "method=continual_backprop", "experiment.steps=2000",
+        "experiment.replacement.maturity=50", "experiment.replacement.rate=1e-3", *OFF_POLICY,
+    ],
+    "sac_pendulum": [
+        "experiment=sac_pendulum", "method=periodic_reset", "experiment.steps=1000", "experiment.reset.period=300",
+        "experiment.agent.batch_size=64", *OFF_POLICY,
     ],
 }  # fmt: skip
 """The runs that are killed: seconds long, with a checkpoint wherever one may be made."""

@@ -84,17 +84,10 @@ def _futures(config: Mapping[str, Any], *states: Mapping[str, Any]) -> Iterator[
         environment = environment_from(config)
         environment.reset(seed=0)
         set_environment_state(environment, dict(state))
-        draws = np.random.default_rng(0)
+        environment.action_space.seed(0)
         history = []
         for _ in range(STEPS):
-            space: Any = environment.action_space
-            choices = getattr(space, "n", None)  # of actions that are numbers
-            action: Any = (
-                draws.uniform(-1, 1, space.shape).astype(np.float32)
-                if choices is None
-                else int(draws.integers(choices))
-            )
-            observation, reward, terminated, truncated, _ = environment.step(action)
+            observation, reward, terminated, truncated, _ = environment.step(environment.action_space.sample())
             history.append(np.asarray(observation).tobytes() + np.float64(reward).tobytes())
             if terminated or truncated:
                 observation, _ = environment.reset()

@@ -92,11 +92,9 @@ class Forked:
 
 
 def leftovers(folder: Path) -> set[str]:
-    """Names of temporary files among the checkpoints: one is being written, or was when the process was killed."""
-    try:
-        return {name for name in os.listdir(folder / "checkpoints") if name.endswith(".tmp")}
-    except FileNotFoundError:
-        return set()
+    """Names of temporary files among the checkpoints and the replay log: one is being written, or was when the process
+    was killed."""
+    return {path.name for part in ("checkpoints", "replay") for path in (folder / part).glob("*.tmp")}
 
 
 def _become_the_command(words: Sequence[str], log: Path) -> None:

@@ -121,6 +121,8 @@ class Campaign:
                 return
             else:
                 break
+        if process.status and not kills:
+            raise CampaignError(f"a run failed that nobody had disturbed: see {log}")
         found = (
             [f"exit status {process.status}"] if process.status else list(differences(self.reference.folder, folder))
         )

@@ -1,6 +1,7 @@
 """The wheel in an environment of its own, used from a folder of the user's far from the checkout."""
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -105,12 +106,15 @@ def test_gymnasium_makes_the_ant_whichever_is_imported_first(installed: Path, el
 
 
 def test_train_from_the_wheel_writes_tensorboard(installed: Path, elsewhere: Path) -> None:
+    for words in (["init", "-q"], ["-c", "user.name=me", "-c", "user.email=me", "commit", "-qm", "x", "--allow-empty"]):
+        subprocess.run(["git", *words], cwd=elsewhere, check=True)  # a repository of the user's
     command = str(installed / "continual-agents")
     told = run(elsewhere, command, "train", "experiment=slippery_ant", "scale=smoke", "folder=runs/mine", "seed=3")
     assert "TensorBoard: tensorboard --logdir runs/mine" in told
     assert "continual-agents report runs/mine" in told
     assert list((elsewhere / "runs/mine").glob("events.out.tfevents.*"))
     assert (elsewhere / "runs/mine/figure.png").exists()
+    assert json.loads((elsewhere / "runs/mine/environment.json").read_text())[0]["git"] is None
 
 
 def test_the_command_lists_what_there_is(installed: Path, elsewhere: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ GROUPS = ("experiment", "scale", "method", "sweep", "logger")
 FLAGS = ("-m", "--multirun")
 OWN_FOLDER = ("--config-dir", "-cd")
 """A folder of the user's with `method/mine.yaml`, `experiment/mine.yaml`, as Hydra's own flag."""
+LAUNCHER_WORDS = ("hydra/launcher=", "hydra.launcher.")
 LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
 """What of Hydra itself may be set, read by tools.launchers: the rest names classes to build or files to log to."""
 
@@ -182,11 +184,20 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
             raise UsageError(f"{word!r} is not an override: write key=value, or --help for what there is")
         if word.startswith("+"):
             raise UsageError(f"{word}: no key can be added, nobody would read it; leave out the +, or see --help")
-        try:
-            OverridesParser.create().parse_override(word)
-        except (HydraException, ValueError) as error:  # Python reads no number of more than 4,300 digits
-            raise UsageError(f"{word}: Hydra cannot read this value; put quotes around it") from error
-    return OverridesParser.create().parse_overrides(list(words))
+    return [_parsed(word) for word in words]
+
+
+def _parsed(word: str) -> Override:
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(word)
+    except (HydraException, ValueError) as error:  # Python reads no number of more than 4,300 digits
+        key, _, value = word.partition("=")
+        # a path in another alphabet, or one that a sweep made: .../step_size=0.001/seed_0
+        plain = re.search(r"""["'\\\[\]{}()$]""", value) is None and value.isprintable()
+        if plain and ("/" in value or not value.isascii()):
+            return parser.parse_override(f"{key}='{os.path.expanduser(value)}'")
+        raise UsageError(f"{word}: Hydra cannot read this value; put quotes around it") from error
 
 
 def choices(override: Override, own: Path | None = None) -> list[str]:

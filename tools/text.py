@@ -29,6 +29,11 @@ def message(text: str) -> str:
     return line if len(line) <= MOST else f"{line[: MOST * 2 // 3]} ... {line[-MOST // 4 :]}"
 
 
+def warning_line(message: Warning | str, *_: Any) -> str:
+    """A warning as a command shows it, for `warnings.formatwarning`."""
+    return f"warning: {visible(str(message))}\n"
+
+
 def visible_everywhere(value: Any) -> Any:
     """`visible` for every key and string of nested mappings and lists; long strings are shortened."""
     if isinstance(value, str):

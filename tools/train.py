@@ -14,8 +14,10 @@ if __name__ == "__main__":
 
         show(sys.argv[1:])
 
-import itertools
-import math
+    from tools.jobs import jobs_or_exit  # what was mistyped is answered at once
+
+    _configs = jobs_or_exit(sys.argv[1:])
+
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,23 +31,13 @@ from omegaconf import DictConfig
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types, shortened
-from tools.command_line import (
-    CONFIGS,
-    FLAGS,
-    UsageError,
-    compose_config,
-    hydra_words,
-    keep_apart,
-    own_folder,
-    parse_overrides,
-    plain_config,
-    refuse_unread,
-    single,
-)
+from tools.command_line import CONFIGS, FLAGS, UsageError, hydra_words
 from tools.device import check_device
+from tools.jobs import asks_hydra
+from tools.jobs import jobs as jobs
 from tools.launchers import make_launcher, split
 from tools.memory import available, gigabytes
-from tools.text import message, visible
+from tools.text import message, visible, warning_line
 
 MAY_CHANGE = (
     *("experiment.steps", "experiment.tasks", "folder", "save_seconds", "progress", "logger"),
@@ -60,10 +52,6 @@ TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_second
 
 LOGGER_TYPES = {"kind": str, "layers": bool, "video": bool, "project": str, "entity": str | None, "mode": str}
 """What configs/logger holds."""
-
-
-MOST_RUNS = 10_000
-"""Most runs of one command."""
 
 
 MOST_THREADS = 1024
@@ -191,46 +179,22 @@ def train_one(config: dict[str, Any], *, quiet: bool = False) -> int:
         job.close()
 
 
-def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
-    """The configuration of every job that these command-line words start; several under `-m`.
+def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> None:
+    """Check everything that was asked for, run it, draw it.
 
-    Raises:
-        UsageError: what cannot be read or composed, several values without -m, or two jobs in one folder.
+    Args:
+        words: of the command line.
+        configs: what `jobs` makes of them, where that is known.
     """
-    own, words = own_folder(words)
-    parsed = parse_overrides([word for word in words if word not in FLAGS])
-    several = [item.input_line for item in parsed if item.is_sweep_override()]
-    if several and not any(word in FLAGS for word in words):
-        raise UsageError(f"{several[0]} are several values: add -m to run one process for each")
-    words_of = [single(item, own) for item in parsed]
-    if (count := math.prod(map(len, words_of))) > MOST_RUNS:
-        raise UsageError(
-            f"{count:,} runs: checking them alone would take {count * 0.3 / 3600:,.0f} hours; at most {MOST_RUNS:,} in "
-            "one command"
-        )
-    composed = [compose_config(list(combination), own) for combination in itertools.product(*words_of)]
-    refuse_unread(composed, parsed)
-    keep_apart(composed, parsed)
-    configs = [plain_config(one) for one in composed]
-    if "of" not in configs[0]["method"] and any(item.key_or_group == "experiment.methods" for item in parsed):
-        raise UsageError("experiment.methods is read by method=compared only: leave one of the two out")
-    folders = [str(config["folder"]) for config in configs]
-    if twice := [folder for folder in folders if folders.count(folder) > 1]:
-        raise UsageError(f"two of the {len(folders)} runs would write to {twice[0]}: put what differs into folder=")
-    return configs
-
-
-def main(words: Sequence[str]) -> None:
-    """Check everything that was asked for, run it, draw it."""
-    if any(word in ("--hydra-help", "--cfg", "-c", "--info", "-i") for word in words):
+    if asks_hydra(words):
         sys.argv[1:] = hydra_words(words)
         show_config()
         return
-    warnings.formatwarning = _one_line  # type: ignore[assignment]
+    warnings.formatwarning = warning_line
     launcher_words, words = split(words)
     code = 0
     try:
-        configs = jobs(words)
+        configs = jobs(words) if configs is None else configs
         many = any(word in FLAGS for word in words)
         if launcher_words and not many:
             raise UsageError(f"{launcher_words[0]}: add -m, a launcher trains in processes of its own")
@@ -253,11 +217,6 @@ def main(words: Sequence[str]) -> None:
     draw([Path(config["folder"]) for config in configs], configs[0]["logger"])
     if code:
         raise SystemExit(code)
-
-
-def _one_line(message: Warning | str, *_: Any) -> str:
-    """A warning as the command shows it."""
-    return f"warning: {visible(str(message))}\n"
 
 
 def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
@@ -283,4 +242,4 @@ def draw(folders: Sequence[Path], logger: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     steady_output()
-    main(sys.argv[1:])
+    main(sys.argv[1:], _configs)

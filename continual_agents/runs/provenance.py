@@ -100,14 +100,20 @@ def describe() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a git checkout."""
+    """This project's commit, and whether tracked files differ from it; None where it is no checkout.
+
+    The repository of the working folder is the user's, and so is one that an installed wheel happens to lie in.
+    """
+    package = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL
-        ).stdout.strip()
+            ["git", "-C", str(package.parent), *arguments],
+            capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL,
+        ).stdout.strip()  # fmt: skip
 
     try:
+        git("ls-files", "--error-unmatch", str(package / "__init__.py"))  # fails where it is not tracked
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None

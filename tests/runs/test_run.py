@@ -24,6 +24,7 @@ from continual_agents.runs import (
     set_generator_state,
 )
 from continual_agents.runs.checkpoint import FORMAT
+from continual_agents.runs.provenance import git_state
 from continual_agents.runs.tags import tag_of
 
 CONFIG = {"experiment": {"name": "walk", "steps": 10}, "seed": 0}
@@ -266,3 +267,15 @@ def test_generator_states_round_trip_through_a_checkpoint(tmp_path: Path) -> Non
     np.testing.assert_array_equal(other_numpy.random(3), expected[1])
     with pytest.raises(ValueError, match="is of a 'torch' generator"):
         set_generator_state(other_numpy, content["state"]["torch"])
+
+
+def test_the_commit_is_this_projects_wherever_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Path(__file__).resolve().parents[2]
+    own = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True)
+    if own.returncode:
+        pytest.skip("this is no git checkout")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    state = git_state()
+    assert state is not None
+    assert state["commit"] == own.stdout.strip()

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -228,3 +229,24 @@ def test_each_setting_of_a_sweep_has_a_folder_of_its_own() -> None:
     # a folder that was given is the user's to tell apart
     with pytest.raises(UsageError, match="two of the 2 runs would write to runs/x"):
         jobs([*words[:2], given[0], "folder=runs/x", "-m"])
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("runs/größe/ü", "runs/größe/ü"),
+        ("runs/ppo/step_size=0.001,hidden=8,8/seed_0", "runs/ppo/step_size=0.001,hidden=8,8/seed_0"),
+        ("~/runs", os.path.expanduser("~/runs")),
+        ("'it is'", "it is"),
+    ],
+)
+def test_paths_are_read_as_they_are(given: str, folder: str) -> None:
+    assert [config["folder"] for config in jobs([f"folder={given}"])] == [folder]
+
+
+def test_what_was_mistyped_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
+    command = [sys.executable, "-m", "tools.train", "experimant=x", "hydra/launcher=pool"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: experimant: no such key; did you mean experiment?\n")

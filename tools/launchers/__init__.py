@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from continual_agents.settings import check_settings
-from tools.command_line import CONFIGS, UsageError, group_options, parse_overrides, suggest
+from tools.command_line import CONFIGS, LAUNCHER_WORDS, UsageError, group_options, parse_overrides, suggest
 
 from .cluster import Cluster
 from .launcher import Launcher as Launcher
@@ -27,7 +27,7 @@ LAUNCHERS: dict[str, type[Launcher[Any]]] = {
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words that choose and set up a launcher, and the others."""
-    own = [word for word in words if word.startswith((f"{GROUP}=", f"{GROUP.replace('/', '.')}."))]
+    own = [word for word in words if word.startswith(LAUNCHER_WORDS)]
     return own, [word for word in words if word not in own]
 
 

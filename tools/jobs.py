@@ -60,7 +60,7 @@ def jobs_or_exit(words: Sequence[str]) -> list[dict[str, Any]] | None:
     """`jobs`; what is wrong ends the process with one line. None where Hydra itself is to answer."""
     if asks_hydra(words):
         return None
-    warnings.formatwarning = warning_line
+    warnings.formatwarning = warning_line  # type: ignore[assignment]
     try:
         return jobs([word for word in words if not word.startswith(LAUNCHER_WORDS)])
     except UsageError as error:

@@ -190,7 +190,7 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
         sys.argv[1:] = hydra_words(words)
         show_config()
         return
-    warnings.formatwarning = warning_line
+    warnings.formatwarning = warning_line  # type: ignore[assignment]
     launcher_words, words = split(words)
     code = 0
     try:

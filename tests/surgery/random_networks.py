@@ -16,16 +16,17 @@ class Step(nn.Module):
 
     def __init__(self, rng: random.Random, inputs: int, image: bool) -> None:
         super().__init__()
-        self.kind = rng.choice(["plain", "residual", "concatenate", "gated", "gain", "squeeze", "depthwise"])
-        if not image and self.kind == "depthwise":
-            self.kind = "plain"
+        kinds = ["plain", "residual", "concatenate", "gated", "gain", "squeeze"]
+        self.kind = rng.choice([*kinds, "depthwise", "grouped", "transposed"] if image else kinds)
         same = self.kind in ("residual", "depthwise")
         width = inputs if same else rng.randint(3, 7)
+        if self.kind == "grouped":
+            width = 2 * rng.randint(2, 3)
         bias = rng.random() < 0.8
         self.image, self.wide = image, width
         self.a = self.layer(rng, inputs, width, bias)
-        norms = [nn.BatchNorm2d, nn.InstanceNorm2d] if image else [nn.BatchNorm1d, nn.LayerNorm]
-        self.norm: nn.Module = rng.choice([nn.Identity, *norms])(width)
+        norms = [nn.BatchNorm2d, nn.InstanceNorm2d] if image else [nn.BatchNorm1d, nn.LayerNorm, nn.RMSNorm]
+        self.norm: nn.Module = rng.choice([nn.Identity, *norms, _group_norm])(width)
         self.act = rng.choice(ACTIVATIONS)()
         self.drop = nn.Dropout(rng.choice([0.0, 0.1]))
         if self.kind == "residual":
@@ -37,6 +38,10 @@ class Step(nn.Module):
             self.offset = nn.Parameter(torch.rand((width, 1, 1) if image else (width,)))
         elif self.kind == "depthwise":
             self.b = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=bias)
+        elif self.kind == "grouped":
+            self.b = nn.Conv2d(width, width, 3, padding=1, groups=2, bias=bias)
+        elif self.kind == "transposed":
+            self.b = nn.ConvTranspose2d(width, width, 3, padding=1, bias=bias)
         self.width = width + inputs if self.kind == "concatenate" else width
 
     def layer(self, rng: random.Random, inputs: int, width: int, bias: bool, size: int | None = None) -> nn.Module:
@@ -57,7 +62,11 @@ class Step(nn.Module):
             return h * torch.sigmoid(self.b(h.mean((2, 3), keepdim=True) if self.image else h))
         if self.kind == "gain":
             return h * self.gain + self.offset
-        return self.b(h) if self.kind == "depthwise" else h
+        return self.b(h) if self.kind in ("depthwise", "grouped", "transposed") else h
+
+
+def _group_norm(width: int) -> nn.Module:
+    return nn.GroupNorm(2 if width % 2 == 0 else 1, width)
 
 
 class RandomNetwork(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from continual_agents import surgery
 from continual_agents.surgery.finding import LAYERS
+from tests.surgery.checks import check
 from tests.surgery.networks import CASES, Heads, Recurrent, ResNet, Transformer
 
 
@@ -295,16 +296,31 @@ def test_register_refuses_nonsense(arguments: dict, error: type) -> None:
 
 
 def test_layers_that_cannot_be_edited_are_left_out_with_the_reason() -> None:
-    net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(16, 2))
-    found = surgery.find(net, torch.randn(2, 4, 4, 4))
-    assert names(found) == []
-    assert "groups=2" in found.left_out["0"]
-    assert "groups=2" in found.left_out["1"]
+    net = nn.Sequential(nn.ConvTranspose2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(144, 2))
+    assert "groups=2" in surgery.find(net, torch.randn(2, 4, 4, 4)).left_out["0"]
     normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2))
     assert "weight norm" in surgery.find(normed, torch.randn(2, 3)).left_out["0"]
     tied = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     tied[2].weight = tied[0].weight
     assert set(surgery.find(tied).left_out) == {"0", "2", "4"}
+
+
+def test_a_grouped_convolution_makes_units_and_what_it_reads_is_left_out() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
+    net, x = net.double(), torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    found = surgery.find(net, x)
+    assert repr(found[0]).startswith("1: Conv2d[6] -> ReLU")
+    assert names(found) == ["1"]
+    assert "grouped convolution (groups=2)" in found.left_out["0"]
+    with pytest.raises(ValueError, match=r"cannot edit what reads units 'a': grouped convolution"):
+        surgery.Units("a", net[0], (net[1],))
+    check(net, found[0], [0, 5], lambda: net(x))
+    before = net[1].weight.detach().clone()
+    surgery.replace_(found[0], [2], birth="default")
+    changed = (net[1].weight != before).flatten(1).any(1)
+    assert changed.tolist() == [False, False, True, False, False, False]
+    assert net[1].weight[2].abs().max() <= (2 * 9) ** -0.5  # PyTorch's own bound: 2 input channels of 3x3 a group
 
 
 def test_units_check_what_they_are_given() -> None:

@@ -13,7 +13,7 @@ from tests.surgery.checks import check
 from tests.surgery.random_networks import RandomNetwork
 from tests.surgery.test_replace import OPTIMIZERS, START
 
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 220))]
+SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 600))]
 
 
 def make(seed: int):

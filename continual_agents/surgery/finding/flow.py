@@ -79,7 +79,10 @@ def _known(ledger: Ledger, module: nn.Module, axes: Axes, call: Call) -> Any:
             return made
         both = ledger.union(value, made, type(module).__name__)
         return both if both is None else replace(both, positive=False)
-    if axes.inp:
+    partly = axes.refuse_reading(module) if axes.refuse_reading else None
+    if partly:
+        ledger.refuse(value, f"read by a {partly}")
+    elif axes.inp:
         ledger.read(module, axes, value, first)
     else:
         ledger.refuse(value, f"{ledger.name(module)} ({type(module).__name__}) was registered as reading no units")

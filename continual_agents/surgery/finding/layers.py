@@ -25,6 +25,7 @@ class Axes:
         gates: blocks of `width` entries along `out` dims (3 for a GRU, 4 for an LSTM).
         bound: module -> half width of PyTorch's own uniform initial distribution; None: 1 / sqrt(fan_in).
         refuse: module -> reason why this one cannot be edited, or None.
+        refuse_reading: module -> reason why it can be edited where it makes units and not where it reads them, or None.
     """
 
     out: Mapping[str, int]
@@ -36,6 +37,7 @@ class Axes:
     gates: int = 1
     bound: Callable[[Any], float] | None = None
     refuse: Callable[[Any], str | None] | None = None
+    refuse_reading: Callable[[Any], str | None] | None = None
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -46,7 +48,8 @@ def is_depthwise(module: nn.Module) -> bool:
 def _refuse_groups(module: Any) -> str | None:
     if module.groups == 1 or is_depthwise(module):
         return None
-    return f"grouped convolution (groups={module.groups}), whose units read and are read by parts of its weight"
+    # each unit that it makes has a row of the weight; what it reads sits elsewhere in the rows of every group
+    return f"grouped convolution (groups={module.groups}), which reads each unit with a part of its rows"
 
 
 def _conv(spatial: int) -> Axes:
@@ -56,7 +59,7 @@ def _conv(spatial: int) -> Axes:
         bias={"weight": "bias"},
         axis=-1 - spatial,
         read_axis=-1 - spatial,
-        refuse=_refuse_groups,
+        refuse_reading=_refuse_groups,
     )
 
 

@@ -213,9 +213,13 @@ class Units:
                 yield slot.tensor()  # type: ignore[misc]
 
     def _as_reader(self, reader: nn.Module | Reader) -> Reader:
+        module = reader.module if isinstance(reader, Reader) else reader
+        axes = _axes(module)
+        reason = axes.refuse_reading(module) if axes.refuse_reading else None
+        if reason:
+            raise ValueError(f"surgery cannot edit what reads units {self.name!r}: {reason}")
         if isinstance(reader, Reader):
             return reader
-        axes = _axes(reader)
         tensor, dim = matrix_of(reader, axes.inp)
         size = tensor.shape[dim]
         if size % self.width:

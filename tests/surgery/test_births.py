@@ -101,10 +101,37 @@ def test_data_scaled_newborns_look_like_their_neighbours(kind: str) -> None:
     assert ((pre[gone] > 0).float().mean(1) > 0.1).all()
 
 
-def test_data_scaled_refuses_what_it_cannot_feel() -> None:
+def test_moment_matched_newborns_disturb_a_layer_norm_less() -> None:
+    """Over 20 networks: what the other units and the readers' means move by, against a default draw."""
+    moved = {"default": torch.zeros(2), "moment_matched": torch.zeros(2)}
+    for seed in range(20):
+        for birth, sums in moved.items():
+            torch.manual_seed(seed)
+            net = nn.Sequential(nn.Linear(5, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 2))
+            optimizer = torch.optim.SGD(net.parameters(), 0.0)
+            cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.08, maturity=1, birth=birth)
+            x = torch.randn(32, 5) + 0.5
+            before, others = net(x).mean(0), net[1](net[0](x))
+            felt = net[0](x)
+            while not (gone := cbp.step()):
+                net(x).sum().backward()
+                optimizer.step()
+            i = int(gone["0"])
+            if birth == "moment_matched":
+                now = net[0](x)[:, i]
+                torch.testing.assert_close(now.mean(), felt[:, i].mean(), rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(now.std(), felt[:, i].std(), rtol=1e-3, atol=1e-4)
+            change = (net[1](net[0](x)) - others).abs()
+            change[:, i] = 0
+            sums += torch.stack([change.mean(), (net(x).mean(0) - before).abs().mean()]).detach()
+    assert (moved["moment_matched"] < 0.8 * moved["default"]).all(), moved
+
+
+@pytest.mark.parametrize("birth", ["data_scaled", "moment_matched"])
+def test_births_refuse_what_they_cannot_feel(birth: str) -> None:
     units = layer()[1]
-    with pytest.raises(ValueError, match="data_scaled"):
-        surgery.replace_(units, [0], birth="data_scaled")
+    with pytest.raises(ValueError, match=birth):
+        surgery.replace_(units, [0], birth=birth)
 
 
 def test_a_function_of_ones_own_and_what_is_none() -> None:

@@ -267,6 +267,28 @@ def test_a_task_ends_with_the_weights_of_its_best_epoch() -> None:
     assert np.isnan(learner.take_best()).all()
 
 
+def test_epochs_are_compared_and_the_best_one_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = {"kind": "incremental_digits", "train_images": 4, "test_images": 4, "validation_images": 2}
+    stream |= {"increment": 5, "epochs": 2, "batch": 10, "crop": 1, "milestones": [1]}
+    plan = Plan(method(step_size=0.5), {"kind": "resnet", "channels": [4, 6], "blocks": 1}, stream, 0)
+    group = make_group([0], [plan], device="cpu")
+    seen, taken, step_sizes = [], [], []
+    keep, take = group.learner.keep_best, group.learner.take_best
+    monkeypatch.setattr(group.learner, "keep_best", lambda one: seen.append((group.stream.position, one)) or keep(one))
+    monkeypatch.setattr(group.learner, "take_best", lambda: taken.append((group.stream.position, take())))
+    while group.stream.position < 12:
+        group.advance(12)
+        step_sizes.append(group.learner.optimizers[0].param_groups[0]["lr"])
+    assert [position for position, _ in seen] == [2, 4, 8, 12]  # epochs of 2 steps, then of 4
+    assert [position for position, _ in taken] == [4, 12]
+    assert step_sizes == pytest.approx([0.5, 0.1, 0.5, 0.1])
+    for (_, best), epochs in zip(taken, (seen[:2], seen[2:]), strict=True):
+        assert best == max(accuracy for _, accuracy in epochs)
+    # the accuracy of the last validation is that of the weights, unless better ones were put back
+    x, y = next(group.stream.held_out("validation"))
+    assert (group.learner.predict(x).argmax(-1) == y).double().mean().item() == taken[-1][1]
+
+
 def test_surgery_renews_units_of_the_residual_net_and_their_norms() -> None:
     stream = {"kind": "incremental_digits", "train_images": 10, "test_images": 4, "validation_images": 2}
     stream |= {"increment": 5, "epochs": 4, "batch": 10, "crop": 1, "milestones": [3]}

@@ -327,8 +327,12 @@ def _read(path: Path) -> tuple[Claim | None, float]:
 
 def _write(path: Path, claim: Claim) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(json.dumps(dataclasses.asdict(claim)).encode())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(dataclasses.asdict(claim)).encode())
+    except BaseException:  # no space: without its content it would be somebody's for two minutes
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _clock() -> float:

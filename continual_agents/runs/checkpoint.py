@@ -26,6 +26,7 @@ state
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -38,7 +39,7 @@ import numpy as np
 import torch
 
 from .files import StrangeFileError, open_file, read_file
-from .unpacking import CodeError, UnpackingError, check_unpacking
+from .unpacking import CodeError, UnpackingError, check_solid, check_unpacking
 
 FORMAT = 2
 """Version of the checkpoint layout; a file of another version is refused."""
@@ -144,7 +145,10 @@ class Checkpoints:
         content = {"format": FORMAT, "step": step, "state": plain(state)}
 
         def note_digest(temporary: Path) -> None:
-            digests = [_sha256(known) for known in (temporary, path) if known == temporary or _is_file(path)]
+            digests = [_sha256(temporary)]
+            if _is_file(path):
+                with contextlib.suppress(UnpackingError):  # damaged, as it was when we passed it over
+                    digests.append(_sha256(path))
             write_atomically(_digest_of(path), lambda file: file.write("\n".join(digests).encode()))
 
         write_atomically(path, lambda file: _store(content, file), before_rename=note_digest)
@@ -301,6 +305,8 @@ def _damage(path: Path) -> str | None:
         return None if _sha256(path) in expected else "its content does not match its .sha256"
     except StrangeFileError:
         return "it is no file"
+    except UnpackingError as error:
+        return f"it {error}"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
 
@@ -337,6 +343,7 @@ def _digest_of(path: Path) -> Path:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open_file(path) as file:
+        check_solid(os.fstat(file.fileno()))
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

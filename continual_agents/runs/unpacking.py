@@ -64,14 +64,23 @@ def check_unpacking(path: Path) -> None:
         size, have = sum(member.file_size for member in members), found.st_size
         if size > have:
             raise UnpackingError(f"would unpack from {have:,} to {size:,} bytes")
-        if found.st_blocks * 512 < have // 2 - SLACK:
-            raise UnpackingError(f"has {have:,} bytes of which most are holes")
+        check_solid(found)
         programs = [member for member in members if member.filename.endswith("/data.pkl")]
         if len(programs) != 1 or len({member.filename for member in members}) < len(members):
             raise UnpackingError("does not have one data.pkl")  # torch might read the other one
         if programs[0].file_size > LARGEST_PROGRAM:
             raise UnpackingError(f"has a data.pkl of {programs[0].file_size:,} bytes")
         _Counting(io.BytesIO(archive.read(programs[0])), most=2 * have + SLACK).load()
+
+
+def check_solid(found: os.stat_result) -> None:
+    """Whether a file is on the disk and not made of holes, which take no space and hours to read.
+
+    Raises:
+        UnpackingError: most of it is not there.
+    """
+    if found.st_blocks * 512 < found.st_size // 2 - SLACK:
+        raise UnpackingError(f"has {found.st_size:,} bytes of which most are holes")
 
 
 class _Made:

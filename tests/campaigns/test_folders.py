@@ -299,6 +299,8 @@ def test_strange_folders_are_read_or_refused_in_one_line(
             (outside / "file").write_text("precious\n")
         if wrong:
             failed.append(f"case {number} of seed {SEED}: {tool} {base} {done}: {wrong}")
+            with capsys.disabled():
+                print(failed[-1], flush=True)
         shutil.rmtree(tmp_path / "runs")
     print(f"(read, refused): {outcomes}; the slowest refusal took {slowest:.1f} s")
     assert not failed, f"{len(failed)}\n" + "\n\n".join(failed)

@@ -209,6 +209,10 @@ def link_to_nothing(run: Path) -> None:
     (run / "checkpoints/step_000000000004.pt").symlink_to(run / "nothing")
 
 
+def holes(run: Path) -> None:
+    os.truncate(run / "checkpoints/step_000000000004.pt", 10**12)
+
+
 def content(**changes: Any) -> Callable[[Path], None]:
     """The newest checkpoint has another content, and its digest is right."""
 
@@ -228,6 +232,7 @@ def content(**changes: Any) -> Callable[[Path], None]:
         (damage_digest, "its .sha256 cannot be read"),
         (folder_for_digest, "its .sha256 cannot be read"),
         (link_to_nothing, "it cannot be read|it is no file"),
+        (holes, r"it has 1,000,000,000,000 bytes of which most are holes"),
         (content(state={}), "its state is not that of a run"),
         (content(state=[]), "its state is no mapping"),
         (content(run=[]), "its state is not that of a run"),

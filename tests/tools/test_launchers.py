@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from continual_agents.runs import LockedError
 from continual_agents.runs.files import StrangeFileError
 from tools.command_line import UsageError
 from tools.launchers import Outcome, Pool, make_launcher, split, worker
@@ -81,6 +82,26 @@ def test_what_dies_fails_or_diverges_ends_nothing_else_and_is_named(
     assert train_one(config(0, f"folder={tmp_path / 'undisturbed'}"), quiet=True) == 0
     for name in TABLES:
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_a_run_that_was_started_again_waits_for_the_lock_of_its_lost_predecessor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept, refusals = [], [LockedError("node1 has it", 70.0), None, LockedError("it is dying"), None]
+
+    def train_one(config: dict, *, quiet: bool) -> int:
+        if (refusal := refusals.pop(0)) is not None:
+            raise refusal
+        return 0
+
+    monkeypatch.setattr("tools.train.train_one", train_one)
+    monkeypatch.setattr(worker.time, "sleep", slept.append)
+    for _ in range(2):
+        assert worker.train({"folder": str(tmp_path)}) == "finished"
+    assert slept == [71.0, worker.DYING]
+    assert capsys.readouterr().err == "node1 has it\nit is dying\n"  # in a process of its own: log.txt
+    refusals += [LockedError("node1 has it", 70.0)] * 2  # it lives: nobody waits for ever
+    assert worker.train({"folder": str(tmp_path)}) == "failed node1 has it"
 
 
 def test_sigterm_to_several_saves_those_that_run_and_starts_no_other(tmp_path: Path) -> None:

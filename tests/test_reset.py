@@ -38,6 +38,15 @@ def test_head_becomes_zero_and_nothing_else_changes() -> None:
     assert net[3].weight in optimizer.state
 
 
+def test_pytorchs_own_birth_draws_biases_too() -> None:
+    net, _, _, reset, _ = trained("all", birth="default")
+    reset.start_task()
+    for layer in (net[0], net[3], net[5]):
+        bound = layer.in_features**-0.5
+        assert 0 < layer.bias.abs().max() <= bound
+        assert 0.8 * bound < layer.weight.abs().max() <= bound
+
+
 def test_a_fresh_network_is_drawn_from_the_named_distribution_and_optimizer_and_other_parameters_begin_again() -> None:
     net, log_std, optimizer, reset, _ = trained("all", birth="lecun_uniform")
     kept = [id(p) for p in net.parameters()]

@@ -15,7 +15,8 @@ from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
 from .policies import Policy
 
 INIT = {"init": "default"}
-"""Smaller weights than LeCun's by sqrt(3): with those DQN's values begin far from 0, and it learns more slowly."""
+"""PyTorch's own, as stable-baselines3's and TorchRL's: from LeCun's, wider by sqrt(3) and with zero biases, DQN learns more
+slowly (docs/agents.md)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,8 +127,8 @@ class ModuleTarget:
         optimizer: what trains it, and perhaps other parameters (a policy's log-deviation): they begin anew with a whole
             network.
         generator: source of every random draw.
-        fresh: gives newly drawn networks; None: weights are drawn from `birth`, biases are 0, and everything else is
-            what it is now.
+        fresh: gives newly drawn networks; None: weights are drawn from `birth`, biases are 0 (of PyTorch's own birth,
+            `default`, drawn too), and everything else is what it is now.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class ModuleTarget:
     def _draw(self, module: nn.Module) -> None:
         for parameter in module.parameters(recurse=False):
             if parameter.dim() < 2:
-                parameter.zero_()
+                self._draw_bias(module, parameter)
                 continue
             fan_in, kernel = parameter[0].numel(), parameter[0, 0].numel() if parameter.dim() > 2 else 1
             index = torch.arange(len(parameter), device=parameter.device)
@@ -217,6 +217,16 @@ class ModuleTarget:
                 )
             )  # fmt: skip
             parameter.copy_(born if isinstance(born, Tensor) else born[0])
+
+    def _draw_bias(self, module: nn.Module, bias: nn.Parameter) -> None:
+        """PyTorch's own distribution has biases too; the others begin at 0."""
+        if self.birth is not surgery.BIRTHS["default"]:
+            bias.zero_()
+            return
+        weight = next(p for p in module.parameters(recurse=False) if p.dim() > 1)
+        draw = torch.empty(bias.shape, device=self.generator.device)
+        bound = weight[0].numel() ** -0.5
+        bias.copy_(moved(draw.uniform_(-bound, bound, generator=self.generator), bias))
 
     @torch.no_grad()
     def draw_(self, last: int | None, index: int) -> None:

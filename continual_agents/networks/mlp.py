@@ -12,9 +12,9 @@ from .activations import activation_of
 from .layers import Dropout
 from .norms import norm_of
 
-INITS = {"lecun_uniform": 3.0, "default": 1.0}
-"""Uniform on +-sqrt(c / fan_in): as published for PPO on the slippery ant, and PyTorch's own; named as in
-`surgery.BIRTHS`."""
+INITS = {"lecun_uniform": (3.0, 0.0), "default": (1.0, 1.0)}
+"""Uniform on +-sqrt(c / fan_in), the c of weights and of biases: as published for PPO on the slippery ant, and PyTorch's
+own; named as in `surgery.BIRTHS`."""
 
 
 def mlp(
@@ -28,7 +28,7 @@ def mlp(
     init: str = "lecun_uniform",
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """A fully connected network with zero biases: `Linear -> norm -> activation -> dropout`, repeated.
+    """A fully connected network: `Linear -> norm -> activation -> dropout`, repeated.
 
     Args:
         inputs: size of the input.
@@ -66,11 +66,14 @@ def mlp(
 
 
 def _linear(inputs: int, outputs: int, init: str, generator: torch.Generator) -> nn.Linear:
-    """A layer of the initial distribution, with zero bias."""
+    """A layer of the initial distribution."""
     # skip_init: nn.Linear's own initialisation would draw from the global generator
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    bound = math.sqrt(INITS[init] / inputs)
     with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.zero_()
+        for parameter, square in zip((layer.weight, layer.bias), INITS[init], strict=True):
+            if square:
+                bound = math.sqrt(square / inputs)
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.zero_()
     return layer

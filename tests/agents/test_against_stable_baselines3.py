@@ -16,26 +16,28 @@ from continual_agents.runs import Run
 from tests.agents.test_off_policy import make
 
 SEEDS = (0, 1)
+MORE_SEEDS = (0, 1, 2, 3, 4, 5)
 HIDDEN = [64, 64]
 
 
-def ours(folder: Path, kind: str, seed: int, steps: int, **settings: Any) -> float:
-    """Mean return of the last ten episodes."""
+def ours(folder: Path, kind: str, seed: int, steps: int, whole: bool = False, **settings: Any) -> float:
+    """Mean return of the last ten episodes; of all with `whole`."""
     collector, agent = make(kind, step_size=1e-3, seed=seed, hidden=HIDDEN, **settings)
     with Run.open(folder / f"{seed}", {"seed": seed}, bar_position=None) as run:
         train(run, collector, agent, steps=steps)
     rows = (folder / f"{seed}/episodes.csv").read_text().splitlines()[1:]
-    return float(np.mean([float(row.split(",")[1]) for row in rows[-10:]]))
+    return float(np.mean([float(row.split(",")[1]) for row in (rows if whole else rows[-10:])]))
 
 
-def theirs(kind: Any, name: str, seed: int, steps: int, **settings: Any) -> float:
+def theirs(kind: Any, name: str, seed: int, steps: int, whole: bool = False, **settings: Any) -> float:
     """The same of stable-baselines3."""
     environment = Monitor(gymnasium.make(name))
     kind(
         "MlpPolicy", environment, learning_rate=1e-3, learning_starts=1_000, seed=seed, device="cpu",
         policy_kwargs={"net_arch": HIDDEN}, **settings,
     ).learn(steps)  # fmt: skip
-    return float(np.mean(environment.get_episode_rewards()[-10:]))
+    returns = environment.get_episode_rewards()
+    return float(np.mean(returns if whole else returns[-10:]))
 
 
 @pytest.mark.slow
@@ -58,11 +60,11 @@ def test_dqn_balances_the_pole(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     settings = {"batch_size": 64, "hard_update_freq": 250, "double": False, "annealing_frames": 3_000, "eps_end": 0.04}
     settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}, "log_interval": 1_000}
-    mine = [ours(tmp_path, "dqn", seed, 20_000, **settings) for seed in SEEDS]
+    mine = [ours(tmp_path, "dqn", seed, 20_000, whole=True, **settings) for seed in MORE_SEEDS]
     other = {"batch_size": 64, "target_update_interval": 250, "buffer_size": 20_000, "train_freq": 10}
     other |= {"gradient_steps": 10, "exploration_fraction": 0.15, "exploration_final_eps": 0.04}
-    reference = [theirs(OtherDQN, "CartPole-v1", seed, 20_000, **other) for seed in SEEDS]
-    # random play keeps the pole up for 22 steps. Seen: 94 and 114 here, 224 and 124 there: ten episodes of two seeds
-    # tell no more than that both learn
+    reference = [theirs(OtherDQN, "CartPole-v1", seed, 20_000, whole=True, **other) for seed in MORE_SEEDS]
+    # random play keeps the pole up for 22 steps. Over the whole run, of which a seed gives a mean within 15 or so (the last
+    # ten episodes: within 80); with LeCun's weights and zero biases it was four fifths of theirs, and of theirs likewise
     assert min(mine) > 60, (mine, reference)
-    assert np.mean(mine) > 0.4 * np.mean(reference), (mine, reference)
+    assert np.mean(mine) > 0.85 * np.mean(reference), (mine, reference)

@@ -10,7 +10,7 @@ from continual_agents.networks import CReLU, Dropout
 
 
 @pytest.mark.parametrize(("settings", "square"), [({}, 3), ({"init": "lecun_uniform"}, 3), ({"init": "default"}, 1)])
-def test_initialisation_is_uniform_with_zero_biases_from_the_generator_alone(settings: dict, square: int) -> None:
+def test_initialisation_is_uniform_and_from_the_generator_alone(settings: dict, square: int) -> None:
     net = mlp(27, 8, generator=torch.Generator().manual_seed(3), **settings)
     again = mlp(27, 8, generator=torch.Generator().manual_seed(3), **settings)
     for layer, twin in zip(net, again, strict=True):
@@ -19,8 +19,10 @@ def test_initialisation_is_uniform_with_zero_biases_from_the_generator_alone(set
             assert layer.weight.abs().max() <= bound
             # variance of a uniform distribution: bound^2 / 3, for LeCun's 1 / fan_in
             assert layer.weight.var().item() == pytest.approx(square / 3 / layer.in_features, rel=0.1)
-            assert not layer.bias.any()
+            assert bool(layer.bias.any()) == (square == 1), "PyTorch's own has biases, on the same interval"
+            assert layer.bias.abs().max() <= bound
             assert torch.equal(layer.weight, twin.weight)
+            assert torch.equal(layer.bias, twin.bias)
 
 
 def test_layers_stand_in_the_stated_order() -> None:

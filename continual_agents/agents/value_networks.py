@@ -15,8 +15,8 @@ from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
 from .policies import Policy
 
 INIT = {"init": "default"}
-"""PyTorch's own, as stable-baselines3's and TorchRL's: from LeCun's, wider by sqrt(3) and with zero biases, DQN learns more
-slowly (docs/agents.md)."""
+"""PyTorch's own, as stable-baselines3's and TorchRL's: from LeCun's, wider by sqrt(3) and with zero biases, DQN learns
+more slowly (docs/agents.md)."""
 
 
 @dataclasses.dataclass(frozen=True)

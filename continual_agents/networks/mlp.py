@@ -13,8 +13,8 @@ from .layers import Dropout
 from .norms import norm_of
 
 INITS = {"lecun_uniform": (3.0, 0.0), "default": (1.0, 1.0)}
-"""Uniform on +-sqrt(c / fan_in), the c of weights and of biases: as published for PPO on the slippery ant, and PyTorch's
-own; named as in `surgery.BIRTHS`."""
+"""Uniform on +-sqrt(c / fan_in), the c of weights and of biases: as published for PPO on the slippery ant, and
+PyTorch's own; named as in `surgery.BIRTHS`."""
 
 
 def mlp(

@@ -64,7 +64,7 @@ def test_dqn_balances_the_pole(tmp_path: Path) -> None:
     other = {"batch_size": 64, "target_update_interval": 250, "buffer_size": 20_000, "train_freq": 10}
     other |= {"gradient_steps": 10, "exploration_fraction": 0.15, "exploration_final_eps": 0.04}
     reference = [theirs(OtherDQN, "CartPole-v1", seed, 20_000, whole=True, **other) for seed in MORE_SEEDS]
-    # random play keeps the pole up for 22 steps. Over the whole run, of which a seed gives a mean within 15 or so (the last
-    # ten episodes: within 80); with LeCun's weights and zero biases it was four fifths of theirs, and of theirs likewise
+    # random play keeps the pole up for 22 steps. The mean over a whole run differs by 15 or so between seeds, that of
+    # its last ten episodes by 80; with LeCun's weights and zero biases ours was four fifths of theirs, and theirs too
     assert min(mine) > 60, (mine, reference)
     assert np.mean(mine) > 0.85 * np.mean(reference), (mine, reference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from supervised.data import DataError, find_source, prepare
 from supervised.data.prepare import CLASSES, IMAGES, KINDS, Progress
 from tools.parser import Parser
+from tools.text import warning_line
 
 EXAMPLES = """\
 what SRC may be (seen by what lies in it, or said by --format):
@@ -33,6 +35,7 @@ Killed or interrupted? The same command goes on where it stopped.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 2 where the user must change something, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    warnings.formatwarning = warning_line  # type: ignore[assignment]
     try:
         source = find_source(
             options.source,

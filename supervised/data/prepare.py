@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -18,9 +19,11 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from continual_agents.settings import shortened
+
 from .batches import Batches
 from .errors import DataError
-from .folders import ArrayFolder, ImageFolder
+from .folders import PICTURES, ArrayFolder, ImageFolder
 
 CLASSES, IMAGES, SHAPE = 1000, 700, (3, 32, 32)
 Kind = Literal["npz", "pickle", "npy", "folder"]
@@ -82,7 +85,8 @@ def find_source(
         raise ValueError(f"classes={classes}: at most {CLASSES}")
     if not root.is_dir():
         raise DataError(root, "no such folder", "give the folder of the archives, arrays or pictures")
-    kind = kind or _look(root)
+    if kind is None:
+        root, kind = _found(root, classes)
     if kind == "npy":
         return ArrayFolder(root, classes=classes, images=images, follow_links=follow_links)
     if kind == "folder":
@@ -90,16 +94,36 @@ def find_source(
     return Batches(root, kind, classes=classes, images=images, follow_links=follow_links)
 
 
-def _look(root: Path) -> Kind:
+def _found(root: Path, classes: int) -> tuple[Path, Kind]:
+    """What lies in the folder, or in the one folder of it that holds something."""
+    kind = _look(root)
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    # too few to be the classes: train/ and val/, say, where val/ may have its pictures in no folders
+    if kind is None or (kind == "folder" and len(folders) < classes):
+        inside = {path: found for path in folders if (found := _look(path)) is not None}
+        if len(inside) == 1:
+            return next(iter(inside.items()))
+        if inside:
+            names = ", ".join(path.name for path in inside)
+            raise DataError(root, f"several sources lie in it: {names}", f"give one of them, as {next(iter(inside))}")
+    if kind is None and not folders:
+        raise DataError(
+            root, "no train_data_batch_*.npz, .npy files or folders in it", "see docs/data.md for the formats"
+        )
+    return root, kind or "folder"  # of classes without pictures: told when they are counted
+
+
+def _look(root: Path) -> Kind | None:
     if any(root.glob("train_data_batch_*.npz")):
         return "npz"
     if any(path.suffix == "" for path in root.glob("train_data_batch_*")):
         raise DataError(root, "pickled batches, which are not read unasked", "add --format pickle if you trust them")
     if any(root.glob("*.npy")):
         return "npy"
-    if any(path.is_dir() for path in root.iterdir()):
+    classes = (path for path in root.iterdir() if path.is_dir())
+    if any(file.suffix.lower() in PICTURES for path in classes for file in path.iterdir()):
         return "folder"
-    raise DataError(root, "no train_data_batch_*.npz, .npy files or folders in it", "see docs/data.md for the formats")
+    return None
 
 
 def prepare(
@@ -122,7 +146,7 @@ def prepare(
 
     Raises:
         DataError: the destination exists or belongs to another source, another process is writing it, no room on the
-            disk, or a part of the source is damaged.
+            disk, a part of the source is damaged, or a class has nothing but zeros. A few such images only warn.
     """
     final = Path(destination)
     if final.suffix != ".npy":
@@ -150,11 +174,22 @@ def prepare(
             source.fill(part, array)
             array.flush()
             _append(log, part)
+        _refuse_blank(array, source)
         del array
         os.replace(partial, final)
         _sync(final.parent)
         journal.unlink()
     return len(done)
+
+
+def _refuse_blank(array: NDArray[np.uint8], source: Source) -> None:
+    blank = [int((~images.any((1, 2, 3))).sum()) for images in array]
+    if array.shape[1] in blank:
+        name = source.names[blank.index(array.shape[1])]
+        raise DataError(source.root, f"all images of class {name} are zero", "fetch it again, then remove DST.partial")
+    if any(blank):
+        where = ", ".join(f"{count} of {name}" for name, count in zip(source.names, blank, strict=True) if count)
+        warnings.warn(f"{source.root}: images that are all zero: {shortened(where)}", stacklevel=3)
 
 
 def _lock(log: IO[str], final: Path) -> None:

@@ -237,3 +237,40 @@ def test_what_is_mapped_can_be_changed_but_the_file_is_not(tmp_path):
     np.save(path, np.zeros((1, 1, 3, 32, 32), np.uint8))
     load_imagenet(path, classes=1, images=1)[:] = 7
     assert load_imagenet(path, classes=1, images=1).max() == 0
+
+
+def test_what_lies_one_folder_deeper_is_found(tmp_path):
+    pictures(tmp_path / "CLS-LOC" / "train")
+    (tmp_path / "CLS-LOC" / "val").mkdir()  # its pictures are in no folders of classes
+    Image.new("RGB", (40, 40)).save(tmp_path / "CLS-LOC" / "val" / "0.JPEG")
+    source = find_source(tmp_path / "CLS-LOC", classes=CLASSES, images=IMAGES)
+    assert (source.root, list(source.names)) == (
+        tmp_path / "CLS-LOC" / "train",
+        ["n00000000", "n00000001", "n00000002"],
+    )
+    (tmp_path / "deep" / "npz").mkdir(parents=True)
+    expected = batches(tmp_path / "deep" / "npz", numbers=(1, 2, 3))
+    np.testing.assert_array_equal(
+        made(find_source(tmp_path / "deep", classes=CLASSES, images=IMAGES), tmp_path / "x.npy"), expected
+    )
+
+
+def test_several_folders_that_could_be_meant_are_named(tmp_path):
+    for name in ("train", "val"):
+        pictures(tmp_path / name)
+    with pytest.raises(DataError, match=r"several sources lie in it: train, val; give one of them, as .*/train"):
+        find_source(tmp_path, classes=CLASSES, images=IMAGES)
+
+
+def test_blank_images_are_told_and_a_blank_class_is_refused(tmp_path):
+    (tmp_path / "arrays").mkdir()
+    arrays = np.ones((CLASSES, IMAGES, 3, 32, 32), np.uint8)
+    arrays[1, :2] = 0
+    for name, images in enumerate(arrays):
+        np.save(tmp_path / "arrays" / f"{name}.npy", images)
+    with pytest.warns(UserWarning, match="images that are all zero: 2 of 1$"):
+        made(find_source(tmp_path / "arrays", classes=CLASSES, images=IMAGES), tmp_path / "x.npy")
+    np.save(tmp_path / "arrays" / "1.npy", arrays[1] * 0)
+    with pytest.raises(DataError, match="all images of class 1 are zero; fetch it again, then remove"):
+        made(find_source(tmp_path / "arrays", classes=CLASSES, images=IMAGES), tmp_path / "y.npy")
+    assert not (tmp_path / "y.npy").exists()

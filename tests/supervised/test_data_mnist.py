@@ -28,7 +28,7 @@ def made(count=5):
 
 @pytest.mark.parametrize("names", [DASHES, DOTS])
 @pytest.mark.parametrize("ending", ["", ".gz"])
-@pytest.mark.parametrize("folder", ["", "raw", "MNIST/raw"])
+@pytest.mark.parametrize("folder", ["", "raw", "MNIST/raw", "archive"])
 def test_every_layout_of_the_mirrors_is_read(tmp_path, names, ending, folder):
     arrays = made()
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_unknown_part_and_source(tmp_path):
 
 
 def test_openml_is_asked_by_name_and_split_as_the_files_are(tmp_path, monkeypatch):
-    data = np.zeros((70_000, 784))
+    data = np.ones((70_000, 784))
     data[59_999, 5], data[60_000, 6] = 255, 128
     target = np.array([str(i % 10) for i in range(70_000)], dtype=object)
     asked = {}
@@ -178,3 +178,47 @@ def test_without_scikit_learn_the_pip_line_is_said(tmp_path, monkeypatch):
         load_digits()
     with pytest.raises(ImportError, match="source='openml' needs scikit-learn: pip install scikit-learn"):
         load_mnist(tmp_path, source="openml")
+
+
+def test_kaggles_layout_has_each_file_in_a_folder_of_its_name(tmp_path):
+    arrays = made()
+    for name, array in zip(DASHES, arrays, strict=True):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(idx(array))
+    np.testing.assert_array_equal(load_mnist(tmp_path).images, arrays[0])
+
+
+@pytest.mark.parametrize(
+    "head", ["label," + ",".join(f"{row}x{column}" for row in range(28) for column in range(28)), ""]
+)
+def test_kaggles_tables_are_read(tmp_path, head):
+    images, labels = made()
+    rows = [",".join(map(str, [label, *image.ravel()])) for image, label in zip(images, labels, strict=True)]
+    (tmp_path / "mnist_train.csv").write_text("\n".join([*filter(None, [head]), *rows]) + "\n")
+    found = load_mnist(tmp_path)
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.images.dtype == found.labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mnist_train.csv", "1,2,3\n", "1 rows of 3 numbers, expected a label and 784 pixels; download it again"),
+        ("mnist_train.csv", "label,a\n1,x\n", "cannot be read"),
+        ("train.csv", "label,pixel0\n1,2\n", "Kaggle's competition digit-recognizer, which has labels for 42,000"),
+    ],
+)
+def test_tables_that_are_something_else(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_mnist(tmp_path)
+
+
+def test_images_that_are_all_zero_are_told(tmp_path):
+    images, labels = made()
+    images[2:4] = 0
+    for name, array in zip(DASHES, (images, labels), strict=True):
+        (tmp_path / name).write_bytes(idx(array))
+    with pytest.raises(DataError, match="2 of its 5 images are all zero; download it again"):
+        load_mnist(tmp_path)

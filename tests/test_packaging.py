@@ -145,3 +145,20 @@ def test_a_checkout_has_the_command_too(tmp_path: Path) -> None:
         [sys.executable, "-m", "continual_agents"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert told.stdout.startswith("usage: continual-agents COMMAND")
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_make_sets_up_with_uv_where_it_is_present(tmp_path: Path, present: bool) -> None:
+    for name in ("make", "sh", "bash", "env"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    if present:
+        (tmp_path / "uv").write_text("#!/bin/sh\n")
+        (tmp_path / "uv").chmod(0o755)
+    dry = ["make", "--dry-run", "--always-make", "--no-print-directory", "run", f"VENV={tmp_path}/venv"]
+    told = subprocess.run(dry, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True).stdout
+    uv = f"{tmp_path}/uv"
+    assert (f"{uv} venv --python 3.11 {tmp_path}/venv" in told) is present
+    assert (
+        f"{uv} pip install --python {tmp_path}/venv/bin/python --constraint constraints.txt --editable" in told
+    ) is present
+    assert ("python3.11 -m venv" in told) is not present

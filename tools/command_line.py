@@ -1,92 +1,33 @@
-"""Command-line overrides checked before Hydra sees them: one clear line instead of a stack trace."""
+"""The configuration that the words of a command line give: one clear line instead of a stack trace."""
 
 from __future__ import annotations
 
 import difflib
-import itertools
-import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from continual_agents.settings import written
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-GROUPS = ("experiment", "scale", "method", "sweep", "logger")
-FLAGS = ("-m", "--multirun")
-OWN_FOLDER = ("--config-dir", "-cd")
-"""A folder of the user's with `method/mine.yaml`, `experiment/mine.yaml`, as Hydra's own flag."""
-LAUNCHER_WORDS = ("hydra/launcher=", "hydra.launcher.")
-LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
-"""What of Hydra itself may be set, read by tools.launchers: the rest names classes to build or files to log to."""
-
-
-MOST_VALUES = 10_000
-"""Of one key: a command has no more runs."""
-
-RENAMED = {
-    **{f"digits_{name}": ("permuted_digits", name) for name in ("step_sizes", "widths", "change_rates")},
-    **{f"mnist_{name}": ("permuted_mnist", name) for name in ("step_sizes", "widths", "change_rates")},
-    "digits_replacement_rates": ("permuted_digits", "replacement_rates"),
-    "mnist_replacement_rates": ("permuted_mnist", "replacement_rates"),
-    "imagenet_step_sizes": ("continual_imagenet", "step_sizes"),
-    "texture_step_sizes": ("texture_pairs", "step_sizes"),
-    "regression_sweep": ("slowly_changing_regression", "activations", "experiment.name=regression_sweep"),
-    "regression_sweep_adam": (
-        *("slowly_changing_regression", "activations", "experiment.name=regression_sweep_adam"),
-        "experiment.optimizer.kind=adam",
-    ),
-}
-"""Experiments of earlier versions: the experiment and the sweep that they are now, and what else they set."""
-
-OWN = {
-    "agent": ("name", "kind", "steps", "environment", "agent", "network", "probe"),
-    "stream": (
-        *("name", "kind", "methods", "seeds", "steps", "tasks", "row_steps", "fast", "on_not_finite", "stream"),
-        *("network", "sweep", "probe"),
-    ),
-}
-"""What each kind of experiment reads itself; its other keys are constants that methods may read."""
-
-
-class UsageError(Exception):
-    """What the user typed cannot be run; the message is all there is to say."""
-
-
-def own_folder(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The folder that `--config-dir` names, and the other words.
-
-    Raises:
-        UsageError: it is no folder, holds no group that could be chosen from, or is named twice.
-    """
-    folder, others, waiting = None, [], list(words)
-    while waiting:
-        flag, equals, value = waiting.pop(0).partition("=")
-        if flag not in OWN_FOLDER:
-            others.append(f"{flag}{equals}{value}")
-            continue
-        if not equals:
-            value = waiting.pop(0) if waiting else ""
-        if not value or folder is not None:
-            raise UsageError(f"{flag}: one folder is needed, as --config-dir mine")
-        folder = Path(value).expanduser().absolute()
-        if not any((folder / group).is_dir() for group in GROUPS):
-            raise UsageError(f"{flag} {value}: there is no {value}/method/ or {value}/experiment/ with files *.yaml")
-        for group in GROUPS:
-            if hidden := {path.stem for path in (folder / group).glob("*.yaml")} & set(group_options(group)):
-                raise UsageError(
-                    f"{flag} {value}: the project has a {group} {min(hidden)} of its own: give yours another name"
-                )
-    return folder, others
+from .overrides import CONFIGS as CONFIGS
+from .overrides import FLAGS as FLAGS
+from .overrides import GROUPS, LAUNCHER, choices, one_line, renamed
+from .overrides import LAUNCHER_WORDS as LAUNCHER_WORDS
+from .overrides import UsageError as UsageError
+from .overrides import group_options as group_options
+from .overrides import own_folder as own_folder
+from .overrides import parse_overrides as parse_overrides
+from .overrides import single as single
+from .overrides import suggest as suggest
+from .unread import compared_of
+from .unread import refuse_unread as refuse_unread
 
 
 def compose_config(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
@@ -113,9 +54,9 @@ def compose_config(overrides: Sequence[str], own: Path | None = None) -> DictCon
                 raise
         _check_keys(parsed, config, own)
     except OmegaConfBaseException as error:  # the methods are an interpolation that leads nowhere
-        raise UsageError(f"{error.full_key or 'experiment'}: {_one_line(error)}") from error
+        raise UsageError(f"{error.full_key or 'experiment'}: {one_line(error)}") from error
     except HydraException as error:
-        raise UsageError(_one_line(error)) from error
+        raise UsageError(one_line(error)) from error
     return config
 
 
@@ -130,7 +71,7 @@ def _first_composed(parsed: Sequence[Override], own: Path | None) -> tuple[DictC
     if "of" not in (config.get("method") or {}):
         return config, [word for word, _ in words] if any(name for _, name in words) else None
     options = group_options("method", own)
-    compared = [name for name in dict.fromkeys(_compared_of(config)) if name in options]
+    compared = [name for name in dict.fromkeys(compared_of(config)) if name in options]
     # settings of methods that are not compared: `refuse_unread` says so, unless another run of the command has them
     kept = [word for word, name in words if name is None or name in compared or name not in options]
     return config, [*(f"+method@method.of.{name}={name}" for name in compared), *kept]
@@ -150,99 +91,8 @@ def hydra_words(words: Sequence[str]) -> list[str]:
     return [*(word for word in words if word not in overrides), *(read if composed is None else composed)]
 
 
-def renamed(words: Sequence[str]) -> list[str]:
-    """The words with an experiment of an earlier version in its present spelling, which a warning tells."""
-    current: list[str] = []
-    for word in words:
-        new = RENAMED.get(word.removeprefix("experiment=")) if word.startswith("experiment=") else None
-        if new is None:
-            current.append(word)
-            continue
-        experiment, sweep, *rest = new
-        spelling = [f"experiment={experiment}", f"sweep={sweep}", *rest]
-        warnings.warn(f"{word} is now written {' '.join(spelling)}", stacklevel=3)
-        current += spelling
-    return current
-
-
 def _found_in(own: Path | None) -> list[str]:
     return [] if own is None else [f"hydra.searchpath=['file://{own}']"]
-
-
-def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """Hydra's own reading of the words.
-
-    Raises:
-        UsageError: a word that is not key=value, or that adds or removes a key.
-    """
-    for word in words:
-        if word.startswith("-"):
-            raise UsageError(f"{word}: no such flag; there are {', '.join(FLAGS)}, --config-dir and --help")
-        if word.startswith("~"):
-            raise UsageError(f"{word}: no key can be left out; write key=value, null where nothing is wanted")
-        if "=" not in word:
-            raise UsageError(f"{word!r} is not an override: write key=value, or --help for what there is")
-        if word.startswith("+"):
-            raise UsageError(f"{word}: no key can be added, nobody would read it; leave out the +, or see --help")
-    return [_parsed(word) for word in words]
-
-
-def _parsed(word: str) -> Override:
-    parser = OverridesParser.create()
-    try:
-        return parser.parse_override(word)
-    except (HydraException, ValueError) as error:  # Python reads no number of more than 4,300 digits
-        key, _, value = word.partition("=")
-        # a path in another alphabet, or one that a sweep made: .../step_size=0.001/seed_0
-        plain = re.search(r"""["'\\\[\]{}()$]""", value) is None and value.isprintable()
-        if plain and ("/" in value or not value.isascii()):
-            return parser.parse_override(f"{key}='{os.path.expanduser(value)}'")
-        raise UsageError(f"{word}: Hydra cannot read this value; put quotes around it") from error
-
-
-def choices(override: Override, own: Path | None = None) -> list[str]:
-    """The values that an override runs over, as words; one unless it is a sweep."""
-    if override.is_sweep_override():
-        given = override.input_line
-        sweep = override.value()
-        if isinstance(sweep, IntervalSweep):
-            raise UsageError(f"{given}: an interval has no values to run over; give a,b or range(a,b)")
-        if isinstance(sweep, Glob):
-            if override.key_or_group not in GROUPS:
-                raise UsageError(f"{given}: glob() chooses among {', '.join(GROUPS)}; give a,b or range(a,b) here")
-            found = sweep.filter(group_options(override.key_or_group, own))
-            if not found:
-                raise UsageError(f"{given}: no {override.key_or_group} is called so; see --help")
-            return found
-        try:
-            values = list(itertools.islice(override.sweep_string_iterator(), MOST_VALUES + 1))
-        except (ValueError, ArithmeticError) as error:  # a range in steps of 0, or from nan
-            raise UsageError(f"{given} cannot be counted: give finite numbers and a step that is not 0") from error
-        if not values:
-            raise UsageError(f"{given} has no values: give START below STOP, or a negative step")
-        if len(values) > MOST_VALUES:
-            raise UsageError(f"{given} has more than {MOST_VALUES:,} values: at most so many runs in one command")
-        return values
-    return [str(override.input_line).split("=", 1)[1]]
-
-
-def single(override: Override, own: Path | None = None) -> list[str]:
-    """The override once for each of its values, as `key=value` words."""
-    return [f"{override.key_or_group}={choice}" for choice in choices(override, own)]
-
-
-def group_options(group: str, own: Path | None = None) -> list[str]:
-    """Names of the files in a configuration group, those in the user's folder included."""
-    return sorted({path.stem for folder in (CONFIGS, own) if folder for path in (folder / group).glob("*.yaml")})
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean x?`, or everything there is when nothing is near."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(known)}" if len(known) <= 20 else "; see --help"
 
 
 def _check_choice(override: Override, own: Path | None) -> None:
@@ -300,13 +150,6 @@ def _dotted(value: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def _one_line(error: Exception) -> str:
-    causes = [
-        str(item).strip().splitlines()[0] for item in (error, error.__cause__) if item is not None and str(item).strip()
-    ]
-    return ": ".join(dict.fromkeys(causes)) or type(error).__name__
-
-
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values, every interpolation resolved, without Hydra's own part.
 
@@ -319,7 +162,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UsageError(f"{error.full_key}: {_one_line(error)}") from error
+        raise UsageError(f"{error.full_key}: {one_line(error)}") from error
     assert isinstance(container, dict)
     refuse_targets(container)
     chosen, names = container["method"], container["experiment"].get("methods")
@@ -367,67 +210,6 @@ def keep_apart(configs: Sequence[DictConfig], overrides: Sequence[Override]) -> 
         told = ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         folder = Path(config.folder)
         config.folder = str(folder.parent / told / folder.name)
-
-
-def refuse_unread(configs: Sequence[DictConfig], overrides: Sequence[Override]) -> None:
-    """A value that no run of the command reads is a mistake, or wrong without anybody seeing it.
-
-    Args:
-        configs: every configuration of the command, its interpolations not resolved.
-        overrides: what was given.
-
-    Raises:
-        UsageError: a constant that none of the methods reads, settings of a method that is not compared, or of one
-            where the experiment has its own.
-    """
-    for override in overrides:
-        key = override.key_or_group
-        try:
-            if not any(_reads(config, key) for config in configs):
-                raise UsageError(f"{key}: nobody would read it, {_why_unread(configs[0], key)}; leave it out")
-        except OmegaConfBaseException as error:  # the kind or the methods are an interpolation that leads nowhere
-            raise UsageError(f"{error.full_key or 'experiment'}: {_one_line(error)}") from error
-
-
-def _reads(config: DictConfig, key: str) -> bool:
-    group, _, rest = key.partition(".")
-    experiment = config.get("experiment")
-    if group not in ("experiment", "method") or not rest or not isinstance(experiment, DictConfig):
-        return True
-    kind, method = str(experiment.get("kind")), config.get("method")
-    own = OWN.get(kind)
-    if own is None or not isinstance(method, DictConfig):
-        return True  # refused elsewhere
-    compared = _compared_of(config)
-    if group == "method":
-        name = rest.split(".")[1] if rest.startswith("of.") else None
-        return name is None or name in compared
-    if rest.split(".")[0] in own:
-        return True
-    parts = OmegaConf.to_container(method, resolve=False)
-    assert isinstance(parts, dict)
-    if isinstance(parts.get("of"), dict):
-        parts["of"] = {name: settings for name, settings in parts["of"].items() if name in compared}
-    # the key itself, a part of it, or the group that it belongs to
-    places = re.findall(r"\$\{(?:oc\.\w+:)?([\w.]+)", str([parts, _own_part(experiment, own)]))
-    return any(f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}.") for place in places)
-
-
-def _own_part(experiment: DictConfig, own: Sequence[str]) -> list[Any]:
-    container = OmegaConf.to_container(experiment, resolve=False)
-    return [container[key] for key in own if key in container] if isinstance(container, dict) else []
-
-
-def _compared_of(config: DictConfig) -> list[str]:
-    names = config.experiment.get("methods")
-    return [str(name) for name in names] if isinstance(names, ListConfig) else []
-
-
-def _why_unread(config: DictConfig, key: str) -> str:
-    if key.startswith("method.of."):
-        return f"{key.split('.')[2]} is not among experiment.methods"
-    names = _compared_of(config) if "of" in config.method else [str(config.method.get("name"))]
-    return f"not {' nor '.join(names)}"
 
 
 def refuse_targets(value: Any, place: str = "") -> None:

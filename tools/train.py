@@ -179,6 +179,33 @@ def train_one(config: dict[str, Any], *, quiet: bool = False) -> int:
         job.close()
 
 
+def check_builds(configs: Sequence[dict[str, Any]], *, pattern: bool) -> list[dict[str, Any]]:
+    """Those of the jobs that can be built: all, or, where a pattern chose the methods, those that fit the experiment.
+
+    Args:
+        configs: resolved.
+        pattern: `method=glob(...)` was given: a method that does not fit is left out with a warning.
+
+    Raises:
+        UsageError: one cannot be built, or none.
+    """
+    fit, left_out = [], {}
+    for config in configs:
+        try:
+            build(config).close()
+        except UsageError as error:
+            if not pattern:
+                raise
+            left_out[str(config["method"]["name"])] = error
+        else:
+            fit.append(config)
+    if not fit:
+        raise next(iter(left_out.values()))
+    for name, why in left_out.items():
+        warnings.warn(f"method={name} is left out: {why}", stacklevel=2)
+    return fit
+
+
 def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> None:
     """Check everything that was asked for, run it, draw it.
 
@@ -199,8 +226,8 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
         if launcher_words and not many:
             raise UsageError(f"{launcher_words[0]}: add -m, a launcher trains in processes of its own")
         launcher = make_launcher(launcher_words)
+        configs = check_builds(configs, pattern=any(word.startswith("method=glob(") for word in words))
         for config in configs:
-            build(config).close()
             Run.check(config["folder"], config, may_change=MAY_CHANGE)
             check_logger(config["logger"])
         if many:

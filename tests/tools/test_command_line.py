@@ -11,7 +11,7 @@ from omegaconf import OmegaConf, open_dict
 from continual_agents.methods import Method
 from tools.command_line import CONFIGS, UsageError, compose_config, group_options, plain_config, refuse_targets
 from tools.help import help_text
-from tools.train import jobs, main
+from tools.train import check_builds, jobs, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -148,6 +148,17 @@ def test_glob_chooses_among_the_files_of_a_group() -> None:
     ]
     names = [config["method"]["name"] for config in jobs(words)]
     assert names == ["head_reset", "head_reset_continual_backprop", "head_reset_shrink_and_perturb", "l2", "l2_init"]
+
+
+def test_a_pattern_leaves_out_with_a_word_what_does_not_fit() -> None:
+    words = ["experiment=changing_cartpole", "scale=smoke", "method=glob([linear,l2,compare*])", "-m"]
+    configs = jobs(words)
+    with pytest.warns(
+        UserWarning, match=r"method=linear is left out: network.hidden=\[\]: an agent needs a hidden layer"
+    ):
+        assert [config["method"]["name"] for config in check_builds(configs, pattern=True)] == ["l2"]
+    with pytest.raises(UsageError, match="an agent needs a hidden layer"):
+        check_builds(configs, pattern=False)
 
 
 def test_long_values_are_cut_in_messages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from continual_agents.runs import Run
-from tools.command_line import RENAMED, UsageError, compose_config, plain_config
+from tools.command_line import UsageError, compose_config, plain_config
+from tools.overrides import RENAMED
 from tools.stream import StreamJob, methods_of
 from tools.train import MAY_CHANGE, build
 

@@ -89,12 +89,18 @@ def check_stream(experiment: Mapping[str, Any], methods: int) -> None:
     hidden = [_count(width) for width in _list(experiment["network"].get("hidden"))]
     one = weights(1, hidden, 1) * 4 * COPIES
     check_memory(f"experiment.network.hidden={experiment['network'].get('hidden')} of {runs:,} runs", one * runs)
+    network = experiment["network"]
+    channels, kernels = [_count(width) for width in _list(network.get("channels"))], _list(network.get("kernels"))
+    area, layers = max([3, *map(_count, kernels)]) ** 2, 4 * max(1, _count(network.get("blocks")))
+    size = weights(3, channels, 1) * area * layers * 4 * COPIES * runs
+    named = "channels" if max([1, *channels]) > layers else "blocks"
+    check_memory(f"experiment.network.{named}={network.get(named)} of {runs:,} runs", size)
     stream = experiment["stream"]
     bits = _count(stream.get("slow_bits")) + _count(stream.get("random_bits")) + 1
     sizes = {
         "slow_bits" if bits > _count(stream.get("units")) else "units": bits * max(_count(stream.get("units")), 1) * 16,
         "classes": _count(stream.get("classes"))
-        * (_count(stream.get("train_images")) + _count(stream.get("test_images")))
+        * sum(_count(stream.get(f"{part}_images")) for part in ("train", "validation", "test"))
         * _count(stream.get("side")) ** 2
         * 3,
     }

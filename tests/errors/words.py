@@ -230,6 +230,8 @@ WORDS: dict[str, list[Case]] = {
         Case("experiment.environment.count=100000000", "experiment.environment.count=100000000 would take 4,500.0 GB of memory, 16.0 GB are free on this machine", "gymnasium"),
         Case("experiment.network.hidden=[300000,300000] method=l2", "experiment.network.hidden=[300000, 300000] of 2 runs would take 4,320.0 GB of memory, 16.0 GB are free on this machine", "digits"),
         Case("experiment.seeds=1000000000 method=l2", "experiment.seeds=1000000000, 1,000,000,000 runs, would take 2,000.0 GB of memory, 16.0 GB are free on this machine", "digits"),
+        Case("experiment.network.blocks=99999999999 method=l2", "experiment.network.blocks=99999999999 of 1 runs would take 4e+06 GB of memory, 16.0 GB are free on this machine", "incremental"),
+        Case("experiment.network.channels=[8,9999999] method=l2", "experiment.network.channels=[8, 9999999] of 1 runs would take 77.8 GB of memory, 16.0 GB are free on this machine", "incremental"),
         Case("experiment.stream.units=4294967296 method=l2", "experiment.stream.units=4294967296 would take 1,443.1 GB of memory, 16.0 GB are free on this machine", "regression"),
         Case("experiment.stream.slow_bits=99999999999 method=l2", "experiment.stream.slow_bits=99999999999 would take 160,000.0 GB of memory, 16.0 GB are free on this machine", "regression"),
         Case("experiment.probe.examples=100000000000 method=l2", "experiment.probe.examples=100000000000 would take 40,000.0 GB of memory, 16.0 GB are free on this machine", "regression"),

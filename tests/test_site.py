@@ -8,12 +8,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tools.site import on_page_markdown, public_names
-from tools.train import main
+from tools.train import jobs, main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -70,7 +71,7 @@ def run(folder: Path, *words: str) -> str:
 @pytest.mark.parametrize("page", ["start.md", "plasticity.md"])
 def test_the_guides_print_what_they_say(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "guide"}
+    names: dict[str, Any] = {"__name__": "guide"}
     found = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", (DOCS / page).read_text(), re.DOTALL)
     assert len(found) >= 3
     with torch.random.fork_rng():
@@ -104,3 +105,26 @@ def test_the_streams_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(code, "streams.md", "exec"), {"__name__": "guide"})
     names = {path.parent.name for path in tmp_path.glob("runs/**/metrics.csv")}
     assert names == {"mine", "regression", "activations", "seed_0"}
+
+
+def test_the_first_pages_snippet(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    names: dict[str, Any] = {"net": net}
+    exec(code, names)
+    assert "0: Linear[8] -> ReLU -> 2: Linear" in repr(names["surgery"].find(net))
+
+
+def test_the_commands_run_one_after_the_other() -> None:
+    """Each finds its run folder free, or holding what it would have made itself."""
+    (first, *_) = blocks("commands.md", "bash")
+    lines = [shlex.split(line, comments=True)[3:] for line in first.splitlines()]
+    made: dict[str, dict[str, Any]] = {}
+    for words in lines:
+        if "--help" in words or "--config-dir" in words:
+            continue
+        for config in jobs(words):
+            # what a continued run may have otherwise
+            kept = {key: value for key, value in config.items() if key != "logger"}
+            assert made.setdefault(config["folder"], kept) == kept, words
+    assert len(made) > 20

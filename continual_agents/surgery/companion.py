@@ -138,7 +138,7 @@ class Companion:
         replacement: Replacement,
         distributed: bool,
     ) -> None:
-        self.distributed, self._shared = distributed, False
+        self.distributed, self._shared, self._asked = distributed, False, -1
         self.replacement = replacement
         self.generator = replacement.generator if replacement.generator is not None else private()
         self.units = [units] if isinstance(units, Units) else list(units)
@@ -247,9 +247,11 @@ class Companion:
         self.steps, self._idle = self.steps + 1, 0
         if self.steps % CHECKED == 0:
             self._standing.check()
-        if self.distributed and not self._shared and several():
-            share_generator_(self.generator, self.layers[0].device)
-            self._shared = True
+        if self.distributed and not self._shared and (self._asked != self.steps // CHECKED):
+            self._asked = self.steps // CHECKED
+            if several():
+                share_generator_(self.generator, self.layers[0].device)
+                self._shared = True
         renewals = self._after_step()
         if renewals:
             self._standing.check(optimizers=False)

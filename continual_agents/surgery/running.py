@@ -79,6 +79,11 @@ class Running:
         }
         self.sums = {name: torch.empty_like(self.scores) for name in self.wires if name in self.needs}
         self.sum_of = {name: total.split(widths) for name, total in self.sums.items()}
+        # where a step tells nothing but means and weights, what the utility looks at is always the same memory
+        known = {"activity": self.activity, **self.sums}
+        simple = all(known.get(name) is not None for name in self.needs) and not any(x.scattered for x in layers)
+        self.signals = Signals(**{name: known[name] for name in self.needs}) if simple else None
+        self.wired = [(w, p) for n in self.sums for w, p in zip(self.wires[n], self.sum_of[n], strict=True)]
         self.look_ahead()
 
     def look_ahead(self) -> None:
@@ -88,6 +93,13 @@ class Running:
 
     def follow(self, generator: torch.Generator) -> bool:
         """Move every average towards what the watches recorded in this step; False: they recorded nothing."""
+        if self.signals is not None and all(watch.in_place for watch in self.watches):
+            for watch in self.watches:
+                watch.clear()
+            for wires, place in self.wired:
+                _total(wires, place)
+            self._move(self.criterion.score(self.signals))
+            return True
         records = [watch.take() for watch in self.watches]
         for record, place in zip(records, self.places, strict=True):
             if record is None or record["mean"].shape != place.shape or record["mean"].device != self.device:
@@ -98,11 +110,15 @@ class Running:
             if record["mean"] is not place:  # type: ignore[index]  # of several passes, or of a compiled one
                 place.copy_(record["mean"])  # type: ignore[index]
         score = self._score(range(len(self.layers)), records, generator, self.activity)  # type: ignore[arg-type]
+        self._move(score)
+        return True
+
+    def _move(self, score: Tensor) -> None:
+        """Every average towards `fresh`, where the means stand already."""
         self.scores.copy_(score)
         finite(self.values)
         self.state.lerp_(self.fresh, self.pace)
         self.look_ahead()
-        return True
 
     def _follow_some(self, records: Sequence[dict[str, Tensor] | None], generator: torch.Generator) -> bool:
         """As `follow`, where some watches saw no pass or means of another shape: what was not seen stays as it is."""
@@ -117,6 +133,8 @@ class Running:
         for (k, i), record in zip(self.heard, records, strict=True):
             own[k][i] = record
         measured = [layer.measured(parts) for layer, parts in zip(self.layers, own, strict=True)]
+        if any(layer.scattered for layer in self.layers):
+            self.signals = None
         which = [k for k, signals in enumerate(measured) if signals is not None]
         score = [self._score(which, [measured[k] for k in which], generator)] if which else []  # type: ignore[misc]
         fresh = torch.cat([*score, *(mean.reshape(-1) for mean in means if mean is not None)])

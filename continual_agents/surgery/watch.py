@@ -36,6 +36,7 @@ class Watch:
 
     Attributes:
         place: memory for the mean of the first pass of a step, if it has that shape; None: memory of its own.
+        in_place: one pass was recorded since the last `take`, and its mean stands there.
     """
 
     LIMIT = 16
@@ -57,6 +58,7 @@ class Watch:
         self.active = True
         self.samples = 0  # of what was taken last
         self.place: Tensor | None = None
+        self.in_place = False
         self.scratch = Scratch() if scratch is None else scratch
         self.overdue = overdue
         self._records: list[tuple[int, dict[str, Tensor]]] = []
@@ -87,7 +89,7 @@ class Watch:
         """Forget what was recorded."""
         self._records.clear()
         self._gradients.clear()
-        self._latest = None
+        self._latest, self.in_place = None, False
 
     def _condense(self) -> None:
         """Many passes without a step, as in an evaluation that builds graphs: keep their average alone."""
@@ -129,6 +131,7 @@ class Watch:
                 self._condense()
         elif place is not None and (h.dtype != place.dtype or h.shape[1:] != place.shape or h.device != place.device):
             place = None
+        self.in_place = place is not None
         self._reduce(value, h, place)
 
     def _reduce(self, value: Tensor, h: Tensor, place: Tensor | None = None) -> None:

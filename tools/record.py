@@ -15,6 +15,7 @@ import gymnasium
 import imageio.v2 as imageio
 from tqdm import tqdm
 
+from continual_agents.agents.evaluation import damage_of_policy
 from continual_agents.runs import CheckpointError, Checkpoints, read_checkpoint, read_configuration
 from tools.agent import AgentJob, environment_from
 from tools.command_line import UsageError, refuse_targets
@@ -45,7 +46,7 @@ def player_of(
         RecordError: not such a run, or it has no checkpoint.
     """
     config = configuration_of(folder)
-    content = checkpoint_of(folder, checkpoint, damage=_damage)
+    content = checkpoint_of(folder, checkpoint, damage=damage_of_policy)
     policy = _policy(folder, config, content)
     environment, friction = _environment(folder, config["experiment"]["environment"], friction)
     title = f"{method_label(config['method']['name'])}, {content['step']:,} steps"
@@ -167,15 +168,6 @@ def checkpoint_of(folder: Path, path: Path | None, *, damage: Callable[[dict[str
     if content is None:
         raise RecordError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
     return content
-
-
-def _damage(content: dict[str, Any]) -> str | None:
-    """Why a checkpoint holds no policy; None if it does, as far as its tree tells."""
-    state = content["state"]
-    run = state.get("run") if isinstance(state, dict) else None
-    if not isinstance(run, dict) or not isinstance(run.get("learner"), dict):
-        return "it holds no policy"
-    return None if isinstance(content["step"], int) else "its step is no count"
 
 
 def _policy(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from continual_agents.networks import mlp
 from continual_agents.runs import Checkpoints, RunError, read_configuration
+from continual_agents.settings import written
 
 from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
 from .policies import CategoricalPolicy, GaussianPolicy, Policy
@@ -64,17 +66,26 @@ def load_policy(run_folder: str | Path) -> TrainedPolicy:
     if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
         raise RunError(f"{folder} is no run folder with a checkpoint: config.yaml or checkpoints/ is missing")
     config = read_configuration(folder / "config.yaml")
-    content = Checkpoints(folder / "checkpoints").load()
+    content = Checkpoints(folder / "checkpoints").load(damage=damage_of_policy)
     if content is None:
         raise RunError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
     try:
         experiment = config["experiment"]
         network = {**experiment["network"], **config["method"].get("network", {})}
         policy = policy_of(experiment["agent"]["kind"], network, content["state"]["run"]["learner"])
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise RunError(f"{folder} holds no policy that fits its config.yaml ({said})") from error
     return TrainedPolicy(policy, int(content["step"]))
+
+
+def damage_of_policy(content: dict[str, Any]) -> str | None:
+    """Why a checkpoint holds no policy; None if it does, as far as its tree tells."""
+    state = content["state"]
+    run = state.get("run") if isinstance(state, dict) else None
+    if not isinstance(run, dict) or not isinstance(run.get("learner"), dict):
+        return "it holds no policy"
+    return None if isinstance(content["step"], int) else "its step is no count"
 
 
 def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -> Policy:
@@ -88,6 +99,10 @@ def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -
     whole = state["actor"] if kind == "ppo" else state["bodies"]["q" if kind == "dqn" else "actor"]
     body = {name.removeprefix("body."): value for name, value in whole.items() if name != "log_std"}
     matrices = [value for name, value in body.items() if name.endswith("weight") and value.dim() == 2]
+    # the configuration may be a stranger's, and ask for layers that no machine holds; concatenated ReLU doubles inputs
+    asked = sum(one * other for one, other in itertools.pairwise([matrices[0].shape[1], *network["hidden"]]))
+    if asked > 4 * sum(value.numel() for value in matrices):
+        raise ValueError(f"network.hidden={written(network['hidden'])} is not of these weights")
     net = mlp(matrices[0].shape[1], matrices[-1].shape[0], generator=torch.Generator(), **network)
     net.load_state_dict(body)
     if kind == "dqn":

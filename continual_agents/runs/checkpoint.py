@@ -248,9 +248,12 @@ def read_checkpoint(path: Path, *, map_location: str = "cpu", mmap: bool = False
     content = load_data(path, map_location=map_location, mmap=mmap)
     if not isinstance(content, dict) or not {"format", "step", "state"} <= content.keys():
         raise CheckpointError(f"{path} is not a checkpoint of this project: give a file of RUN_FOLDER/checkpoints")
-    if content["format"] != FORMAT:
+    version = content["format"]
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is not a checkpoint of this project: its format is no number")
+    if version != FORMAT:
         raise VersionError(
-            f"{path} has checkpoint format {content['format']}, this version reads {FORMAT}: "
+            f"{path} has checkpoint format {version}, this version reads {FORMAT}: "
             "continue it with the version that wrote it (environment.json names it)"
         )
     return content

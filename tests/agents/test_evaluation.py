@@ -1,5 +1,6 @@
 """A policy out of its run folder does what the policy in training did."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from continual_agents.agents import load_policy, make_environment, rescale_actions
 from continual_agents.agents.evaluation import TrainedPolicy, evaluate
 from continual_agents.runs import Checkpoints, RunError
+from continual_agents.runs.checkpoint import FORMAT
 from tools import evaluate as tool
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
@@ -95,6 +97,35 @@ def test_the_command_writes_table_and_figure(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         tool.main([str(tmp_path / "sac"), "--episodes", "1", "--friction", "1"])
     assert "Pendulum-v1 has no friction to set: leave out --friction" in capsys.readouterr().err
+
+
+def test_a_stranger_s_run_is_evaluated_within_its_folder_or_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = saved(tmp_path / "run", KINDS["dqn"])
+    folder, outside = (tmp_path / "run").rename(tmp_path / "run\x1b[2J"), tmp_path / "outside"
+    outside.write_text("precious")
+    for name in ("evaluation.csv", "evaluation.png", "evaluation.svg"):
+        (folder / name).symlink_to(outside)
+    tool.main([str(folder), "--episodes", "1"])
+    assert outside.read_text() == "precious"
+    assert "\x1b" not in capsys.readouterr().out
+    for wrong, said in (
+        ({"hidden": [300_000, 300_000]}, r"network.hidden=\[300000, 300000\] is not of these weights"),
+        ({"hidden": 5}, "TypeError"),
+        (5, "TypeError"),
+    ):
+        config["experiment"]["network"] = wrong
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        with pytest.raises(RunError, match=f"holds no policy that fits its config.yaml .*{said}") as caught:
+            load_policy(folder)
+        assert "\n" not in str(caught.value)
+    (path,) = (folder / "checkpoints").glob("*.pt")
+    torch.save({"format": FORMAT, "step": None, "state": {"run": {"learner": {}}}}, path)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(SystemExit):
+        tool.main([str(folder), "--episodes", "1"])
+    assert capsys.readouterr().err.endswith("its step is no count): start in a new folder\n")
 
 
 def test_rescaled_actions_reach_the_whole_range() -> None:

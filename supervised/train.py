@@ -62,6 +62,7 @@ def train(
         return rows * row_steps if row_steps else task_start(longest, rows)
 
     if run.state is not None:
+        _check_data(run, groups)
         with run.continuing():
             for group, stored in zip(groups, run.state["groups"], strict=True):
                 group.load_state_dict(stored)
@@ -110,6 +111,17 @@ def _done(groups: Sequence[Group]) -> int:
 
 def _state(rows: int, groups: Sequence[Group], codes: list[Any]) -> dict[str, Any]:
     return {"rows": rows, "groups": [group.state_dict() for group in groups], "codes": codes}
+
+
+def _check_data(run: Run, groups: Sequence[Group]) -> None:
+    """Data may lie elsewhere in a continued run, but must be the same."""
+    if run.state is not None and isinstance(run.state.get("groups"), list):
+        for group, stored in zip(groups, run.state["groups"], strict=False):
+            if isinstance(stored, dict) and stored.get("data") not in (None, group.data):
+                raise RunError(
+                    f"{run.folder} was begun with other images: let experiment.stream.root name the folder of the same "
+                    "ones, or give another folder=..."
+                )
 
 
 def _codes_of(run: Run, groups: Sequence[Group], fast: bool) -> list[Any]:

@@ -41,11 +41,11 @@ from tools.text import message, visible, warning_line
 
 MAY_CHANGE = (
     *("experiment.steps", "experiment.tasks", "folder", "save_seconds", "progress", "logger"),
-    *("experiment.fast", "experiment.on_not_finite", "experiment.agent.on_not_finite"),
+    *("experiment.fast", "experiment.on_not_finite", "experiment.agent.on_not_finite", "experiment.stream.root"),
 )
-"""What a continued run may give differently: nothing that changes its numbers, except how long it is, what becomes of
-numbers that are not finite, and `experiment.fast=false` where the code that took the steps is gone (it is said and
-written down). Sums are added up otherwise with another number of threads."""
+"""What a continued run may give differently: nothing that changes its numbers, except how long it is, where the same
+data lies now, what becomes of numbers that are not finite, and `experiment.fast=false` where the code that took the
+steps is gone (it is said and written down). Sums are added up otherwise with another number of threads."""
 
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
 """What belongs to every run; each kind of experiment knows the rest."""

@@ -211,3 +211,27 @@ def test_other_vectors_of_the_same_code_are_said(tmp_path: Path, monkeypatch: py
                 UserWarning, match="taken by native, vectors of 32 bytes up to step 20, here .* 64 bytes"
             ):
                 run()
+
+
+def test_data_that_moved_is_known_again_and_other_data_is_refused(tmp_path: Path) -> None:
+    for folder, seed in (("here", 0), ("moved", 0), ("others", 1)):
+        write_mnist(tmp_path / folder, seed)
+
+    def go_on(folder: str, tasks: int) -> None:
+        stream = {"kind": "permuted", "data": "mnist", "root": str(tmp_path / folder)}
+        experiment = {"stream": stream, "network": {"hidden": [4]}, "seeds": 1}
+        with Run.open(tmp_path / "run", {"root": folder}, may_change=("root",), bar_position=None) as run:
+            train(make_plans(experiment, {"backprop": METHODS["backprop"]}), run, tasks=tasks)
+
+    go_on("here", 1)
+    go_on("moved", 2)
+    with pytest.raises(RunError, match="was begun with other images: let experiment.stream.root name"):
+        go_on("others", 3)
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 2
+
+
+def write_mnist(folder: Path, seed: int) -> None:
+    folder.mkdir()
+    images = np.random.default_rng(seed).integers(0, 256, (20, 784))
+    rows = (",".join(map(str, [number % 10, *pixels])) for number, pixels in enumerate(images))
+    (folder / "mnist_train.csv").write_text("\n".join(rows) + "\n")

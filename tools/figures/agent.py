@@ -81,7 +81,7 @@ def agent_figure(data: Comparison) -> Figure:
         _curves(panel, data, data.metrics, column, edges, factor=factor, counts=False, bottom=0.0)
         panel.set_title(title, loc="left")
     for panel in axes:
-        _task_bands(panel, stretches, label=panel is top)
+        _task_bands(panel, stretches, label=panel is top, same_ground=len(grounds) == 1)
         panel.set_xlim(0, end)
         panel.xaxis.set_major_formatter(thousands)
         panel.tick_params(labelbottom=panel is axes[-1])
@@ -126,11 +126,11 @@ def _friction_strip(axes: Axes, grounds: list[pd.DataFrame], norm: LogNorm, end:
     axes.tick_params(bottom=False, labelbottom=False)
 
 
-def _task_bands(axes: Axes, stretches: pd.DataFrame, *, label: bool) -> None:
+def _task_bands(axes: Axes, stretches: pd.DataFrame, *, label: bool, same_ground: bool) -> None:
     """Ground behind the curves: coloured by friction where all runs had the same, else lines at the mean change."""
     if stretches["task"].nunique() < 2:
         return
-    if len(_distinct_grounds(stretches)) != 1:
+    if not same_ground:
         for start in stretches.groupby("task")["start"].mean().iloc[1:]:
             axes.axvline(start, color="#999999", linewidth=0.6, zorder=0)
         return

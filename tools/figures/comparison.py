@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from .folders import RunFolder, preference, setting_labels
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
     """Runs of one experiment in long form.
 
@@ -37,6 +38,12 @@ class Comparison:
 
 def compare(runs: list[RunFolder]) -> Comparison:
     """Put runs of one experiment into long form. One folder is one replicate; what the labels say makes a setting."""
+    return _compare(tuple(runs))
+
+
+@functools.lru_cache(maxsize=1)  # figure, sweep and table ask for the same runs, which may be a thousand
+def _compare(given: tuple[RunFolder, ...]) -> Comparison:
+    runs = list(given)
     labels = setting_labels(runs)
     episodes, metrics = [], []
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):

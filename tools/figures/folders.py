@@ -71,7 +71,7 @@ class FolderError(ValueError):
     """A folder that is not, or holds not, a finished or running run."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class RunFolder:
     """What one run folder holds.
 

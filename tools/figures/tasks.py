@@ -58,6 +58,7 @@ def task_ends(runs: list[RunFolder]) -> TaskEnds:
     return agent_task_ends(compare(runs))
 
 
+@functools.lru_cache(maxsize=1)  # as `compare`
 def agent_task_ends(data: Comparison) -> TaskEnds:
     """Returns at the ends of tasks."""
     ends = {number: returns_at_task_ends(one) for number, one in data.episodes.groupby("replicate", sort=False)}

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .companion import Companion, Layer
+from .companion import Companion
 from .finding import Units
+from .layer import Layer
 from .replace import Renewal
 
 

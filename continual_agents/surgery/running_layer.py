@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .companion import Layer
 from .finding import Units
+from .layer import Layer
 from .moving import moved
 from .scratch import Scratch
 from .selection import Budget

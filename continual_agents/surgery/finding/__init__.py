@@ -19,9 +19,9 @@ from .norms import NORMS as NORMS
 from .norms import register_norm as register_norm
 from .quiet import is_paused as is_paused
 from .quiet import paused as paused
+from .slots import Norm as Norm
+from .slots import Reader as Reader
+from .slots import Slot as Slot
 from .stacked import own as own
 from .stacked import whole as whole
-from .units import Norm as Norm
-from .units import Reader as Reader
-from .units import Slot as Slot
 from .units import Units as Units

@@ -12,9 +12,10 @@ from torch import nn
 from .flow import follow
 from .groups import Group
 from .layers import axes_of
+from .slots import Reader
 from .stacked import members_of
 from .trace import Pass, Trace, trace
-from .units import Reader, Units
+from .units import Units
 
 
 class Found(Sequence[Units]):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from .slots import Norm
 from .torch_names import KEEPS_SIGN, POSITIVE
-from .units import Norm
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 
 from .groups import Flow, Group, Read, Segment, resolve
 from .layers import Axes, axes_of, matrix_of
+from .slots import Norm
 from .trace import Call, Ref, Trace, refs
-from .units import Norm
 
 
 class Ledger:

@@ -13,9 +13,9 @@ from .groups import Flow, Segment
 from .ledger import Ledger
 from .norms import START, norm_of
 from .shapes import first, flatten, flatten_call, getitem, permute, reduce, select, squeeze, unseen, view
+from .slots import Norm
 from .torch_names import ACTIVATIONS, ELEMENTWISE, FUNCTION_POOLS, LOOKS, POOLS, QUIET
 from .trace import Call, Ref
-from .units import Norm
 
 Rule = Callable[[Ledger, Call], Any]
 

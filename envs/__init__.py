@@ -1,7 +1,8 @@
 """Continual environments: walking robots on ground whose friction keeps changing.
 
 Importing the package registers `SlipperyAnt-v0`, `SlipperyHalfCheetah-v0`, `SlipperyHopper-v0`, `SlipperyWalker2D-v0`
-and `SlipperyHumanoid-v0` with gymnasium. PyBullet is loaded with the first walker: the rest works without it.
+and `SlipperyHumanoid-v0` with gymnasium, and `HiddenCartPole-v0`, which needs a memory. PyBullet is loaded with the
+first walker: the rest works without it.
 """
 
 import importlib
@@ -33,3 +34,5 @@ for _robot in ROBOTS.values():
         entry_point=f"{__name__}.slippery_ant:SlipperyAnt",
         kwargs={"robot": _robot.name},
     )
+
+register(id="HiddenCartPole-v0", entry_point=f"{__name__}.hidden:hidden_cartpole", max_episode_steps=500)

@@ -35,6 +35,7 @@ class Player:
         self.generator = torch.Generator().manual_seed(seed)
         self.sample = sample
         self.returned = 0.0
+        policy.begin()
         self.observation, _ = environment.reset(seed=seed)
 
     @torch.no_grad()
@@ -47,6 +48,7 @@ class Player:
         self.returned += float(reward)
         if terminated or truncated:
             self.returned = 0.0
+            self.policy.begin()
             self.observation, _ = self.environment.reset()
 
     def picture(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Agents on TorchRL: networks that surgery can trace, a lean collector, PPO, DQN and SAC, the training loop."""
+"""Agents on TorchRL: networks that surgery can trace, a lean collector, PPO, DQN, SAC, the training loop."""
 
 from continual_agents.networks import mlp as mlp
 
@@ -15,6 +15,8 @@ from .networks import ActorCritic as ActorCritic
 from .networks import make_actor_critic as make_actor_critic
 from .policies import Policy as Policy
 from .ppo import PPO as PPO
+from .recurrent_policy import make_recurrent_actor_critic as make_recurrent_actor_critic
+from .recurrent_ppo import RecurrentPPO as RecurrentPPO
 from .sac import SAC as SAC
 from .spaces import fit_spaces as fit_spaces
 from .table import AGENTS as AGENTS

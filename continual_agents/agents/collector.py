@@ -120,6 +120,7 @@ class EnvironmentCollector(BaseCollector):
         self._current = begin(self.environment, seed)
         self._returns = np.zeros(self.envs)
         self._lengths = np.zeros(self.envs, dtype=np.int64)
+        self.networks.policy.restart(np.ones(self.envs, dtype=bool))
 
     def iterator(self) -> Iterator[TensorDict]:
         """Batches until `total_frames`."""
@@ -147,11 +148,8 @@ class EnvironmentCollector(BaseCollector):
             raise self._fault(error) from error
         if self.on_not_finite == "stop":
             self._check_finite()
-        if not policy.logs_probability:
-            return batch
-        observation = batch["observation"].to(next(policy.parameters()).device)
-        log_prob, _ = policy.log_prob_and_entropy(observation, batch["action"].to(observation.device))
-        batch["action_log_prob"].copy_(log_prob)
+        if policy.logs_probability:
+            policy.annotate(batch)
         return batch
 
     def _fill_from_one(self, noise: np.ndarray, act: Act) -> None:
@@ -242,6 +240,7 @@ class EnvironmentCollector(BaseCollector):
             )
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
+        self.networks.policy.restart(ended)
 
     def _fault(self, error: Exception) -> Exception:
         """What to raise instead of an error that came while collecting."""
@@ -296,6 +295,7 @@ class EnvironmentCollector(BaseCollector):
             returns=self._returns.copy(),
             lengths=self._lengths.copy(),
             environment=environment_state(self.environment),
+            policy=self.networks.policy.carried(),
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -316,6 +316,7 @@ class EnvironmentCollector(BaseCollector):
                 "state_dict and load_state_dict)",
                 stacklevel=2,
             )
+        self.networks.policy.carry(state.get("policy", {}))
         self._current = np.asarray(state["current"], dtype=np.float32).copy()
         self._returns = np.asarray(state["returns"], dtype=np.float64).copy()
         self._lengths = np.asarray(state["lengths"], dtype=np.int64).copy()

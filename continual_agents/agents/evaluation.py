@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from continual_agents.networks import mlp
+from continual_agents.networks import RecurrentBody, mlp
 from continual_agents.runs import Checkpoints, RunError, read_configuration
 from continual_agents.settings import written
 
 from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
 from .policies import CategoricalPolicy, GaussianPolicy, Policy
+from .recurrent_policy import RecurrentPolicy
 
 
 class TrainedPolicy:
@@ -30,6 +31,10 @@ class TrainedPolicy:
     def __init__(self, policy: Policy, step: int = 0, seed: int = 0):
         self.policy, self.step = policy.eval(), step
         self._generator = torch.Generator().manual_seed(seed)
+
+    def begin(self) -> None:
+        """A new episode begins: a recurrent policy forgets the last one."""
+        self.policy.begin()
 
     @torch.no_grad()
     def act(self, observation: Any, *, sample: bool = False) -> Any:
@@ -96,6 +101,8 @@ def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -
         network: settings of `mlp`.
         state: `Learner.state_dict()`.
     """
+    if kind == "recurrent_ppo":
+        return _recurrent(network, state)
     whole = state["actor"] if kind == "ppo" else state["bodies"]["q" if kind == "dqn" else "actor"]
     body = {name.removeprefix("body."): value for name, value in whole.items() if name != "log_std"}
     matrices = [value for name, value in body.items() if name.endswith("weight") and value.dim() == 2]
@@ -113,6 +120,19 @@ def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -
         return CategoricalPolicy(net)
     policy = GaussianPolicy(net)
     policy.load_state_dict({**{f"body.{name}": value for name, value in body.items()}, "log_std": whole["log_std"]})
+    return policy
+
+
+def _recurrent(network: Mapping[str, Any], state: Mapping[str, Any]) -> RecurrentPolicy:
+    weights = state["bodies"]["actor"]
+    inputs, outputs = weights["embed.weight"].shape[1], len(weights["head.weight"])
+    plain = {name: value for name, value in network.items() if name not in ("norm", "dropout")}
+    body = RecurrentBody(inputs, outputs, generator=torch.Generator(), **plain)
+    body.load_state_dict(weights)
+    policy = RecurrentPolicy(body, gaussian="log_std" in state["own"])
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters(recurse=False):
+            parameter.copy_(state["own"][name])
     return policy
 
 
@@ -134,6 +154,7 @@ def evaluate(
     returns = []
     observation, _ = environment.reset(seed=seed)
     for _ in range(episodes):
+        policy.begin()
         total = 0.0
         for _ in range(limit):
             observation, reward, terminated, truncated, _ = environment.step(policy.act(observation, sample=sample))

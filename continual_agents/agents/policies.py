@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -36,6 +37,25 @@ class Policy(nn.Module):
 
     def explore(self, frames: int) -> None:
         """Called before every batch with the environment steps so far, for policies that explore by a schedule."""
+
+    def restart(self, ended: np.ndarray) -> None:
+        """Called where an episode has ended, bool `[envs]`, for policies that remember."""
+
+    def begin(self) -> None:
+        """Called before an episode of `act`, for policies that remember."""
+
+    def carried(self) -> dict[str, Tensor]:
+        """What the next batch depends on besides the weights."""
+        return {}
+
+    def carry(self, state: dict[str, Tensor]) -> None:
+        """Continue from `carried()`."""
+
+    def annotate(self, batch: TensorDict) -> None:
+        """Write what the update needs of the actions into a batch: `action_log_prob`."""
+        observation = batch["observation"].to(next(self.parameters()).device)
+        log_prob, _ = self.log_prob_and_entropy(observation, batch["action"].to(observation.device))
+        batch["action_log_prob"].copy_(log_prob)
 
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """The randomness of many actions at once, `[*shape, outputs]`."""

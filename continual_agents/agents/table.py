@@ -10,6 +10,8 @@ from .dqn import DQN
 from .learner import Learner
 from .networks import make_actor_critic
 from .ppo import PPO
+from .recurrent_policy import make_recurrent_actor_critic
+from .recurrent_ppo import RecurrentPPO
 from .sac import SAC
 from .value_networks import make_q_network, make_soft_actor_critic
 
@@ -29,6 +31,7 @@ class Agent:
 
 AGENTS: dict[str, Agent] = {
     "ppo": Agent(PPO, make_actor_critic),
+    "recurrent_ppo": Agent(RecurrentPPO, make_recurrent_actor_critic),
     "dqn": Agent(DQN, make_q_network),
     "sac": Agent(SAC, make_soft_actor_critic),
 }

@@ -10,3 +10,4 @@ from .mlp import mlp as mlp
 from .norms import NORMS as NORMS
 from .norms import Norm as Norm
 from .norms import norm_of as norm_of
+from .recurrent import RecurrentBody as RecurrentBody

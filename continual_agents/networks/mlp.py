@@ -53,7 +53,7 @@ def mlp(
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
-        layers.append(_linear(width, size, init, generator))
+        layers.append(linear(width, size, init, generator))
         if normalise is not None:
             layers.append(normalise.module(size))
         layers.append(act.module())
@@ -61,11 +61,11 @@ def mlp(
             seed = int(torch.randint(2**31, (), generator=generator))
             layers.append(Dropout(dropout, torch.Generator().manual_seed(seed)))
         width = act.outputs * size
-    layers.append(_linear(width, outputs, init, generator))
+    layers.append(linear(width, outputs, init, generator))
     return nn.Sequential(*layers)
 
 
-def _linear(inputs: int, outputs: int, init: str, generator: torch.Generator) -> nn.Linear:
+def linear(inputs: int, outputs: int, init: str, generator: torch.Generator) -> nn.Linear:
     """A layer of the initial distribution."""
     # skip_init: nn.Linear's own initialisation would draw from the global generator
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)

@@ -22,6 +22,12 @@ KINDS = {
     "ppo on Discrete": ["experiment=gymnasium", "method=crelu"],
     "dqn": ["experiment=dqn_cartpole", "method=backprop"],
     "sac": ["experiment=sac_pendulum", "method=backprop"],
+    "recurrent": ["experiment=recurrent_cartpole", "method=backprop"],
+    "recurrent on Box": [
+        "experiment=recurrent_cartpole",
+        "experiment.environment.id=Pendulum-v1",
+        "method=backprop",
+    ],
 }
 
 
@@ -57,6 +63,9 @@ def test_it_acts_as_in_training(tmp_path: Path, kind: str) -> None:
 def test_returns_by_hand() -> None:
     class Still(TrainedPolicy):
         def __init__(self) -> None:
+            pass
+
+        def begin(self) -> None:
             pass
 
         def act(self, observation: Any, *, sample: bool = False) -> Any:

@@ -1,0 +1,180 @@
+"""Proximal policy optimisation with a memory: a GRU in the actor and one in the critic, trained on sequences.
+
+As `PPO`, but for what follows from a memory. Values come from one pass of the critic over the batch, with the memory
+carried over from the batch before and forgotten at every end of an episode; that of the last observation of an episode
+cut short comes from the memory there. A gradient step sees whole sequences; each begins with the memory that the batch
+noted there (stale after the first epoch, as usual) and gradients go back to its beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
+
+from continual_agents.methods import AfterStep
+from continual_agents.networks import RecurrentBody
+from continual_agents.plasticity import update_norm
+
+from .checks import check_ppo
+from .learner import Learner, batch_is_finite
+from .loss import clipped_surrogate
+from .ppo import METRICS, explained_variance
+from .recurrent_policy import RecurrentActorCritic
+
+
+class RecurrentPPO(Learner):
+    """Updates a recurrent agent on batches.
+
+    Args:
+        networks: actor and critic.
+        optimizer, operations, batch, epochs, discount, gae_lambda, clip, value_coefficient, entropy_coefficient,
+            max_gradient_norm, normalise_advantages, time_limit_as_termination, on_not_finite, generator: as of `PPO`.
+        minibatch: environment steps per gradient step, whole sequences; must divide `batch`.
+        sequence: environment steps of a sequence; must divide `minibatch` and each environment's steps in a batch.
+
+    Raises:
+        ValueError: a value out of range, or lengths that do not divide each other.
+    """
+
+    networks: RecurrentActorCritic
+
+    def __init__(
+        self,
+        networks: RecurrentActorCritic,
+        optimizer: torch.optim.Optimizer,
+        operations: Sequence[AfterStep] = (),
+        *,
+        batch: int = 2048,
+        epochs: int = 10,
+        minibatch: int = 128,
+        sequence: int = 16,
+        discount: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip: float = 0.2,
+        value_coefficient: float = 1.0,
+        entropy_coefficient: float = 0.0,
+        max_gradient_norm: float | None = None,
+        normalise_advantages: bool = True,
+        time_limit_as_termination: bool = False,
+        on_not_finite: Literal["stop", "skip"] = "stop",
+        generator: torch.Generator,
+    ):
+        check_ppo(locals())
+        if sequence < 1 or minibatch % sequence:
+            raise ValueError(
+                f"agent.minibatch={minibatch} is not divisible into sequences of agent.sequence={sequence}"
+            )
+        super().__init__(
+            networks, optimizer, operations, max_gradient_norm=max_gradient_norm, on_not_finite=on_not_finite,
+            generator=generator,
+        )  # fmt: skip
+        self.frames_per_batch = self.frames_per_row = batch
+        self.epochs, self.sequence, self.sequences = epochs, sequence, minibatch // sequence
+        self.discount, self.gae_lambda, self.clip = discount, gae_lambda, clip
+        self.coefficients = value_coefficient, entropy_coefficient
+        self.normalise_advantages, self.time_limit_as_termination = normalise_advantages, time_limit_as_termination
+        self.critic_memory: Tensor | None = None  # after the last batch, [envs, width]
+
+    def update(self, batch: TensorDict) -> dict[str, float]:
+        """Improve the agent on one batch; as `PPO.update`.
+
+        Raises:
+            NotFiniteError: a gradient is not finite, and `on_not_finite` is "stop" or a weight is the reason.
+            ValueError: the steps of an environment are no whole number of sequences.
+        """
+        names = (*METRICS, "optimizer/gradient_norm")
+        self.operation_seconds = 0.0
+        if self.on_not_finite == "skip" and not batch_is_finite(batch):
+            skipped = float(self.epochs * (batch.numel() // (self.sequence * self.sequences)))
+            nothing = dict.fromkeys((*names, "loss/explained_variance"), math.nan)
+            return {**nothing, "optimizer/update_norm": 0.0, "optimizer/skipped_steps": skipped}
+        grid = batch if batch.ndim == 2 else batch[None]
+        if grid.shape[1] % self.sequence:
+            raise ValueError(
+                f"agent.batch={batch.numel()} of {len(grid)} environments gives each {grid.shape[1]} steps, which are "
+                f"no sequences of agent.sequence={self.sequence}"
+            )
+        estimated = self.estimate(grid)
+        sequences = estimated.reshape(-1).reshape(-1, self.sequence)
+        rows, before = [], [parameter.detach().clone() for parameter in self._parameters]
+        for _ in range(self.epochs):
+            order = torch.randperm(len(sequences), generator=self.generator)
+            rows += [self._gradient_step(one) for one in sequences[order].split(self.sequences)]
+        taken = [row for row in rows if row is not None]
+        means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * len(names)
+        return {
+            **dict(zip(names, means, strict=True)),
+            "optimizer/update_norm": update_norm(before, self._parameters).item(),
+            "loss/explained_variance": explained_variance(estimated),
+            "optimizer/skipped_steps": float(len(rows) - len(taken)),
+        }
+
+    @torch.no_grad()
+    def estimate(self, grid: TensorDict) -> TensorDict:
+        """What the gradient steps need of a batch `[envs, time]`, with values and advantages."""
+        critic = self._critic
+        following, first = grid["next"], grid["is_init"][..., 0]
+        if self.critic_memory is None or len(self.critic_memory) != len(grid):
+            self.critic_memory = torch.zeros(len(grid), critic.width)
+        features = critic.unroll(grid["observation"], self.critic_memory, first)
+        before = torch.where(first[..., None], 0.0, torch.cat((self.critic_memory[:, None], features[:, :-1]), 1))
+        value = critic.head(features)
+        after = critic.head(critic.step(following["observation"], features))
+        ended = following["done"] if self.time_limit_as_termination else following["terminated"]
+        advantage, target = vec_generalized_advantage_estimate(
+            self.discount, self.gae_lambda, value, after, following["reward"], following["done"], ended
+        )
+        if self.normalise_advantages:
+            advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-4)
+        self.critic_memory = features[:, -1].clone()
+        kept = grid.select("observation", "action", "action_log_prob", "recurrent_state", "is_init").clone()
+        more = {"advantage": advantage, "value_target": target, "state_value": value, "critic_state": before}
+        return kept.update(more)
+
+    @property
+    def _critic(self) -> RecurrentBody:
+        critic = self.networks.bodies["critic"]
+        assert isinstance(critic, RecurrentBody)
+        return critic
+
+    def _gradient_step(self, minibatch: TensorDict) -> Tensor | None:
+        """One step on sequences `[sequences, time]`; its statistics, or None if it was skipped."""
+        policy, critic = self.networks.policy, self._critic
+        observation, first = minibatch["observation"], minibatch["is_init"][..., 0]
+        features = policy.body.unroll(observation, minibatch["recurrent_state"][:, 0], first)
+        log_prob, entropy = policy.distribution.log_prob_and_entropy(features, minibatch["action"])
+        log_ratio = log_prob - minibatch["action_log_prob"]
+        ratio = log_ratio.exp()
+        objective = clipped_surrogate(ratio, minibatch["advantage"][..., 0], self.clip)
+        value = critic.head(critic.unroll(observation, minibatch["critic_state"][:, 0], first))
+        weight, bonus = self.coefficients
+        error = weight * (value - minibatch["value_target"]).square().mean()
+        self.optimizer.zero_grad()
+        (objective + error - bonus * entropy.mean()).backward()
+        norm = self.apply_gradients({"loss_objective": objective.detach(), "loss_critic": error.detach()})
+        if norm is None:
+            return None
+        with torch.no_grad():
+            kl = ratio.mean() - 1 - log_ratio.mean()
+            clipped = ((ratio - 1).abs() > self.clip).float().mean()
+            return torch.stack([objective, error, kl, clipped, entropy.mean(), norm])
+
+    def probe_inputs(self, batch: TensorDict, count: int) -> Any:
+        """The batch's observations, in sequences that begin without a memory."""
+        seen = super().probe_inputs(batch, count)
+        return seen[: len(seen) // self.sequence * self.sequence].view(-1, self.sequence, seen.shape[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Learner`'s, and the critic's memory."""
+        return {**super().state_dict(), "critic_memory": self.critic_memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        super().load_state_dict(state)
+        self.critic_memory = state["critic_memory"]

@@ -299,3 +299,15 @@ def test_a_mean_over_tasks_does_not_hide_a_loss_that_comes_late(tmp_path):
     text = sentences.against_fresh({"setting": "PPO", **row})
     assert "no loss of plasticity is shown, it gains from what it learned before; but it gets worse" in text
     assert "by -5.80 [-5.9" in text
+
+
+def test_tasks_that_get_harder_show_no_trend(tmp_path):
+    for method in ("backprop", "fresh"):
+        root = stream_run(tmp_path / method, method=method, tasks=20, loss=0.02)
+        metrics = pd.read_csv(root / "metrics.csv")
+        metrics.assign(**{"task/classes": metrics["task/index"] + 1}).to_csv(root / "metrics.csv", index=False)
+    rows = table.rows_of(folders.read_folders([tmp_path]))
+    assert [row["verdict"] for row in rows] == ["harder", "harder"]
+    said = sentences.conclusion(table.make_table(rows), tmp_path)
+    assert "no loss of plasticity is shown." in said
+    assert "worse" not in said

@@ -79,6 +79,8 @@ def trend(row: Mapping[str, Any]) -> str:
     if row["verdict"] == "one task":
         return f"{name} has met a single task so far: nothing can be said about a trend."
     change = f"from {number(row['first'])} on the first tasks to {number(row['last'])} on the last"
+    if row["verdict"] == "harder":
+        return ""
     if row["verdict"] == "unknown":
         few = "one run" if row["n"] == 1 else f"{row['n']} runs"
         return f"{name} goes {change} in {measure} ({few}: at least 5 needed to tell this from chance)."

@@ -29,10 +29,16 @@ COLUMNS = (
     "overall_high", *DIAGNOSTICS,
 )  # fmt: skip
 
+HARDER = "task/classes"
+"""A stream's column; where it changes, tasks get harder, and first against last tasks says nothing of the network."""
+
 PLASTICITY = {"lost": "lost", "above": "above fresh", "level": "no loss shown", "unknown": "unknown"}
 """What the table says of a setting whose interval lies below, above or around a fresh network."""
 
-TRENDS = {"loses": "worse", "keeps": "same", "gains": "better", "unknown": "unknown", "one task": "one task"}
+TRENDS = {
+    "loses": "worse", "keeps": "same", "gains": "better", "unknown": "unknown", "one task": "one task",
+    "harder": "harder tasks",
+}  # fmt: skip
 """What the table says of the change from first to last tasks."""
 
 
@@ -64,6 +70,8 @@ def rows_of(runs: list[RunFolder]) -> list[dict[str, Any]]:
             row |= {"pairs": against.n, "tasks_after_first": against.tasks}
         whole_runs = performance.dropna(axis=1).to_numpy(float)
         row |= _ends(whole_runs, higher_is_better=data.higher_is_better) | _overall(whole_runs)
+        if HARDER in records.columns and records[HARDER].nunique() > 1:
+            row["verdict"] = "harder"
         rows.append(row | _diagnostics(records[records["setting"] == setting]))
     return rows
 

@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+from continual_agents.runs.checkpoint import load_data
+from continual_agents.runs.files import read_file
 from tests.campaigns.bounds import Late, bounded
 from tests.campaigns.test_overrides import VALUES
 from tests.errors.case import BASES
@@ -26,7 +28,7 @@ from tests.runs.test_strangers import BOMBS, INSTEAD
 from tools import train
 from tools.command_line import _dotted
 
-SEED, COUNT = int(os.environ.get("SEED", 0)), int(os.environ.get("COUNT", 300))
+SEED, COUNT = int(os.environ.get("SEED", 0)), int(os.environ.get("COUNT", 120))
 SECONDS, MEMORY, REFUSED_WITHIN = 60, 2 * 10**9, 5
 TITLE = "\x1b]0;t\x07\x9b2J\u202e$\\frac{1}$"
 LENGTHS = {
@@ -116,15 +118,26 @@ def hole(run: Path, outside: Path, draws: random.Random) -> str:
     return f"a hole in {path.name}"
 
 
+def text_of(path: Path) -> str:
+    """What a file holds, unless an earlier change has made it a pipe, a device or a hole."""
+    return read_file(path, most=10**6).decode()
+
+
+def put(path: Path, text: str) -> None:
+    """A file in place of whatever is there, which may be a pipe by now."""
+    remove(path)
+    path.write_text(text)
+
+
 def text_of_config(run: Path, outside: Path, draws: random.Random) -> str:
     number = draws.randrange(len(YAML))
-    (run / "config.yaml").write_text(YAML[number])
+    put(run / "config.yaml", YAML[number])
     return f"yaml {number}"
 
 
 def setting(run: Path, outside: Path, draws: random.Random) -> str:
     """Another value, of any kind, in config.yaml; the folder's tables and checkpoints are of the old one."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = yaml.safe_load(text_of(run / "config.yaml"))
     key = draws.choice(_dotted(config))
     *groups, name = key.split(".")
     part: Any = config
@@ -143,7 +156,7 @@ def setting(run: Path, outside: Path, draws: random.Random) -> str:
             part[name] = value.encode("utf-8", "replace").decode()
     written = part.get(name, "gone")
     try:
-        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        put(run / "config.yaml", yaml.safe_dump(config))
     except (ValueError, yaml.YAMLError):
         return "nothing"
     return f"{key}: {str(written)[:100]}"
@@ -151,17 +164,17 @@ def setting(run: Path, outside: Path, draws: random.Random) -> str:
 
 def words(run: Path, outside: Path, draws: random.Random) -> str:
     """Escape codes and formulas in the names that are shown."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = yaml.safe_load(text_of(run / "config.yaml"))
     for part in ("experiment", "method"):
         config[part]["name"] = draws.choice((TITLE, "=1+1" + TITLE, "x" * 5000, "../../x", "<script>", "a\nb", ""))
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    put(run / "config.yaml", yaml.safe_dump(config))
     return "names"
 
 
 def table(run: Path, outside: Path, draws: random.Random) -> str:
     """A cell of a table, its header or a row of it."""
     path = draws.choice(sorted(run.glob("*.csv")))
-    rows = [line.split(",") for line in path.read_text().splitlines()]
+    rows = [line.split(",") for line in text_of(path).splitlines()]
     row, value = draws.choice(rows), draws.choice(CELLS)
     place = draws.randrange(len(row))
     kind = draws.random()
@@ -181,13 +194,14 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def sign(path: Path) -> None:
-    path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+    put(path.with_suffix(".sha256"), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def bomb(run: Path, outside: Path, draws: random.Random) -> str:
     """A checkpoint that is a program, with the right digest."""
     name = draws.choice(list(BOMBS))
     for path in checkpoints(run):
+        remove(path)
         sign(BOMBS[name].write(path))
     return name
 
@@ -195,7 +209,7 @@ def bomb(run: Path, outside: Path, draws: random.Random) -> str:
 def state(run: Path, outside: Path, draws: random.Random) -> str:
     """Something else at one place of the newest checkpoint's tree, with the right digest."""
     path = checkpoints(run)[-1]
-    content = torch.load(path, weights_only=True)
+    content = load_data(path)
     where, part = [], content
     while True:
         items = list(part.items() if isinstance(part, dict) else enumerate(part))
@@ -211,6 +225,7 @@ def state(run: Path, outside: Path, draws: random.Random) -> str:
         del part[key]
     elif not isinstance(part, tuple):
         part[key] = other
+    remove(path)
     torch.save(content, path)
     sign(path)
     return f"{'/'.join(where)}: {str(other)[:20]!r}"

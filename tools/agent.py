@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from continual_agents.agents import AGENTS, EnvironmentCollector, fit_spaces, make_environment, rescale_actions, train
 from continual_agents.agents.collector import Environment
 from continual_agents.agents.draws import Draw, generator_of
+from continual_agents.agents.spaces import lost_by_clipping
 from continual_agents.networks import mlp
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
@@ -196,6 +198,9 @@ class AgentJob:
         self.learner = agent.learner(
             networks, optimizer, operations, generator=generator_of(seed, Draw.LEARNER), **settings
         )
+        lost = lost_by_clipping(getattr(space, "single_action_space", space.action_space))
+        if lost and networks.policy.logs_probability and experiment["environment"]["clip_actions"]:
+            warnings.warn(f"{lost}; environment.rescale_actions=true uses the whole range", stacklevel=2)
         self.collector = EnvironmentCollector(
             self.environment,
             networks,

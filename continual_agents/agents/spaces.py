@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -94,6 +95,25 @@ def _choices(space: spaces.Space[Any]) -> tuple[np.ndarray, tuple[int, ...]]:
         f"action space {_brief(space)} is none that these agents act in: wrap the environment in "
         "gymnasium.wrappers.TransformAction with a Discrete or a Box"
     )
+
+
+def lost_by_clipping(space: spaces.Space[Any]) -> str | None:
+    """What a Gaussian policy, which begins near mean 0 with deviation 1, loses where its actions are only clipped.
+
+    Returns:
+        a sentence where more than half of its first actions fall outside of the bounds, or more than half of the range
+        lies beyond two deviations; None: nothing of the kind.
+    """
+    if not isinstance(space, spaces.Box) or not space.is_bounded() or not np.issubdtype(space.dtype, np.floating):
+        return None
+    low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
+    below = [0.5 * math.erfc(-bound / math.sqrt(2.0)) for bound in (*low, *high)]  # the normal distribution function
+    outside = 1.0 - float(np.min(np.subtract(below[len(low) :], below[: len(low)])))
+    beyond = 1.0 - float(np.min((np.minimum(high, 2.0) - np.maximum(low, -2.0)).clip(0.0) / (high - low)))
+    bounds = f"actions from {low.min():g} to {high.max():g}"
+    if outside > 0.5:
+        return f"{bounds}: {outside:.0%} of the first actions lie outside and are clipped"
+    return f"{bounds}: {beyond:.0%} of that range lie beyond the reach of the first actions" if beyond > 0.5 else None
 
 
 def _brief(space: spaces.Space[Any]) -> str:

@@ -1,14 +1,20 @@
 """Spaces of all kinds: what the environment gets and what the agent sees, by hand."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import RescaleAction
 
 from continual_agents.agents import EnvironmentCollector, fit_spaces
+from continual_agents.agents.spaces import lost_by_clipping
 from tests.agents.test_collector import networks
+from tools.agent import AgentJob
+from tools.command_line import compose_config, plain_config
 
 
 class Any_(gymnasium.Env[Any, Any]):
@@ -108,3 +114,34 @@ def test_what_fits_is_left_alone() -> None:
 def test_the_rest_is_refused_with_a_remedy(spaces_: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_spaces(Any_(**spaces_))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-1.0, 1.0, None),  # 32% of a standard normal's draws lie outside
+        (-2.0, 2.0, None),
+        (-0.1, 0.1, "actions from -0.1 to 0.1: 92% of the first actions lie outside"),
+        (0.0, 10.0, "actions from 0 to 10: 80% of that range lie beyond the reach"),
+        (-100.0, 100.0, "98% of that range lie beyond the reach"),
+    ],
+)
+def test_what_clipping_alone_would_lose(low: float, high: float, said: str | None) -> None:
+    found = lost_by_clipping(spaces.Box(low, high, (2,)))
+    assert (found is None) if said is None else re.search(said, found or "")
+    assert lost_by_clipping(spaces.Discrete(3)) is None
+    assert lost_by_clipping(spaces.Box(-np.inf, np.inf, (2,))) is None
+
+
+def test_a_run_says_so(tmp_path: Path) -> None:
+    words = ["experiment=gymnasium", "experiment.environment.id=MountainCarContinuous-v0", "scale=smoke"]
+    config = plain_config(compose_config([*words, "method=backprop", f"folder={tmp_path}"]))
+    AgentJob(config).close()  # from -1 to 1: nothing to say
+    config["experiment"]["environment"]["id"] = "Narrow-v0"
+    gymnasium.register(
+        "Narrow-v0", lambda: RescaleAction(gymnasium.make("Pendulum-v1"), np.float32(-0.1), np.float32(0.1))
+    )
+    with pytest.warns(UserWarning, match="92% of the first actions lie outside.*environment.rescale_actions=true"):
+        AgentJob(config).close()
+    config["experiment"]["environment"]["rescale_actions"] = True
+    AgentJob(config).close()

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet_data
 
 from .merged import Group, merged, touches_itself, urdf
-from .quiet import pybullet
+from .quiet import pybullet, pybullet_data
 from .robots import Robot
 
 TIME_STEP = 0.0165

@@ -14,9 +14,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
-import pybullet_data
 
-from .quiet import pybullet
+from .quiet import pybullet, pybullet_data
 from .robots import Robot
 
 Pose = tuple[tuple[float, ...], tuple[float, ...]]

@@ -26,5 +26,6 @@ def _import_pybullet() -> ModuleType:
 
 try:
     pybullet = _import_pybullet()
+    pybullet_data = importlib.import_module("pybullet_data")
 except ModuleNotFoundError as error:
     raise ImportError(MISSING, name="pybullet") from error

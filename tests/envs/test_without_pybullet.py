@@ -15,8 +15,8 @@ REMEDY = (
 @pytest.fixture
 def without(tmp_path: Path) -> dict[str, str]:
     """An environment whose PyBullet is as good as not installed."""
-    text = "raise ModuleNotFoundError(\"No module named 'pybullet'\", name='pybullet')\n"
-    (tmp_path / "pybullet.py").write_text(text)
+    for name in ("pybullet", "pybullet_data"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}', name={name!r})\n")
     return {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
 

@@ -1,6 +1,7 @@
 """The imports that must never exist, read from the sources."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,22 @@ def test_room_does_not_import_what_is_above_it(room: str) -> None:
     assert files
     bad = [(str(path), module) for path in files for module in imports(path) if hits(module, FORBIDDEN[room])]
     assert not bad
+
+
+def test_every_tool_is_in_a_table_and_no_users_command_imports_a_maintainers() -> None:
+    users, maintainers, parts = (ROOT / "tools/README.md").read_text().split("What ")[1:4]
+    tables = [
+        set(re.findall(r"`(?:python -m )?(?:tools\.)?(\w+)(?: NAME)?(?:\.py|/)?`", text))
+        for text in (users, maintainers, parts)
+    ]
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")} | {
+        path.parent.name for path in (ROOT / "tools").glob("*/__init__.py")
+    }
+    assert tools - {"__init__"} == set.union(*tables) - {"NAME"}
+    names = tuple(f"tools.{name}" for name in tables[1])
+    files = [path for name in tables[0] | tables[2] for path in (ROOT / "tools").glob(f"{name}.py")]
+    files += [path for name in tables[0] | tables[2] for path in (ROOT / "tools" / name).glob("*.py")]
+    assert not [(str(path), module) for path in files for module in imports(path) if hits(module, names)]
 
 
 def test_nothing_imports_the_tests() -> None:

@@ -141,6 +141,7 @@ class ModuleTarget:
         self.modules, self.optimizer, self.generator, self._fresh = modules, optimizer, generator, fresh
         self.parts = dict(modules) if isinstance(modules, Mapping) else {"": modules}
         self.birth = birth_of("default")
+        # what is trained and drawn from no distribution (a norm's gain, a policy's log-deviation) begins as it is now
         own = {id(parameter) for parameter in parameters_of(modules)}
         drawn = {id(p) for part in self.parts.values() for _, m in _modules(part) for p in m.parameters(recurse=False)}
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -171,6 +172,7 @@ class ModuleTarget:
     @torch.no_grad()
     def add_noise_(self, scale: Setting, number: int) -> None:
         """As the protocol; draws follow each other, whatever the number."""
+        # one draw for all: a call a tensor takes longer than the numbers
         sizes = [tensor.numel() for tensor in self.tensors]
         draw = torch.empty(sum(sizes), device=self.generator.device)
         draw.normal_(0.0, float(scale), generator=self.generator)
@@ -181,7 +183,7 @@ class ModuleTarget:
         """As the protocol; None: as torch does, unless whole networks are given."""
         self.birth = birth_of(birth if birth is not None else "default")
         if birth is not None:
-            self._fresh = None
+            self._fresh = None  # networks that are given whole are born as they were at first
 
     def fresh(self, index: int) -> list[Tensor]:
         """As the protocol."""
@@ -253,7 +255,7 @@ class ModuleTarget:
             chosen = [module for part in self.parts.values() for _, module in _modules(part)[-last:]]
             parameters = [parameter for module in chosen for parameter in module.parameters()]
         for parameter in parameters:
-            self.optimizer.state.pop(parameter, None)
+            self.optimizer.state.pop(parameter, None)  # torch's optimizers begin it anew at their next step
 
     def inject(self, index: int) -> None:
         """As the protocol: the frozen pair is added by a hook on the network's output."""
@@ -308,7 +310,7 @@ class ModuleTarget:
         for name, pairs in state["injected"].items():
             for number, pair in enumerate(pairs):
                 if number == len(self._injected[name]):
-                    self._freeze(name, self.parts[name], self.parts[name])
+                    self._freeze(name, self.parts[name], self.parts[name])  # any weights: the stored ones follow
                 for one, stored in zip(self._injected[name][number], pair, strict=True):
                     one.load_state_dict(stored)
 

@@ -55,6 +55,7 @@ class StackedContinualBackprop:
         # utility, mean output, and the sum of the weights so far (1 - decay^age), which corrects both
         self.worth, self.means, self.weights = ([torch.zeros(shape, **kind) for shape in shapes] for _ in range(3))
         self.births = [torch.zeros(shape, dtype=torch.int64, device=stack.device) for shape in shapes]
+        # a budget follows from width, rate, maturity and step: runs that have these in common share its arithmetic
         groups: dict[tuple[float, int], list[int]] = {}
         for run, one in enumerate(settings):
             groups.setdefault((float(one.get("rate", 1e-4)), int(one.get("maturity", 10_000))), []).append(run)
@@ -88,7 +89,7 @@ class StackedContinualBackprop:
     def _signals(self, layer: int, mean: Tensor, weight: Tensor, number: int) -> Signals:
         needs = self.utility.needs
         h = self.stack.inputs[layer + 1]
-        single = h.shape[1] == 1
+        single = h.shape[1] == 1  # a mean over one example is a kernel for nothing
         mean.lerp_(h[:, 0] if single else h.mean(1), 1 - self.decay)
         weight.mul_(self.decay).add_(1 - self.decay)
         signals = Signals()
@@ -123,6 +124,7 @@ class StackedContinualBackprop:
     def act_now(self) -> None:
         """Replace what is due at this step."""
         due = [plan for plan in self.plans if plan.step == self.steps]
+        # together: a unit that goes may be read by one that goes, and its mean is handed over by its old weights
         self.surgeon.replace([self._job(plan) for plan in due])
         for plan in due:
             plan.done()
@@ -133,6 +135,7 @@ class StackedContinualBackprop:
         age = self.steps - self.births[layer][runs]
         units = least_useful(self.worth[layer][runs], age, plan.count, maturity=plan.budget.maturity, decay=self.decay)
         means = self.means[layer][rows, units] / self.weights[layer][rows, units] if self.transfer else None
+        # the sum of weights too, or a newborn's first estimates would be taken for settled ones, and be near 0
         for tensor in (self.worth[layer], self.means[layer], self.weights[layer]):
             tensor[rows, units] = 0.0
         self.births[layer][rows, units] = self.steps
@@ -188,6 +191,7 @@ class _Plan:
         if not self.budget.rate:
             self.step, self.count = math.inf, 0
             return
+        # no value on the device has a say in when and how many, so fast code can be given all steps until then
         step, self.count = int(self.step), 0
         while not self.count:
             step += 1

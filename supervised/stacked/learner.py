@@ -97,6 +97,7 @@ class StackedLearner:
         outputs = torch.empty(*x.shape[:3], self.network.outputs, device=x.device, dtype=self.stack.dtype)
         done, count = 0, len(x)
         while done < count:
+            # all steps until somebody acts are one call of the fast code
             due = {name: operation.next_step for name, operation in self.operations.items()}
             until = min(count, done + int(min([*due.values(), self.steps + count - done])) - self.steps)
             self._learn_quietly(x[done:until], targets[done:until], outputs[done:until])

@@ -142,10 +142,12 @@ INLINE int awake(const REAL *h, int32_t *which, const int I) {
 
 INLINE void forward(Layer *at, const void *h, const int I, const int P) {
     const int width = VECTORS(P), n = L == 1 ? (at->awake = awake(h, at->which, I)) : I;
+    /* A local array the compiler may keep in registers; longer rows do not fit beside the four that are read. */
     V kept[width <= 10 ? width : 1], *z = width <= 10 ? kept : at->z;
     memcpy(z, ROW(at->w, I, P), sizeof(V) * width);
     int k = 0;
 #define INPUT(k) (L == 1 ? at->which[k] : (k))
+    /* Four inputs at once: z is read and written once for all of them, and their products do not wait for each other. */
     for (; k + 4 <= n; k += 4) {
         const V *w0 = ROW(at->w, INPUT(k), P), *w1 = ROW(at->w, INPUT(k + 1), P);
         const V *w2 = ROW(at->w, INPUT(k + 2), P), *w3 = ROW(at->w, INPUT(k + 3), P);

@@ -148,7 +148,7 @@ class StackedMlp:
         for run in runs:
             weights = self.network.initial(self.seeds[run], start=start)
             for number in layers if layers is not None else range(len(self.layers)):
-                self.layers[number].full[run].zero_()
+                self.layers[number].full[run].zero_()  # the bias too
                 self.layers[number].weight[run].copy_(weights[number].T)
         if layers is None:
             for norm in self.norms:
@@ -180,6 +180,7 @@ class StackedMlp:
         return self._output(self.layers[-1](h), x)
 
     def _output(self, own: Tensor, x: Tensor) -> Tensor:
+        # at the injection what is trained equals `new`, so the sum is what it was
         for old, new in self.frozen:
             own = own + (old._pass(x) - new._pass(x))
         return own
@@ -220,7 +221,9 @@ class StackedMlp:
             if self._masks is not None:
                 mask = self._masks[number]
                 d = d * mask
-                h = self.derivative.forward(z)
+                h = self.derivative.forward(
+                    z
+                )  # what was kept is masked already, and derivatives are told by the output
             d = self.derivative.backward(d, z, h)
             norm = self.norms[number]
             if norm is not None:

@@ -109,6 +109,7 @@ def _together(name: str, settings: Sequence[Mapping[str, Any]], target: StackTar
     defaults = {key: one.default for key, one in inspect.signature(row.make).parameters.items()}
     together: dict[str, Any] = {}
     for key in dict.fromkeys(key for one in settings for key in one):
+        # a number a run where the formula can take one, else runs that differ would not be one stack
         if key in row.per_run:
             together[key] = target.per_run([float(one.get(key, defaults.get(key))) for one in settings])
         else:

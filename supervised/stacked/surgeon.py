@@ -69,6 +69,7 @@ class Surgeon:
                 reader.bias[rows[:, 0]] += (means[..., None] * reader.weight[rows, units]).sum(1)
         for (layer, rows, units), (_, runs, _, _) in zip(places, jobs, strict=True):
             maker = self.stack.layers[layer]
+            # drawn run by run, each from its own seed: the same whatever runs are beside it
             draws = torch.stack([self.newborn(run, layer, units.shape[1]) for run in runs])
             maker.weight[rows, :, units] = draws.to(maker.full.device, maker.full.dtype)
             maker.bias[rows, units] = 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from continual_agents.runs import Run
 from tools.command_line import UsageError, compose_config, plain_config
-from tools.overrides import RENAMED
+from tools.overrides import RENAMED, renamed
 from tools.stream import StreamJob, methods_of
 from tools.train import MAY_CHANGE, build
 
@@ -134,10 +134,14 @@ def test_every_experiment_of_old_is_read_as_its_sweep() -> None:
     for old, (experiment, sweep, *rest) in RENAMED.items():
         words = [f"experiment={experiment}", f"sweep={sweep}", *rest]
         with pytest.warns(UserWarning, match=f"experiment={old} is now written {' '.join(words)}"):
-            read = compose_config([f"experiment={old}", "scale=demo", "seed=3"])
-        settings = plain_config(read)
-        assert settings == plain_config(compose_config([*words, "scale=demo", "seed=3"]))
-        assert settings["experiment"]["name"] == old
+            assert renamed(["scale=demo", f"experiment={old}", "seed=3"]) == ["scale=demo", *words, "seed=3"]
+    for old in ("digits_widths", "regression_sweep_adam"):
+        with pytest.warns(UserWarning, match=old):
+            settings = plain_config(compose_config([f"experiment={old}", "scale=demo"]))
+        experiment, sweep, *rest = RENAMED[old]
+        now = compose_config([f"experiment={experiment}", f"sweep={sweep}", *rest, "scale=demo"])
+        assert settings == plain_config(now)
+        assert settings["experiment"]["name"] == old  # so its run folder is the same
 
 
 def test_a_sweep_takes_the_sizes_of_its_scale() -> None:

@@ -120,7 +120,9 @@ class Adam(torch.optim.Adam):
         if decay and group["decoupled_weight_decay"]:
             torch._foreach_mul_(params, 1 - group["lr"] * decay)
         elif decay:
-            grads = list(torch._foreach_add(grads, params, alpha=decay))
+            place = self._scratch.at
+            pairs = enumerate(zip(grads, params, strict=True))
+            grads = [torch.add(grad, p, alpha=decay, out=place(i, p)) for i, (grad, p) in pairs]
         step = self._fused_step if group["fused"] else self._plain_step
         step(group, ages, params, grads, states)
         for state in young:
@@ -153,7 +155,8 @@ class Adam(torch.optim.Adam):
             grad_scale=None,
             found_inf=None,
         )
-        leaps = [leap.to(change.dtype) for leap, change in zip(ages.leaps_of(), changes, strict=True)]
+        dtype = changes[0].dtype
+        leaps = [leap if leap.dtype == dtype else leap.to(dtype) for leap in ages.leaps_of()]
         torch._foreach_addcmul_(young, changes, leaps)
 
     def _plain_step(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from continual_agents import surgery
+from continual_agents.surgery.finding import LAYERS
 
 VARIANCE = {  # fan_in 50, 400 units
     "default": 1 / (3 * 50),
@@ -158,3 +159,25 @@ def test_draws_come_from_the_generator_alone() -> None:
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
     torch.set_rng_state(state)
+
+
+class Transposed(nn.Module):
+    """A Linear whose weight is [inputs, outputs], as GPT-2's."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(inputs, outputs)), nn.Parameter(torch.full((outputs,), 9.0))
+
+
+def test_an_initial_bias_of_a_registered_layer_is_drawn_by_its_inputs_whatever_their_dim() -> None:
+    known = dict(LAYERS)
+    try:
+        surgery.register(Transposed, out={"weight": 1, "bias": 0}, inp={"weight": 0}, bias={"weight": "bias"})
+        a = Transposed(100, 40)
+        units = surgery.Units("a", a, (nn.Linear(40, 2),))
+        surgery.replace_(units, list(range(40)), bias="initial")
+    finally:
+        LAYERS.clear()
+        LAYERS.update(known)
+    assert 0.08 < a.bias.abs().max() <= 0.1  # 1 / sqrt(100); by the other dim it would be .16
+    assert 0.08 < a.weight.abs().max() <= 0.1

@@ -17,6 +17,8 @@ from continual_agents.networks import RecurrentBody
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
 from tests.agents.test_training import equal, final
+from tools.agent import AgentJob
+from tools.command_line import compose_config, plain_config
 
 SURGERY = {"continual_backprop": {"rate": 2e-2, "maturity": 5}}
 
@@ -212,3 +214,27 @@ def test_what_a_recurrent_network_has_not_is_refused() -> None:
     collector, agent = make(count=4)
     with pytest.raises(ValueError, match="of 4 environments gives each 24 steps"):
         agent.update(collector.collect())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_memory_balances_the_pole_whose_velocities_are_hidden(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    plain = [
+        "experiment=gymnasium", "experiment.environment.id=HiddenCartPole-v0", "experiment.agent.batch=1024",
+        "experiment.agent.epochs=5", "experiment.agent.minibatch=256", "experiment.optimizer.step_size=1e-3",
+        "experiment.network.hidden=[64,64]", "experiment.steps=60000",
+    ]  # fmt: skip
+    returns = {}
+    for name, words in {"recurrent": ["experiment=recurrent_cartpole"], "plain": plain}.items():
+        folder = tmp_path / name
+        config = plain_config(compose_config([*words, "method=backprop", "scale=paper", f"folder={folder}"]))
+        job = AgentJob(config)
+        with Run.open(folder, config, bar_position=None) as run:
+            job.run(run)
+        job.close()
+        rows = [[float(x) for x in row.split(",")] for row in (folder / "episodes.csv").read_text().splitlines()[1:]]
+        returns[name] = np.mean([row[1] for row in rows if row[0] > 50_000])
+    # seen over seeds 0 to 2: 335, 241, 193 with a memory, 45, 48 and 50 without
+    assert returns["plain"] < 80, returns
+    assert returns["recurrent"] > 150, returns

@@ -18,7 +18,7 @@ from continual_agents import surgery
 from tests.clients.test_torchrl import Critic, make_actor, mlp, play
 
 MEMBERS = 3
-EXAMPLE = (torch.zeros(2, 3), torch.zeros(2, 1))  # the critic takes any number of inputs, which torch.fx cannot follow
+EXAMPLE = (torch.zeros(2, 3), torch.zeros(2, 1))
 
 
 def sac(critic: nn.Module, **settings: Any) -> SACLoss:
@@ -211,6 +211,12 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(RuntimeError, match="see none under vmap: give the loss deactivate_vmap=True"):
         losses_of(loss, played(8))
     seen.detach()
+
+
+def test_a_critic_of_any_number_of_inputs_is_found_without_an_example() -> None:
+    parameters = sac(Critic(4)).qvalue_network_params
+    found = surgery.find(dressed(Critic(4)), parameters=parameters)
+    assert [units.name for units in found] == [f"{n}.net.{i}" for n in range(MEMBERS) for i in (0, 2)]
 
 
 def test_copies_of_the_module_tell_nobody() -> None:

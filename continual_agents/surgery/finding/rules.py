@@ -196,6 +196,8 @@ def _cat(ledger: Ledger, call: Call) -> Any:
     """Concatenation along the units: segments one after the other; along another dim the pieces must be the same."""
     refs = call.args[0]
     dim = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", call.kwargs.get("axis", 0))
+    if not isinstance(refs, (tuple, list)):  # `*inputs` of a symbolic trace, which does not say how many there are
+        return unseen(ledger, call) if isinstance(ledger.value(refs), Flow) else None
     flows = [ledger.value(ref) for ref in refs]
     present = [flow for flow in flows if isinstance(flow, Flow)]
     if not present:

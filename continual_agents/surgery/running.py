@@ -68,7 +68,8 @@ class Running:
         for watch, place in zip(self.watches, self.places, strict=True):
             watch.place = place
         first = zip(self.watches[: len(layers)], shapes[: len(layers)], strict=True)
-        loud = all(watch.reader.positive and shape == (watch.width,) for watch, shape in first)
+        flat = all(shape == (watch.width,) for watch, shape in first)
+        loud = flat and all(watch.reader.positive for watch in self.watches[: len(layers)])
         self.activity = self.means[:units] if loud else None  # where |h| is h and its mean one number a unit
 
         slots = [s for layer in layers for part in (*layer.units.read, layer.units.made) for s in part]
@@ -80,9 +81,11 @@ class Running:
         self.sums = {name: torch.empty_like(self.scores) for name in self.wires if name in self.needs}
         self.sum_of = {name: total.split(widths) for name, total in self.sums.items()}
         # where a step tells nothing but means and weights, what the utility looks at is always the same memory
-        known = {"activity": self.activity, **self.sums}
-        simple = all(known.get(name) is not None for name in self.needs) and not any(x.scattered for x in layers)
-        self.signals = Signals(**{name: known[name] for name in self.needs}) if simple else None
+        derived = {"activity", "deviation", *self.sums}
+        simple = flat and derived.issuperset(self.needs) and not any(layer.scattered for layer in layers)
+        self.signals = Signals(activity=self.activity, **self.sums) if simple else None
+        self.ready = "deviation" not in self.needs and ("activity" not in self.needs or loud)
+        self.mean, self.mean_weight = self.state[units : 2 * units], self.upcoming[units : 2 * units]
         self.wired = [(w, p) for n in self.sums for w, p in zip(self.wires[n], self.sum_of[n], strict=True)]
         self.look_ahead()
 
@@ -93,7 +96,11 @@ class Running:
 
     def follow(self, generator: torch.Generator) -> bool:
         """Move every average towards what the watches recorded in this step; False: they recorded nothing."""
-        if self.signals is not None and all(watch.in_place for watch in self.watches):
+        if (
+            self.signals is not None
+            and all(watch.in_place for watch in self.watches)
+            and (self.ready or self._judge_lone(self.signals))
+        ):
             for watch in self.watches:
                 watch.clear()
             for wires, place in self.wired:
@@ -111,6 +118,18 @@ class Running:
                 place.copy_(record["mean"])  # type: ignore[index]
         score = self._score(range(len(self.layers)), records, generator, self.activity)  # type: ignore[arg-type]
         self._move(score)
+        return True
+
+    def _judge_lone(self, signals: Signals) -> bool:
+        """What a single sample says of all units at once; False: some layer saw several."""
+        if not all(watch.lone for watch in self.watches[: len(self.layers)]):
+            return False
+        means = self.means[: len(self.scores)]
+        if "activity" in self.needs and self.activity is None:
+            signals.activity = means.abs()
+        if "deviation" in self.needs:
+            centre = torch.lerp(self.mean, means, self.pace) / self.mean_weight
+            signals.deviation = torch.sub(means, centre).abs_()
         return True
 
     def _move(self, score: Tensor) -> None:

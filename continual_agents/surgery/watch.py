@@ -13,6 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from .finding import Reader, axes_of, is_paused
 from .scratch import Scratch
 
+_OF_ONE = frozenset(("activity", "deviation"))
+"""Statistics that follow from the mean when there is one sample."""
+
 
 class Watch:
     """Forward hooks on the readers of one tensor of units (or on their recurrent layer's output).
@@ -37,6 +40,7 @@ class Watch:
     Attributes:
         place: memory for the mean of the first pass of a step, if it has that shape; None: memory of its own.
         in_place: one pass was recorded since the last `take`, and its mean stands there.
+        lone: that pass was of one sample, which is its mean: other statistics follow from it when they are asked for.
     """
 
     LIMIT = 16
@@ -58,7 +62,7 @@ class Watch:
         self.active = True
         self.samples = 0  # of what was taken last
         self.place: Tensor | None = None
-        self.in_place = False
+        self.in_place = self.lone = False
         self.scratch = Scratch() if scratch is None else scratch
         self.overdue = overdue
         self._records: list[tuple[int, dict[str, Tensor]]] = []
@@ -89,7 +93,7 @@ class Watch:
         """Forget what was recorded."""
         self._records.clear()
         self._gradients.clear()
-        self._latest, self.in_place = None, False
+        self._latest, self.in_place, self.lone = None, False, False
 
     def _condense(self) -> None:
         """Many passes without a step, as in an evaluation that builds graphs: keep their average alone."""
@@ -103,6 +107,8 @@ class Watch:
         """The statistics since the last call, or None if there was no training pass."""
         if not self._records:
             return None
+        if self.lone:
+            self._catch_up()
         if len(self._records) > 1:
             self._records = [self._average_record()]
         self.samples, statistics = self._records[0]
@@ -126,17 +132,37 @@ class Watch:
         h = self._share(value.detach())
         place = self.place
         if self._records:
+            if self.lone:
+                self._catch_up()
             place = None  # it holds the first pass's mean
             if len(self._records) == self.LIMIT:
                 self._condense()
         elif place is not None and (h.dtype != place.dtype or h.shape[1:] != place.shape or h.device != place.device):
             place = None
         self.in_place = place is not None
-        self._reduce(value, h, place)
+        if place is not None and h.ndim == 2 and len(h) == 1 and self.wants <= _OF_ONE:
+            place.copy_(h[0])
+            self._records.append((1, {"mean": place}))
+            self.lone = True
+        else:
+            self._reduce(value, h, place)
+
+    @torch.no_grad()
+    def _catch_up(self) -> None:
+        """The statistics of a single sample, which is its mean."""
+        mean = self._records[0][1]["mean"]
+        self._records[0][1].update(self._statistics(mean.unsqueeze(0), mean))
+        self.lone = False
 
     def _reduce(self, value: Tensor, h: Tensor, place: Tensor | None = None) -> None:
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32
         mean = h.mean(0, dtype=dtype).contiguous() if place is None else torch.mean(h, 0, out=place)
+        self._records.append((h.numel() // self.size, self._statistics(h, mean)))
+        if "sensitivity" in self.wants and value.requires_grad:
+            value.register_hook(lambda gradient: self._record_gradient(value, gradient))
+
+    def _statistics(self, h: Tensor, mean: Tensor) -> dict[str, Tensor]:
+        dtype = mean.dtype
         statistics = {"mean": mean}
         if "activity" in self.wants:
             if self.reader.positive:
@@ -151,9 +177,7 @@ class Watch:
                 centre = centre.repeat_interleave(self.reader.block)
             centre = centre.to(h.dtype).view(-1, *[1] * (h.ndim - 2))
             statistics["deviation"] = self._per_unit(torch.sub(h, centre, out=self._scratch(h)).abs_(), dtype)
-        self._records.append((h.numel() // self.size, statistics))
-        if "sensitivity" in self.wants and value.requires_grad:
-            value.register_hook(lambda gradient: self._record_gradient(value, gradient))
+        return statistics
 
     def record_compiled(self, value: Tensor) -> None:
         """As `record`, inside a compiled graph; hooks on gradients have to stay outside and break it. A number of

@@ -115,3 +115,30 @@ def test_sequence_positions_are_averaged() -> None:
     cbp.step()
     expected = net[:2](x).detach().abs().mean((0, 1)) * net[2].weight.detach().abs().sum(0)
     torch.testing.assert_close(cbp.histograms()["utility/0"], expected)
+
+
+@pytest.mark.parametrize("utility", ["adaptable_contribution", "contribution", "mean_corrected_contribution"])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_a_single_sample_is_judged_as_a_batch_of_one(utility: str, activation: type[nn.Module]) -> None:
+    """What follows from the mean of a single sample at once, against statistics taken pass by pass; with a step of two
+    passes and one of three samples between."""
+    known = []
+    for at_once in (True, False):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 6), activation(), nn.Linear(6, 5), activation(), nn.Linear(5, 1)).double()
+        optimizer = torch.optim.SGD(net.parameters(), 0.05)
+        cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.1, maturity=3, utility=utility)
+        for sizes in [(1,), (1,), (1, 1), (1,), (3,), (1, 2), (1,), (1,)]:
+            if not at_once:
+                for layer in cbp.layers:
+                    for watch in layer.watches:
+                        watch.place = None
+            optimizer.zero_grad()
+            for size in sizes:
+                net(torch.randn(size, 3, dtype=torch.float64)).square().mean().backward()
+            optimizer.step()
+            cbp.step()
+        known.append([average.clone() for layer in cbp.layers for average in layer.averages])
+        assert sum(layer.replaced for layer in cbp.layers) > 0
+    for a, b in zip(*known, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)

@@ -210,3 +210,39 @@ def test_initial_bias() -> None:
     assert net[0].bias[:3].abs().max() <= 3**-0.5
     with pytest.raises(ValueError, match="bias='one'"):
         surgery.replace_(surgery.find(net)[0], [0], bias="one")
+
+
+class Stream(nn.Module):
+    """A residual stream whose units feed back into themselves through two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.head = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        h = h + torch.relu(self.b(h))
+        return self.head(h + torch.relu(self.c(h)))
+
+
+def test_units_that_feed_back_into_themselves_keep_the_mean_roughly_and_say_so() -> None:
+    """What the first layer makes of them anew goes into what the next one reads: less than a fifth of what it would
+    move by without the mean handed over, over 20 networks."""
+    moved = {True: 0.0, False: 0.0}
+    for seed in range(20):
+        for handed in moved:
+            torch.manual_seed(seed)
+            net, x = Stream().double(), torch.randn(200, 3).double() + 1
+            units = surgery.find(net)[0]
+            assert repr(units).endswith("; the mean is kept roughly: they feed back into themselves")
+            seen: list[torch.Tensor] = []
+            hooks = [
+                r.module.register_forward_pre_hook(lambda m, args: seen.append(args[0].mean(0).detach()))  # noqa: B023
+                for r in units.outgoing
+            ]
+            before = net(x).mean(0)
+            for hook in hooks:
+                hook.remove()
+            surgery.replace_(units, [1], means=seen if handed else None)
+            moved[handed] += (net(x).mean(0) - before).abs().mean().item() / 20
+    assert 1e-6 < moved[True] < 0.2 * moved[False]

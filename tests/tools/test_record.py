@@ -114,6 +114,16 @@ def test_refusals_say_what_is_missing(runs, tmp_path, capsys):
     assert "no checkpoint yet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("table", ["step\n2048\n", "step,task/friction\n2048,\n"], ids=["no column", "no value"])
+def test_a_table_without_frictions_asks_for_one(tmp_path, capsys, table):
+    folder = make_run(tmp_path / "run", "method=ppo")
+    (folder / "metrics.csv").write_text(table)
+    with pytest.raises(SystemExit) as ended:
+        record.main([str(folder)])
+    assert ended.value.code == 2
+    assert f"{folder}/metrics.csv has no task/friction: give --friction" in capsys.readouterr().err
+
+
 def test_a_package_that_an_environment_draws_with_is_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,7 +91,10 @@ def check_stream(experiment: Mapping[str, Any], methods: int) -> None:
     check_memory(f"experiment.network.hidden={experiment['network'].get('hidden')} of {runs:,} runs", one * runs)
     network = experiment["network"]
     channels, kernels = [_count(width) for width in _list(network.get("channels"))], _list(network.get("kernels"))
-    area, layers = max([3, *map(_count, kernels)]) ** 2, 4 * max(1, _count(network.get("blocks")))
+    largest = max([3, *map(_count, kernels)])
+    if side := _count(experiment["stream"].get("side")):
+        largest = min(largest, side)  # a larger kernel is refused, whatever it would take
+    area, layers = largest**2, 4 * max(1, _count(network.get("blocks")))
     size = weights(3, channels, 1) * area * layers * 4 * COPIES * runs
     named = "channels" if max([1, *channels]) > layers else "blocks"
     check_memory(f"experiment.network.{named}={network.get(named)} of {runs:,} runs", size)

@@ -95,11 +95,11 @@ def test_skipped_gradient_step_leaves_no_trace_in_weights_or_surgery() -> None:
     flat = batch.select("observation", "action", "action_log_prob", "advantage", "value_target").clone()
     good, bad = flat[:8], flat[8:16]
     bad["advantage"][3] = torch.nan
-    assert ppo._gradient_step(good) is not None
+    assert ppo._gradient_step(good, bad) is not None
     surgeon = ppo.operations[0]
     before = [p.detach().clone() for p in ppo.networks.parameters()]
     utilities = [layer.utility.clone() for layer in surgeon.layers]
-    assert ppo._gradient_step(bad) is None
+    assert ppo._gradient_step(bad, good) is None
     assert not any(watch._records for layer in surgeon.layers for watch in layer.watches)
     assert all(torch.equal(p, q) for p, q in zip(ppo.networks.parameters(), before, strict=True))
     assert all(torch.equal(layer.utility, u) for layer, u in zip(surgeon.layers, utilities, strict=True))

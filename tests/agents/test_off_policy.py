@@ -262,16 +262,24 @@ def test_targets_follow_by_polyak_averaging_or_all_at_once() -> None:
 def test_surgery_sees_the_trained_passes_alone_and_replaces_units(kind: str) -> None:
     collector, agent = make(kind, SURGERY)
     surgeon = agent.operations[0]
+    passes: dict[Any, int] = {}
     seen: list[int] = []
-    for layer in surgeon.layers:
-        for watch in layer.watches:
-            take = watch.take
+    for watch in (watch for layer in surgeon.layers for watch in layer.watches):
+        passes[watch] = 0
 
-            def counted(take: Any = take, watch: Any = watch) -> Any:
-                seen.append(len(watch._records))
-                return take()
+        def counted(value: Any, watch: Any = watch, record: Any = watch.record) -> None:
+            passes[watch] += 1
+            record(value)
 
-            watch.take = counted
+        watch.record = counted
+    step = surgeon.step
+
+    def stepped(*given: Any) -> Any:
+        seen.extend(passes.values())
+        passes.update(dict.fromkeys(passes, 0))
+        return step(*given)
+
+    surgeon.step = stepped
     for _ in range(10):
         agent.update(collector.collect())
     assert set(seen) == {1}, "one recorded pass per step: not the targets', nor the actor's through the critics"

@@ -16,10 +16,7 @@ from tests.tools.test_train import ROOT, SMOKE, train
 from tools.chaos.compare import differences
 from tools.train import jobs, main
 
-WARM = [
-    "experiment=warm_start", "scale=smoke", "save_seconds=0",
-    "experiment.epochs.first=30", "experiment.epochs.second=20",
-]  # fmt: skip
+WARM = ["experiment=warm_start", "scale=smoke", "save_seconds=0", "experiment.stream.epochs=60"]
 DIGITS = [
     "experiment=permuted_digits", "scale=smoke", "experiment.methods=[backprop,continual_backprop]",
     "experiment.tasks=15", "save_seconds=0",

@@ -56,6 +56,7 @@ class Stream:
     def best_settings(self) -> list[str]:
         """The setting of each method that does best on average over all tasks."""
         means = self.records.groupby(["method", "setting"], sort=False)["performance"].mean()
+        means = means.fillna(-np.inf if self.higher_is_better else np.inf)  # diverged everywhere: worse than anything
         best = means.groupby("method").idxmax() if self.higher_is_better else means.groupby("method").idxmin()
         return [setting for setting in self.settings if setting in {pair[1] for pair in best}]
 

@@ -14,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 
+from continual_agents.settings import shortened, written
+
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GROUPS = ("experiment", "scale", "method", "sweep", "logger")
 FLAGS = ("-m", "--multirun")
@@ -22,6 +24,9 @@ OWN_FOLDER = ("--config-dir", "-cd")
 LAUNCHER_WORDS = ("hydra/launcher=", "hydra.launcher.")
 LAUNCHER = "hydra/launcher and hydra.launcher.KEY"
 """What of Hydra itself may be set, read by tools.launchers: the rest names classes to build or files to log to."""
+
+LONGEST_KEY = 200
+"""Letters; Hydra asks whether a file is called as a key is, and file systems take at most 255."""
 
 MOST_VALUES = 10_000
 """Of one key: a command has no more runs."""
@@ -95,14 +100,17 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         UsageError: a word that is not key=value, or that adds or removes a key.
     """
     for word in words:
+        said = written(word)
         if word.startswith("-"):
-            raise UsageError(f"{word}: no such flag; there are {', '.join(FLAGS)}, --config-dir and --help")
+            raise UsageError(f"{said}: no such flag; there are {', '.join(FLAGS)}, --config-dir and --help")
         if word.startswith("~"):
-            raise UsageError(f"{word}: no key can be left out; write key=value, null where nothing is wanted")
-        if "=" not in word:
-            raise UsageError(f"{word!r} is not an override: write key=value, or --help for what there is")
+            raise UsageError(f"{said}: no key can be left out; write key=value, null where nothing is wanted")
+        if word.find("=") < 1:
+            raise UsageError(f"{said!r} is not an override: write key=value, or --help for what there is")
+        if word.index("=") > LONGEST_KEY:
+            raise UsageError(f"{shortened(word.partition('=')[0])}: no such key")
         if word.startswith("+"):
-            raise UsageError(f"{word}: no key can be added, nobody would read it; leave out the +, or see --help")
+            raise UsageError(f"{said}: no key can be added, nobody would read it; leave out the +, or see --help")
     return [_parsed(word) for word in words]
 
 
@@ -116,7 +124,7 @@ def _parsed(word: str) -> Override:
         plain = re.search(r"""["'\\\[\]{}()$]""", value) is None and value.isprintable()
         if plain and ("/" in value or not value.isascii()):
             return parser.parse_override(f"{key}='{os.path.expanduser(value)}'")
-        raise UsageError(f"{word}: Hydra cannot read this value; put quotes around it") from error
+        raise UsageError(f"{written(word)}: Hydra cannot read this value; put quotes around it") from error
 
 
 def choices(override: Override, own: Path | None = None) -> list[str]:

@@ -16,6 +16,8 @@ WORDS: dict[str, list[Case]] = {
         Case("experiment.probe.foo=1", "experiment.probe.foo: no such key; experiment.probe has every, batch", "agent"),
         Case("rate=3", "rate: no such key; did you mean method.operations.continual_backprop.rate?", "agent"),
         Case("steps", "'steps' is not an override: write key=value, or --help for what there is", "agent"),
+        Case("=true -m", "'=true' is not an override: write key=value, or --help for what there is", "agent"),
+        Case("k" * 250 + "=5", f"{'k' * 60} ... {'k' * 30}: no such key", "agent"),
         Case("--foo", "--foo: no such flag; there are -m, --multirun, --config-dir and --help", "agent"),
         Case("+foo=bar", "+foo=bar: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),
         Case("++seed=3", "++seed=3: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),

@@ -187,6 +187,14 @@ def test_published_data_are_sound():
             assert least <= value < most
 
 
+def test_relearning_passes_over_tasks_that_end_before_the_one_before_them():
+    episodes = pd.DataFrame({"replicate": 0, "step": range(10, 70, 10), "performance": [1.0, 2, 3] * 2})
+    swapped = relearning.relearning_of(episodes.assign(task=[0, 0, 2, 2, 1, 1]))
+    assert swapped.drop.shape == (1,)  # from task 0 to task 1; task 2 was over before that
+    assert relearning.relearning_of(episodes.assign(task=[1, 1, 1, 0, 0, 0])).drop.shape == (0,)
+    assert relearning.relearning_of(episodes.assign(task=0, performance=float("nan"))).drop.shape == (0,)
+
+
 def test_relearning_of_a_run_by_hand():
     # tasks of 2,000 steps, an episode of 100 steps each: 10 until 2000, then 0 for 500 steps, 5 for 500, 10 again
     step = range(100, 4_001, 100)

@@ -48,15 +48,18 @@ def relearning_of(episodes: pd.DataFrame) -> plasticity.Relearning:
         episodes: columns `step`, `performance`, `task`, `replicate`.
     """
     known = episodes[episodes["performance"].notna()]
-    ends = known.groupby("task")["step"].max().to_numpy(float)
-    typical = float(np.median(np.diff(ends, prepend=0.0)))
-    width = nice_width(typical, BINS_PER_TASK)
+    ends = known.groupby("task")["step"].max()
+    # of environments side by side one may end a task before another ends the task before it
+    ends = ends[ends > ends.cummax().shift(fill_value=0)]
+    if ends.empty:
+        return plasticity.Relearning(*[torch.zeros(0, dtype=torch.float64)] * 4)
+    width = nice_width(float(np.median(np.diff(ends, prepend=0.0))), BINS_PER_TASK)
     pieces, start = [], 0.0
-    for task, one in known.groupby("task"):
-        edges = start + np.arange(0.0, float(one["step"].max()) - start + width, width)
-        values = binned(one, "performance", position="step", edges=edges)[0]
+    for task, end in ends.items():
+        edges = start + np.arange(0.0, float(end) - start + width, width)
+        values = binned(known[known["task"] == task], "performance", position="step", edges=edges)[0]
         pieces.append(pd.DataFrame({"task": task, "step": edges[1:], "value": values}).dropna())
-        start = float(one["step"].max())
+        start = float(end)
     records = pd.concat(pieces)
     # the last bin of a task may reach past its end, into the next one's first
     records = records[records["step"].diff().fillna(1.0) > 0]

@@ -1,5 +1,6 @@
 """`pytest -m slow tests/campaigns`: run folders damaged at random are continued, or refused in one line."""
 
+import os
 import random
 import shutil
 import warnings
@@ -10,7 +11,7 @@ import pytest
 from continual_agents.runs import CheckpointError, Run, RunError
 from tests.runs.test_run import CONFIG, drive
 
-SEED, COUNT = 0, 400
+SEED, COUNT = int(os.environ.get("SEED", 0)), int(os.environ.get("COUNT", 400))
 KINDS = ("flip", "cut", "empty", "repeat", "text", "remove", "folder", "link")
 
 

@@ -1,5 +1,6 @@
 """`pytest -m slow tests/campaigns`: random overrides of tools.train are accepted, or refused in one line."""
 
+import os
 import random
 import re
 import traceback
@@ -13,7 +14,7 @@ from tests.errors.case import BASES
 from tools import train
 from tools.command_line import _dotted, compose_config
 
-SEED, COUNT = 0, 400
+SEED, COUNT = int(os.environ.get("SEED", 0)), int(os.environ.get("COUNT", 400))
 SECONDS, MEMORY = 10, 2 * 10**9
 BASE = ("agent", "changing", "gymnasium", "dqn", "digits", "regression", "textures", "warm_start")
 VALUES = (

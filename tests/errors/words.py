@@ -24,7 +24,7 @@ WORDS: dict[str, list[Case]] = {
         Case("~seed", "~seed: no key can be left out; write key=value, null where nothing is wanted", "agent"),
         Case("hydra.callbacks.x._target_=os.system", "hydra.callbacks.x._target_: of Hydra's own settings only hydra/launcher and hydra.launcher.KEY can be set", "agent"),
         Case("+experiment._target_=os.system", "+experiment._target_=os.system: no key can be added, nobody would read it; leave out the +, or see --help", "agent"),
-        Case(f"seed={'9' * 4301}", f"seed={'9' * 55} ... {'9' * 29}: Hydra cannot read this value; put quotes around it", "agent"),
+        Case(f"seed={'9' * 4301}", f"seed={'9' * 55} ... {'9' * 30}: Hydra cannot read this value; put quotes around it", "agent"),
         Case("seed=[1", "seed=[1: Hydra cannot read this value; put quotes around it", "agent"),
         Case("folder=${nowhere}", "folder: Interpolation key 'nowhere' not found", "agent"),
         Case("experiment.methods='${nowhere}'", "experiment: Interpolation key 'nowhere' not found", "digits"),

@@ -125,6 +125,10 @@ def test_streams_of_files_train_at_smoke_scale(experiment: str, tmp_path: Path, 
 @pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
 def test_every_scale_composes(words: list[str], scale: str) -> None:
     settings = plain_config(compose_config([*words, f"scale={scale}"]))
+    if len(words) == 1:  # a sweep has a name, and so a folder, of its own
+        assert words == [f"experiment={settings['experiment']['name']}"]
+    else:
+        assert settings["experiment"]["name"] not in STREAMS
     assert list(methods_of(settings)) == settings["experiment"]["methods"]
     assert "swept" not in settings["experiment"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ class IncrementalLearner(LoopedLearner):
     nothing of it.
 
     Args:
-        network, methods, seeds, loss, device: as in `LoopedLearner`.
+        network, methods, seeds, loss, device, fast: as in `LoopedLearner`.
         seen: classes of the first task.
 
     Attributes:
@@ -44,12 +44,16 @@ class IncrementalLearner(LoopedLearner):
         loss: str,
         seen: int,
         device: torch.device | str = "cpu",
+        fast: bool = False,
     ):
-        super().__init__(network, methods, seeds, loss=loss, device=device)
+        super().__init__(network, methods, seeds, loss=loss, device=device, fast=fast)
         self.seen = seen
         self._step_sizes = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self._best: list[dict[str, Tensor] | None] = [None] * self.runs
         self._best_accuracy = np.full(self.runs, -np.inf)
+
+    def _baked(self) -> Hashable:
+        return super()._baked(), self.seen
 
     def _forward(self, module: nn.Module, x: Tensor) -> Tensor:
         output: Tensor = module(x.flatten(1) if isinstance(self.network, Mlp) else x)

@@ -163,14 +163,32 @@ class Companion:
             self._miss()
             return {}
         self._stepped.clear()
-        self.steps, self._idle = self.steps + 1, 0
-        if self.steps % CHECKED == 0:
-            self._standing.check()
-        if self.distributed and not self._shared and (self._asked != self.steps // CHECKED):
-            self._asked = self.steps // CHECKED
+        self.follow()
+        return self.act()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The first half of `step()`: take in what the passes since the last step said.
+
+        Nothing in it asks the device. A training loop in a CUDA graph captures it after its `optimizer.step()`, and
+        calls `act()` after every replay; only `ContinualBackprop(every=1)` can be captured.
+
+        Raises:
+            RuntimeError: as `step()`.
+        """
+        if self.distributed and not self._shared and self._asked != (self.steps + 1) // CHECKED:
+            self._asked = (self.steps + 1) // CHECKED
             if several():
                 share_generator_(self.generator, self.layers[0].device)
                 self._shared = True
+        self._follow_step()
+
+    @torch.no_grad()
+    def act(self) -> dict[str, Tensor]:
+        """The second half of `step()`: count the step, and renew what is due; as `step()`, but for a skipped step."""
+        self.steps, self._idle = self.steps + 1, 0
+        if self.steps % CHECKED == 0:
+            self._standing.check()
         renewals = self._after_step()
         if renewals:
             self._standing.check(optimizers=False)
@@ -227,6 +245,9 @@ class Companion:
 
     def _layer(self, units: Units, **settings: Any) -> Layer:
         raise NotImplementedError
+
+    def _follow_step(self) -> None:
+        """What is done with the passes of every step, without asking the device; by default all is `_after_step`'s."""
 
     def _after_step(self) -> list[tuple[Any, Renewal]]:
         raise NotImplementedError

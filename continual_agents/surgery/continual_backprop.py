@@ -106,8 +106,6 @@ class ContinualBackprop(Companion):
                     watch.active = (self.steps + 1) % self.every == 0
 
     def _after_step(self) -> list[tuple[RunningLayer, Renewal]]:
-        if self.steps % self.every == 0:
-            self._follow()
         if self.steps % self.every in (0, self.every - 1):
             self._listen()
         counts = [(layer, layer.budget.spend(self.steps)) for layer in self.layers]
@@ -117,8 +115,10 @@ class ContinualBackprop(Companion):
         self._agree([average for layer, _ in counts for average in layer.averages])
         return [(layer, self._renewal(layer, count)) for layer, count in counts]
 
-    def _follow(self) -> None:
+    def _follow_step(self) -> None:
         """Move every running average towards this step's."""
+        if (self.steps + 1) % self.every:
+            return
         seen = [running.follow(self.generator) for running in self.running]
         if not any(seen):
             raise self._seen_nothing()

@@ -211,6 +211,8 @@ class Wire:
         """The sum [width], in the memory given."""
         weight = self.slot.tensor()
         if self.other is not None and self.whole and weight.dtype == place.dtype == self.scratch.dtype:
+            if weight.device.type != "cpu":  # as `absolute_sum`
+                return torch.linalg.vector_norm(weight, 1, self.other, out=place)
             return torch.sum(torch.abs(weight, out=self.scratch), self.other, out=place)
         return place.copy_(self())
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from continual_agents.surgery.selection import Budget, least_useful
-from continual_agents.surgery.utility import Signals, finite, utility_of
+from continual_agents.surgery.utility import Signals, absolute_sum, finite, utility_of
 
 from ..draws import Draw, numpy_draws
 from ..states import array_of
@@ -101,9 +101,9 @@ class StackedContinualBackprop:
         if "sensitivity" in needs:
             signals.sensitivity = (h * self.stack.sensitivities[layer]).abs().mean(1)
         if "out" in needs:
-            signals.out = self.stack.layers[layer + 1].weight.abs().sum(2)
+            signals.out = absolute_sum(self.stack.layers[layer + 1].weight, 2)
         if "incoming" in needs:
-            signals.incoming = self.stack.layers[layer].weight.abs().sum(1)
+            signals.incoming = absolute_sum(self.stack.layers[layer].weight, 1)
         if "noise" in needs:
             signals.noise = self._uniform(layer, number)
         return signals

@@ -46,9 +46,6 @@ CASES = {
     "ResNet-18": Case({"kind": "resnet"}, (3, 32, 32), 100, 90),
 }
 
-TOLERANCE = 1e-2
-"""Largest difference of a weight after a benchmark that is put down to rounding."""
-
 WAYS = ("plain", "channels last", "fused SGD", "both", "bfloat16", "bfloat16, channels last", "inductor")
 
 
@@ -59,12 +56,11 @@ class Way:
         case: the network.
         way: one of `WAYS`.
         seed: of the weights.
-        device: where.
     """
 
-    def __init__(self, case: Case, way: str, seed: int = 0, device: str = "cpu"):
+    def __init__(self, case: Case, way: str, seed: int = 0):
         self.last = "last" in way or way == "both"
-        self.module: nn.Module = make_network(case.network, case.shape, case.outputs).module(seed).to(device)
+        self.module: nn.Module = make_network(case.network, case.shape, case.outputs).module(seed)
         if self.last:
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = way in ("fused SGD", "both")
@@ -115,67 +111,6 @@ def compare(case: Case, ways: list[str], *, rounds: int, steps: int) -> dict[str
     return {way: (best[way], float((one.weights() - reference).abs().max())) for way, one in made.items()}
 
 
-class Stack:
-    """Several runs of a network as one, by `torch.func`: their convolutions become grouped ones.
-
-    Args:
-        case: the network; one without running statistics.
-        runs: how many.
-        device: where.
-    """
-
-    def __init__(self, case: Case, runs: int, device: str):
-        modules = [make_network(case.network, case.shape, case.outputs).module(seed).to(device) for seed in range(runs)]
-        self.parameters, _ = torch.func.stack_module_state(modules)
-        self.velocities = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
-
-        def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return functional.cross_entropy(torch.func.functional_call(modules[0], parameters, (x,)), y)
-
-        self.gradients = torch.func.vmap(torch.func.grad(loss))
-
-    @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor) -> None:
-        """One gradient step of every run: `x [runs, batch, ...]`."""
-        gradients = self.gradients(self.parameters, x, y)
-        for name, velocity in self.velocities.items():
-            velocity.mul_(0.9).add_(gradients[name])
-            self.parameters[name].sub_(velocity, alpha=0.01)
-
-
-def compare_stack(case: Case, runs: int, *, rounds: int, steps: int, device: str) -> dict[str, float]:
-    """Run-steps per second (of processor time on a CPU), of a loop over `runs` networks and of one stack of them."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    loop = [Way(case, "plain", seed, device) for seed in range(runs)]
-    stack = Stack(case, runs, device)
-    ((x, y),) = batches(case, 1)
-    x, y = x.to(device).expand(runs, *x.shape).contiguous(), y.to(device).expand(runs, -1).contiguous()
-
-    def by_turns() -> None:
-        for run, way in enumerate(loop):
-            way.step(x[run], y[run])
-
-    ways: dict[str, Callable[[], None]] = {"a loop over runs": by_turns, "torch.func": lambda: stack.step(x, y)}
-    best = dict.fromkeys(ways, float("inf"))
-    for number in range(rounds + 1):
-        for name, step in ways.items():
-            started = clock()
-            for _ in range(steps):
-                step()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            if number:
-                best[name] = min(best[name], (clock() - started) / steps)
-    off = max(
-        float((stack.parameters[name][run] - value).detach().abs().max())
-        for run, way in enumerate(loop)
-        for name, value in way.module.named_parameters()
-    )
-    if not off < TOLERANCE:
-        raise RuntimeError(f"the stack's weights are {off:.1g} off the loop's: they do not do the same")
-    return {name: runs / seconds for name, seconds in best.items()}
-
-
 def operations(case: Case) -> float:
     """Floating-point operations of a gradient step, as torch counts them."""
     module = make_network(case.network, case.shape, case.outputs).module(0)
@@ -204,19 +139,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the least time counts (5)")
     parser.add_argument("--steps", type=int, default=3, help="gradient steps a round (3)")
     parser.add_argument("--profile", action="store_true", help="print where the time of the plain way goes instead")
-    parser.add_argument("--runs", type=int, help="instead: so many runs in a loop, and as one stack by torch.func")
-    parser.add_argument("--device", default="cpu", help="of --runs: cpu (default) or cuda")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if chosen.profile:
         for name in chosen.cases:
             print(name, profile(CASES[name], steps=chosen.steps, rows=12), sep="\n", flush=True)
-        return
-    if chosen.runs:
-        case = CASES["ImageNet's conv net"]
-        rates = compare_stack(case, chosen.runs, rounds=chosen.rounds, steps=chosen.steps, device=chosen.device)
-        for name, value in rates.items():
-            print(f"{chosen.runs} runs of ImageNet's conv net on {chosen.device}, {name}: {value:,.1f} run-steps/s")
         return
     ways = ["plain", *(way for way in chosen.ways if way != "plain")]
     rate = product_rate()

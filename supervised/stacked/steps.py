@@ -15,7 +15,8 @@ Step = Callable[[Tensor, Tensor, Tensor, int], None]
 """`(x [runs, batch, inputs], target, output, number)`: one gradient step of every run."""
 
 UNROLLED = 10
-"""Steps in one captured piece; what is left over runs as it is."""
+"""Steps in a long captured piece. What is left over takes one of a single step: where units are replaced at every few
+steps, nothing else would be captured."""
 
 
 def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
@@ -32,7 +33,7 @@ def one_by_one(step: Step, x: Tensor, targets: Tensor, outputs: Tensor, first: i
 
 
 class Captured:
-    """`UNROLLED` steps at a time as one CUDA graph: a replay costs one launch from the host.
+    """Takes steps as CUDA graphs of `UNROLLED` and of one: a replay costs one launch from the host.
 
     Args:
         step: must not depend on its number, and must only change tensors in place.
@@ -41,22 +42,39 @@ class Captured:
     """
 
     def __init__(self, step: Step, save: Callable[[], Any], restore: Callable[[Any], None]):
-        self.step, self.save, self.restore = step, save, restore
+        self.pieces = [Piece(length, step, save, restore) for length in (UNROLLED, 1)]
+
+    def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
+        """As `one_by_one`, without the step; they do not depend on their numbers."""
+        start = 0
+        for piece in self.pieces:
+            while len(x) - start >= piece.length:
+                here = slice(start, start + piece.length)
+                piece(x[here], targets[here], outputs[here])
+                start += piece.length
+
+
+class Piece:
+    """Consecutive steps in one CUDA graph.
+
+    Args:
+        length: how many.
+        step, save, restore: as in `Captured`.
+    """
+
+    def __init__(self, length: int, step: Step, save: Callable[[], Any], restore: Callable[[Any], None]):
+        self.length, self.step, self.save, self.restore = length, step, save, restore
         self.graph: torch.cuda.CUDAGraph | None = None
         self.buffers: list[Tensor] = []
 
-    def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
-        """As `one_by_one`, without the step."""
-        wholes = len(x) // UNROLLED * UNROLLED
-        for start in range(0, wholes, UNROLLED):
-            here = slice(start, start + UNROLLED)
-            if self.graph is None:
-                self._capture(x[here], targets[here], outputs[here])
-            self.buffers[0].copy_(x[here])
-            self.buffers[1].copy_(targets[here])
-            self.graph.replay()  # type: ignore[union-attr]
-            outputs[here] = self.buffers[2]
-        one_by_one(self.step, x[wholes:], targets[wholes:], outputs[wholes:], first + wholes)
+    def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor) -> None:
+        """Take them."""
+        if self.graph is None:
+            self._capture(x, targets, outputs)
+        self.buffers[0].copy_(x)
+        self.buffers[1].copy_(targets)
+        self.graph.replay()  # type: ignore[union-attr]
+        outputs.copy_(self.buffers[2])
 
     def _rehearse(self) -> None:
         x, targets, outputs = self.buffers

@@ -39,8 +39,8 @@ class LoopedLearner:
         seeds: one per run.
         loss: "cross_entropy" or "squared_error".
         device: of everything.
-        fast: on a GPU take the steps of all runs as one CUDA graph, where the method allows it: SGD, alone or with
-            continual backpropagation at every step.
+        fast: on a GPU take the steps of all runs as one CUDA graph, where the method allows it: SGD, and
+            nothing but continual backpropagation that looks at the passes.
 
     Attributes:
         code: how the steps are taken: "torch" or "graph".
@@ -83,21 +83,17 @@ class LoopedLearner:
         self.code = "graph" if captured else "torch"
 
     def _one_graph(self, run: int) -> bool:
-        """Whether a run's step is the same device work every time, but for the steps on which units are replaced."""
-        operations = self.operations[run]
-        repeats = all(
-            isinstance(one, ContinualBackprop)
-            and one.every == 1
-            and not any("noise" in layer.criterion.needs for layer in one.layers)
-            for one in operations
-        )
+        """Whether a run's step is the same device work every time, and then what can be done beside a graph."""
+        repeats = [_repeats(operation) for operation in self.operations[run]]
+        beside = [isinstance(operation, Operation) for operation in self.operations[run]]
+        in_order = beside == sorted(beside)  # what is captured comes first
         drawing = any(isinstance(module, nn.Dropout) for module in self.modules[run].modules())
-        return repeats and not drawing and type(self.optimizers[run]) is torch.optim.SGD
+        return all(repeats) and in_order and not drawing and type(self.optimizers[run]) is torch.optim.SGD
 
     def _baked(self) -> Hashable:
-        """What a captured step depends on beside tensors."""
+        """What a captured step depends on beside the values of tensors."""
         return tuple(
-            tuple((key, value) for key, value in group.items() if key != "params")
+            tuple(tuple(map(id, value)) if key == "params" else (key, value) for key, value in group.items())
             for optimizer in self.optimizers
             for group in optimizer.param_groups
         )
@@ -130,7 +126,8 @@ class LoopedLearner:
                 measures[step] = self._fast(x[step], y[step])
                 for run, operations in enumerate(self.operations):
                     for operation in operations:
-                        self._count(run, operation.act())  # type: ignore[attr-defined]  # of ContinualBackprop
+                        once = operation.act if isinstance(operation, ContinualBackprop) else operation.step
+                        self._count(run, once())
                 continue
             for run in range(self.runs):
                 measures[step, run] = self._learn_once(run, x[step, run], y[step, run])
@@ -146,7 +143,8 @@ class LoopedLearner:
         """The part of a step that is device work alone."""
         measure = self._descend(run, x, y)
         for operation in self.operations[run]:
-            operation.follow()  # type: ignore[attr-defined]
+            if isinstance(operation, ContinualBackprop):
+                operation.follow()
         return measure
 
     def _descend(self, run: int, x: Tensor, y: Tensor) -> Tensor:
@@ -230,6 +228,13 @@ class LoopedLearner:
         self.replaced = array_of(state["replaced"])
         if self._fast is not None:
             self._fast.forget()
+
+
+def _repeats(operation: AfterStep) -> bool:
+    """Whether what it does at every step is the same device work, or can be done after a graph."""
+    if isinstance(operation, ContinualBackprop):
+        return operation.every == 1 and not any("noise" in layer.criterion.needs for layer in operation.layers)
+    return isinstance(operation, Operation)
 
 
 def _look(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

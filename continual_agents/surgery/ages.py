@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,125 +14,134 @@ AGE = "age_"
 """Prefix of the optimizer state that holds ages: `age_<dim>`."""
 
 
-@dataclass
 class Ages:
-    """The ages of the parameters of one update.
+    """The ages of the parameters of one update, side by side, so that one call serves them all.
 
-    Attributes:
-        parts: the age tensors as the optimizer's state holds them: views of `flat`.
-        flat: steps since birth of every row and column, and at the end each parameter's own step count.
-        owner: for each entry of `flat`, where its parameter's step count is.
-        corrections: `1 - beta1^age` and `sqrt(1 - beta2^age)` [2, entries].
-        leap: their quotient for the parameter, over that for the entry: how much smaller a step it should take.
-        firsts, seconds, leaps: per parameter, broadcastable views of these, one per dim.
-        own: likewise, of the ages.
-        joint: parameter with young rows and columns -> memory for the leap of each of its entries.
-        younger: likewise, 1 where the column is younger than the row, else 0 (and so on); until the next birth.
-        zeros: memory for changes, in one piece where that can be, and its views.
+    Corrections are looked up by age: a table costs one call, the formula eight.
+
+    Args:
+        states: the optimizer's, each with ages; these become views of one tensor.
+        like: one of the parameters: device and type of the corrections.
     """
 
-    parts: list[Tensor]
-    flat: Tensor
-    owner: Tensor
-    corrections: Tensor
-    leap: Tensor
-    firsts: list[list[Tensor]]
-    seconds: list[list[Tensor]]
-    leaps: list[list[Tensor]]
-    own: list[list[Tensor]]
-    joint: dict[int, Tensor] = field(default_factory=dict)
-    younger: dict[int, list[Tensor]] = field(default_factory=dict)
-    zeros: tuple[list[Tensor], list[Tensor]] = ([], [])
+    def __init__(self, states: list[dict[str, Any]], like: Tensor) -> None:
+        self._named = [(state, name) for state in states for name in state if name.startswith(AGE)]
+        self._parts = [state[name] for state, name in self._named]
+        self._flat = torch.cat([part.flatten() for part in self._parts])
+        self._capped = torch.empty_like(self._flat)
+        self._like = like
+        self._betas = (math.nan, math.nan)
+        self._parts = self._views(self._flat)
+        for (state, name), part in zip(self._named, self._parts, strict=True):
+            state[name] = part
+        counts = [sum(name.startswith(AGE) for name in state) for state in states]
+        ends = list(itertools.accumulate(counts))
+        self._owned = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+        self._joint: dict[int, Tensor] = {}  # memory for what a parameter with young rows and columns needs per entry
+        self._younger: dict[int, list[Tensor]] = {}  # 1 where the column is the younger one; until the next birth
+        self._zeros: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._steps: list[Tensor] = []
 
-    def __post_init__(self) -> None:
-        self.rows = self.corrections.unbind()
-        self.equal = False  # whether both moments decay alike
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        pieces = flat.split([part.numel() for part in self._parts])
+        return [piece.view(part.shape) for piece, part in zip(pieces, self._parts, strict=True)]
 
-    @staticmethod
-    def of(states: list[dict[str, Any]]) -> Ages:
-        """Gather the ages in these parameters' states, and make those views of one tensor."""
-        names = [[name for name in state if name.startswith(AGE)] for state in states]
-        parts = [state[name] for state, own in zip(states, names, strict=True) for name in own]
-        dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else torch.float32
-        steps = [state["step"].reshape(1).to(parts[0].device, dtype) for state in states]
-        flat = torch.cat([*(part.flatten().to(dtype) for part in parts), *steps])
-        sizes = [part.numel() for part in parts]
-        total, owners = sum(sizes), [i for i, own in enumerate(names) for _ in own]
-        owner = torch.cat(
-            [torch.full((size,), total + i) for size, i in zip(sizes, owners, strict=True)]
-            + [torch.arange(total, total + len(states))]
-        ).to(flat.device)
-        corrections, leap = torch.empty(2, len(flat), dtype=dtype, device=flat.device), torch.empty_like(flat)
-        views = [
-            [v.view(part.shape) for v, part in zip(t[:total].split(sizes), parts, strict=True)]
-            for t in (flat, *corrections, leap)
-        ]
-        grouped = []
-        for kind in views:
-            rest = iter(kind)
-            grouped.append([[next(rest) for _ in own] for own in names])
-        for state, keys, ages in zip(states, names, grouped[0], strict=True):
-            state.update(zip(keys, ages, strict=True))
-        own, firsts, seconds, leaps = grouped
-        return Ages(views[0], flat, owner, corrections, leap, firsts, seconds, leaps, own)
-
-    def holds(self, states: list[dict[str, Any]]) -> bool:
+    def hold(self, states: list[dict[str, Any]]) -> bool:
         """Whether these are still the ages of exactly these states."""
-        parts = [value for state in states for name, value in state.items() if name.startswith(AGE)]
-        return len(parts) == len(self.parts) and all(map(operator.is_, parts, self.parts))
+        return (
+            len(states) == len(self._owned)
+            and all(states[i] is self._named[own.start][0] for i, own in enumerate(self._owned))
+            and all(state.get(name) is part for (state, name), part in zip(self._named, self._parts, strict=True))
+        )
 
-    def advance(self, beta1: float, beta2: float) -> None:
+    def born(self) -> None:
+        """Some entries were put to age 0."""
+        self._younger.clear()
+
+    def advance(self, betas: tuple[float, float]) -> None:
         """One step older."""
-        self.flat.add_(1)
-        self.equal = beta1 == beta2
-        first, second = self.rows
-        for beta, row in ((beta1, first),) if self.equal else ((beta1, first), (beta2, second)):
-            torch.mul(self.flat, math.log(beta) if beta else -math.inf, out=row).expm1_().neg_()
-        torch.sqrt(first if self.equal else second, out=second)
+        if betas != self._betas:  # at first, and where a schedule changes them
+            self._betas, self._table = betas, corrections(betas, self._like)
+            self._shares = torch.empty(len(self._flat), dtype=self._table.dtype, device=self._table.device)
+            shares = self._views(self._shares)
+            self._share_of = [shares[own] for own in self._owned]
+        self._flat.add_(1)
+        torch.clamp(self._flat, max=self._table.shape[1] - 1, out=self._capped)
 
-    def leaps_of(self) -> list[Tensor]:
-        """`leap` of every parameter, broadcastable: where it has young rows and columns, that of the younger."""
-        torch.div(*self.rows, out=self.leap)
-        torch.div(self.leap.index_select(0, self.owner), self.leap, out=self.leap)
-        return [leaps[0] if len(leaps) == 1 else self._joint(i, leaps) for i, leaps in enumerate(self.leaps)]
+    def shares(self) -> list[Tensor]:
+        """What every entry has to take of an uncorrected change, `sqrt(1 - beta2^age) / (1 - beta1^age)`, per
+        parameter, broadcastable: where it has young rows and columns, for the age of the younger."""
+        torch.index_select(self._table[2], 0, self._capped, out=self._shares)
+        return [own[0] if len(own) == 1 else self._of_younger(i, own) for i, own in enumerate(self._share_of)]
 
-    def _joint(self, i: int, leaps: list[Tensor]) -> Tensor:
-        if i not in self.joint:
-            self.joint[i] = torch.empty_like(sum(leaps[1:], leaps[0]))
-        joint = self.joint[i]
-        if self.equal and len(leaps) == 2:  # then the leap falls with age, and the younger one has the larger
-            return torch.maximum(*leaps, out=joint)
-        if i not in self.younger:
-            self.younger[i], youngest = [], self.own[i][0]
-            for age in self.own[i][1:]:
-                self.younger[i].append((age < youngest).to(age.dtype))
+    def divisors(self) -> list[tuple[Tensor, Tensor]]:
+        """`1 - beta1^age` and `sqrt(1 - beta2^age)` likewise; both grow with age, so the younger has the smaller."""
+        first, second = (self._views(row) for row in self._table[:2].index_select(1, self._capped))
+        return [(_smallest(first[own]), _smallest(second[own])) for own in self._owned]
+
+    def count(self, states: list[dict[str, Any]]) -> None:
+        """One more on each parameter's own step count; these become views of one tensor, which one call counts."""
+        steps = [state["step"] for state in states]
+        if len(steps) != len(self._steps) or not all(map(operator.is_, steps, self._steps)):
+            self._all_steps = torch.stack(steps)
+            self._steps = list(self._all_steps.unbind())
+            for state, step in zip(states, self._steps, strict=True):
+                state["step"] = step
+        self._all_steps.add_(1)
+
+    def _of_younger(self, i: int, shares: list[Tensor]) -> Tensor:
+        if i not in self._joint:
+            self._joint[i] = torch.empty_like(sum(shares[1:], shares[0]))
+        joint = self._joint[i]
+        if self._betas[0] == self._betas[1] and len(shares) == 2:  # then shares fall with age
+            return torch.maximum(*shares, out=joint)
+        if i not in self._younger:
+            ages = self._parts[self._owned[i]]
+            self._younger[i], youngest = [], ages[0]
+            for age in ages[1:]:
+                self._younger[i].append((age < youngest).to(joint.dtype))
                 youngest = torch.minimum(youngest, age)
-        leap = leaps[0]
-        for other, younger in zip(leaps[1:], self.younger[i], strict=True):
-            leap = torch.lerp(leap, other, younger, out=joint if younger.shape == joint.shape else None)
-        return leap
+        share = shares[0]
+        for other, younger in zip(shares[1:], self._younger[i], strict=True):
+            share = torch.lerp(share, other, younger, out=joint if younger.shape == joint.shape else None)
+        return share
 
     def changes(self, parameters: list[Tensor]) -> list[Tensor]:
         """Zeros of the parameters' shapes and strides, where an update is written first: the same ones every time."""
-        pieces, views = self.zeros
-        if any(v.shape != p.shape or v.dtype != p.dtype for v, p in zip(views, parameters, strict=False)):
-            pieces = views = []
-        if len(views) != len(parameters):
-            if len({p.dtype for p in parameters}) == 1 and all(p.is_contiguous() for p in parameters):
+        pieces, views = self._zeros
+        if len(views) != len(parameters) or any(
+            v.shape != p.shape or v.stride() != p.stride() for v, p in zip(views, parameters, strict=True)
+        ):
+            if all(p.is_contiguous() for p in parameters):
                 sizes = [p.numel() for p in parameters]
                 pieces = [torch.empty(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)]
                 views = [v.view(p.shape) for v, p in zip(pieces[0].split(sizes), parameters, strict=True)]
             else:
                 pieces = views = [torch.empty_like(p, requires_grad=False) for p in parameters]
-            self.zeros = pieces, views
+            self._zeros = pieces, views
         for piece in pieces:
             piece.zero_()
         return views
 
-    @staticmethod
-    def smallest(views: list[Tensor]) -> Tensor:
-        """The corrections grow with age: the younger of row and column has the smaller one."""
-        value = views[0]
-        for other in views[1:]:
-            value = torch.minimum(value, other)
-        return value
+
+def corrections(betas: tuple[float, float], like: Tensor) -> Tensor:
+    """`1 - beta1^t`, `sqrt(1 - beta2^t)` and the second over the first, t = 0 to `horizon` [3, horizon + 1].
+
+    Nothing is corrected at age 0; its column is that of age 1.
+    """
+    steps = torch.arange(horizon(betas, like.dtype) + 1, dtype=torch.float64, device=like.device).clamp_min_(1)
+    first, second = (-torch.expm1(steps * (math.log(beta) if beta else -math.inf)) for beta in betas)
+    return torch.stack([first, second.sqrt(), second.sqrt() / first]).to(like.dtype)
+
+
+def horizon(betas: tuple[float, float], dtype: torch.dtype) -> int:
+    """Steps after which `1 - beta^age` differs from 1 by less than a quarter of the type's resolution."""
+    beta = max(betas)
+    return math.ceil(math.log(torch.finfo(dtype).eps / 4) / math.log(beta)) if beta > 0 else 1
+
+
+def _smallest(views: list[Tensor]) -> Tensor:
+    value = views[0]
+    for other in views[1:]:
+        value = torch.minimum(value, other)
+    return value

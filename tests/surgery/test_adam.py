@@ -157,6 +157,37 @@ def test_state_continues_exactly(dtype: torch.dtype) -> None:
     assert [g["lr"] for g in copied.param_groups] == [0.01]
 
 
+def test_ages_stored_as_floating_point_numbers_are_read() -> None:
+    """Older checkpoints hold them so."""
+    ours, theirs = parameters(), parameters()
+    optimizer, resumed = (surgery.Adam(own, lr=0.01, fused=True) for own in (ours, theirs))
+    run(optimizer, ours, 9)
+    surgery.forget_([optimizer], ours[0], 0, torch.tensor([1]))
+    run(optimizer, ours, 2)
+    stored = copy.deepcopy(optimizer.state_dict())
+    stored["state"][0]["age_0"] = stored["state"][0]["age_0"].float()
+    resumed.load_state_dict(stored)
+    for p, q in zip(ours, theirs, strict=True):
+        q.data.copy_(p.data)
+    run(optimizer, ours, 3)
+    run(resumed, theirs, 3)
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+def test_betas_may_change_while_entries_are_young() -> None:
+    """A schedule of betas: the correction is that of the betas of the step, as torch's."""
+    p = nn.Parameter(torch.zeros(2, 1, dtype=torch.float64))
+    optimizer = surgery.Adam([p], lr=1.0, eps=0.0, betas=(0.5, 0.5), fused=True)
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    surgery.forget_([optimizer], p, 0, torch.tensor([0]))
+    optimizer.param_groups[0]["betas"] = (0.25, 0.75)
+    optimizer.step()
+    # the newborn's first step is the step size; the other's moments are .25 * .5 + .75 and .75 * .5 + .25
+    expected = (0.875 / (1 - 0.25**2)) / (0.625 / (1 - 0.75**2)) ** 0.5
+    torch.testing.assert_close(p.detach().flatten(), torch.tensor([-2.0, -1 - expected], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_several_groups_and_parameters_without_gradient(fused: bool) -> None:
     a, b, c = (nn.Parameter(torch.ones(2, 2, dtype=torch.float64)) for _ in range(3))

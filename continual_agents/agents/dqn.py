@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 from torch.nn.functional import mse_loss, smooth_l1_loss
 
@@ -58,6 +57,7 @@ class DQN(OffPolicy):
         utd_ratio: float = 1.0,
         batch_size: int = 64,
         replay_buffer: Mapping[str, Any] = {"size": 100_000},
+        empty_at_change: bool = False,
         discount: float = 0.99,
         target_update_polyak: float = 0.995,
         hard_update_freq: int | None = 500,
@@ -75,28 +75,27 @@ class DQN(OffPolicy):
         super().__init__(
             networks, optimizer, operations, targets=["q"], frames_per_batch=frames_per_batch,
             init_random_frames=init_random_frames, utd_ratio=utd_ratio, batch_size=batch_size,
-            replay_buffer=replay_buffer, discount=discount, target_update_polyak=target_update_polyak,
-            hard_update_freq=hard_update_freq, log_interval=log_interval, max_gradient_norm=max_gradient_norm,
-            on_not_finite=on_not_finite, generator=generator,
+            replay_buffer=replay_buffer, empty_at_change=empty_at_change, discount=discount,
+            target_update_polyak=target_update_polyak, hard_update_freq=hard_update_freq, log_interval=log_interval,
+            max_gradient_norm=max_gradient_norm, on_not_finite=on_not_finite, generator=generator,
         )  # fmt: skip
         self.double, self.distance = double, DISTANCES[loss_function]
         policy = networks.policy
         assert isinstance(policy, EpsilonGreedyPolicy)
         policy.schedule(init_random_frames, eps_start, eps_end, annealing_frames)
 
-    def losses(self, batch: TensorDict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The one loss, its gradient in place."""
-        online, target, following = self.networks.bodies["q"], self.targets["q"], batch.get("next")
+        online, target, following = self.networks.bodies["q"], self.targets["q"], batch["next"]
         with torch.no_grad():
-            seen = following.get("observation")
+            seen = following["observation"]
             values = target(seen)
             best = (online(seen) if self.double else values).argmax(-1, keepdim=True)
-            wanted = td_target(
-                following.get("reward"), following.get("terminated"), values.gather(-1, best), self.discount
-            )
-        value = online(batch.get("observation")).gather(-1, batch.get("action").unsqueeze(-1))
+            wanted = td_target(following["reward"], following["terminated"], values.gather(-1, best), self.discount)
+        value = online(batch["observation"]).gather(-1, batch["action"].unsqueeze(-1))
         loss: Tensor = self.distance(value, wanted)
-        self.optimizer.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()
         epsilon = torch.tensor(self.networks.policy.epsilon)
         return {"loss": loss}, {"loss/value": loss, "value/mean": value.mean(), "policy/epsilon": epsilon}

@@ -140,10 +140,17 @@ class Learner:
         self.gradient_steps += 1
         return norm
 
+    @torch.no_grad()
     def _gradient_norm(self) -> Tensor:
+        """The norm of all gradients together, after which they are at most `max_gradient_norm` long.
+
+        The numbers of torch's `clip_grad_norm_`, which sorts the gradients by device and type at every call.
+        """
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.max_gradient_norm is not None:
-            return torch.nn.utils.clip_grad_norm_(self._parameters, self.max_gradient_norm)
-        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+            torch._foreach_mul_(gradients, (self.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm
 
     def _not_finite(self, losses: dict[str, Tensor], norm: Tensor) -> None:
         first = self._first_bad()

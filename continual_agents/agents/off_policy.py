@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ class OffPolicy(Learner):
         utd_ratio: gradient steps per environment step; times `frames_per_batch` a whole number.
         batch_size: transitions per gradient step.
         replay_buffer: `size`: transitions that are kept.
+        empty_at_change: whether the buffer forgets everything when the task changes; `fresh` is a new agent only then.
         discount: gamma, in [0, 1].
         target_update_polyak: `target <- polyak target + (1 - polyak) online` after every gradient step; in [0, 1).
         hard_update_freq: instead, copy the online network every so many gradient steps; None: Polyak averaging.
@@ -62,6 +63,7 @@ class OffPolicy(Learner):
         utd_ratio: float,
         batch_size: int,
         replay_buffer: Mapping[str, Any],
+        empty_at_change: bool,
         discount: float,
         target_update_polyak: float,
         hard_update_freq: int | None,
@@ -84,6 +86,7 @@ class OffPolicy(Learner):
         self.steps_per_batch = round(frames_per_batch * utd_ratio)
         self.batch_size, self.discount = batch_size, discount
         self.polyak, self.hard_update_freq = target_update_polyak, hard_update_freq
+        self.empty_at_change = empty_at_change
         self.replay = Replay(replay_buffer["size"], generator)
         # copies have no hooks: surgery looks at the online networks alone
         self.targets: dict[str, nn.Module] = {name: _copy(networks.bodies[name]) for name in targets}
@@ -93,7 +96,7 @@ class OffPolicy(Learner):
         )
         self._resets = self._count_resets()
 
-    def losses(self, batch: TensorDict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses by name, after putting their gradients in place; and numbers for the table, `self.metrics`."""
         raise NotImplementedError
 
@@ -107,7 +110,8 @@ class OffPolicy(Learner):
             return self._row([], 0)
         rows, skipped = [], 0
         # one draw for all of them: TorchRL's buffer costs as much for one minibatch as for many
-        for minibatch in self.replay.sample(self.steps_per_batch * self.batch_size).split(self.batch_size):
+        drawn = self.replay.sample(self.steps_per_batch * self.batch_size)
+        for minibatch in _minibatches(drawn, self.batch_size):
             losses, seen = self.losses(minibatch)
             norm = self.apply_gradients(losses)
             if norm is None:
@@ -140,6 +144,8 @@ class OffPolicy(Learner):
     def start_task(self) -> None:
         """Tell the operations that the next batch is of another task."""
         super().start_task()
+        if self.empty_at_change:
+            self.replay.empty()
         if self._was_reset():
             self.after_reset()
 
@@ -156,7 +162,12 @@ class OffPolicy(Learner):
 
     def probe_inputs(self, batch: TensorDict, count: int) -> Any:
         """The last `count` observations of the buffer."""
-        return self.replay.recent(count)["observation"]
+        return self.recent(batch, count)["observation"]
+
+    def recent(self, batch: TensorDict, count: int) -> TensorDict:
+        """The last `count` transitions; of `batch` where the buffer has just been emptied."""
+        rows: TensorDict = self.replay.recent(count) if len(self.replay) else transitions(batch)[-count:]
+        return rows
 
     def save_beside(self, folder: Path) -> None:
         """Append the new transitions to the run's replay log."""
@@ -164,20 +175,34 @@ class OffPolicy(Learner):
 
     def load_beside(self, folder: Path) -> None:
         """Read the transitions that the checkpoint counts."""
-        self.replay.load(folder / "replay", self._stored_count)
+        self.replay.load(folder / "replay", *self._stored)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next update depends on, but for the transitions: `save_beside` writes those."""
         targets = {name: body.state_dict() for name, body in self.targets.items()}
-        return {**super().state_dict(), "targets": targets, "transitions": self.replay.count}
+        return {
+            **super().state_dict(),
+            "targets": targets,
+            "transitions": self.replay.count,
+            "since": self.replay.since,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         super().load_state_dict(state)
         for name, body in self.targets.items():
             body.load_state_dict(state["targets"][name])
-        self._stored_count = int(state["transitions"])
+        self._stored = int(state["transitions"]), int(state.get("since", 0))
         self._resets = self._count_resets()
+
+
+def _minibatches(drawn: TensorDict, size: int) -> Iterator[dict[str, Any]]:
+    """`size` transitions each, nested as in a batch; plain, because slices of a TensorDict cost more than a pass."""
+    own = [drawn.get(name).split(size) for name in ("observation", "action")]
+    following = [drawn.get("next").get(name).split(size) for name in ("observation", "reward", "terminated")]
+    for observation, action, seen, reward, terminated in zip(*own, *following, strict=True):
+        after = {"observation": seen, "reward": reward, "terminated": terminated}
+        yield {"observation": observation, "action": action, "next": after}
 
 
 def _copy(body: nn.Module) -> nn.Module:

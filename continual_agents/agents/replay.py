@@ -31,23 +31,30 @@ class Replay:
 
     Attributes:
         count: transitions ever added.
+        since: how many of them were there when it was last emptied.
     """
 
     def __init__(self, size: int, generator: torch.Generator):
         if size < 1:
             raise ValueError(f"agent.replay_buffer.size={size}: at least one transition")
         self.size = size
-        self.count = 0
+        self.count = self.since = 0
         self._buffer = ReplayBuffer(storage=LazyTensorStorage(size), generator=generator)
         self._saved = 0
         self._needed = [0, 0]  # rows that the two checkpoints on the disk count, the older first
 
     def __len__(self) -> int:
-        return min(self.count, self.size)
+        return min(self.count - self.since, self.size)
+
+    def empty(self) -> None:
+        """Forget every transition."""
+        if self.count:
+            self._buffer.empty()
+        self.since = self.count
 
     def extend(self, rows: TensorDict) -> None:
         """Add transitions `[rows]`; the oldest make room."""
-        with _quietly() if self.count == 0 else contextlib.nullcontext():
+        with _quietly() if len(self) == 0 else contextlib.nullcontext():
             self._buffer.extend(rows)
         self.count += len(rows)
 
@@ -61,13 +68,16 @@ class Replay:
         return self._rows(self.count - min(count, len(self)), self.count)
 
     def _rows(self, start: int, end: int) -> TensorDict:
-        places = torch.arange(start, end) % self.size
+        places = self._places(start, end)
         rows: TensorDict = self._buffer.storage[places]
         return rows
 
+    def _places(self, start: int, end: int) -> torch.Tensor:
+        return torch.arange(start - self.since, end - self.since) % self.size
+
     def save(self, folder: Path) -> None:
         """Append what is new to the files in `folder`; called just before a checkpoint that notes `count`."""
-        start = max(self._saved, self.count - self.size)
+        start = max(self._saved, self.count - len(self))
         if self.count > start:
             folder.mkdir(exist_ok=True)
             content = self._rows(start, self.count).flatten_keys("/").to_dict()
@@ -79,14 +89,14 @@ class Replay:
             if end <= self._needed[0] - self.size:
                 path.unlink(missing_ok=True)
 
-    def load(self, folder: Path, count: int) -> None:
-        """Continue where a checkpoint counted `count` transitions; what was added after it is forgotten.
+    def load(self, folder: Path, count: int, since: int = 0) -> None:
+        """Continue where a checkpoint noted `count` and `since`; what was added after it is forgotten.
 
         Raises:
             CheckpointError: a file is missing or damaged.
         """
-        first = max(0, count - self.size)
-        at = first
+        first = max(since, count - self.size)
+        self.since, at = since, first
         for temporary in folder.glob(".rows_*.tmp"):  # of a session that was killed: the folder has one writer
             temporary.unlink()
         for start, end, path in _files(folder):
@@ -98,14 +108,14 @@ class Replay:
                 content = load_data(path)
                 rows = TensorDict(content, [end - start]).unflatten_keys("/")[at - start :]
                 with _quietly():
-                    self._buffer.storage.set(torch.arange(at, end) % self.size, rows)
+                    self._buffer.storage.set(self._places(at, end), rows)
                 at = end
         if at != count:
             raise CheckpointError(
                 f"{folder} lacks the transitions {at} to {count} of the replay buffer: the run cannot be continued, "
                 "start in a new folder"
             )
-        self._buffer.writer._cursor = count % self.size
+        self._buffer.writer._cursor = (count - since) % self.size
         self.count = self._saved = count
         self._needed = [first, count]
 

@@ -60,6 +60,7 @@ class SAC(OffPolicy):
         utd_ratio: float = 1.0,
         batch_size: int = 256,
         replay_buffer: Mapping[str, Any] = {"size": 1_000_000},
+        empty_at_change: bool = False,
         discount: float = 0.99,
         target_update_polyak: float = 0.995,
         hard_update_freq: int | None = None,
@@ -75,9 +76,9 @@ class SAC(OffPolicy):
         super().__init__(
             networks, optimizer, operations, targets=["critic_1", "critic_2"], frames_per_batch=frames_per_batch,
             init_random_frames=init_random_frames, utd_ratio=utd_ratio, batch_size=batch_size,
-            replay_buffer=replay_buffer, discount=discount, target_update_polyak=target_update_polyak,
-            hard_update_freq=hard_update_freq, log_interval=log_interval, max_gradient_norm=max_gradient_norm,
-            on_not_finite=on_not_finite, generator=generator,
+            replay_buffer=replay_buffer, empty_at_change=empty_at_change, discount=discount,
+            target_update_polyak=target_update_polyak, hard_update_freq=hard_update_freq, log_interval=log_interval,
+            max_gradient_norm=max_gradient_norm, on_not_finite=on_not_finite, generator=generator,
         )  # fmt: skip
         policy = networks.policy
         assert isinstance(policy, TanhGaussianPolicy)
@@ -93,7 +94,7 @@ class SAC(OffPolicy):
 
     def _begin_temperature(self) -> None:
         self.log_alpha = torch.tensor(math.log(self._alpha_init), requires_grad=True)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=self._alpha_step_size)
+        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=self._alpha_step_size, fused=True)
 
     def after_reset(self) -> None:
         """Targets follow; the temperature begins anew where the whole network did."""
@@ -101,10 +102,10 @@ class SAC(OffPolicy):
         if any(getattr(operation, "layers", None) == "all" for operation in self.operations):
             self._begin_temperature()
 
-    def losses(self, batch: TensorDict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Critics' and actor's loss, each with the gradient of its own networks in place; a step of the temperature."""
         policy, alpha = self.policy, self.log_alpha.detach().exp()
-        observation = batch.get("observation")
+        observation = batch["observation"]
         error, value = self._critic_loss(batch, alpha)
         action, log_prob = policy.sample(observation, self._noise(observation))
         with paused():  # the actor's pass through the critics is none of theirs
@@ -125,16 +126,16 @@ class SAC(OffPolicy):
         values = (error, objective, value.mean(), -mean, alpha)
         return losses, dict(zip(self.metrics, values, strict=True))
 
-    def _critic_loss(self, batch: TensorDict, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def _critic_loss(self, batch: Mapping[str, Any], alpha: Tensor) -> tuple[Tensor, Tensor]:
         """The critics' loss and their values `[2, batch, 1]`."""
-        following = batch.get("next")
+        following = batch["next"]
         with torch.no_grad():
-            seen = following.get("observation")
+            seen = following["observation"]
             action, log_prob = self.policy.sample(seen, self._noise(seen))
             inputs = torch.cat((seen, action), -1)
             soft = torch.minimum(*(target(inputs) for target in self.targets.values())) - alpha * log_prob.unsqueeze(-1)
-            wanted = td_target(following.get("reward"), following.get("terminated"), soft, self.discount)
-        inputs = torch.cat((batch.get("observation"), batch.get("action")), -1)
+            wanted = td_target(following["reward"], following["terminated"], soft, self.discount)
+        inputs = torch.cat((batch["observation"], batch["action"]), -1)
         values = torch.stack([critic(inputs) for critic in self._critics])
         return (values - wanted).square().mean((1, 2)).sum(), values
 
@@ -143,7 +144,7 @@ class SAC(OffPolicy):
 
     def probe_inputs(self, batch: TensorDict, count: int) -> Any:
         """The last `count` observations, for the critics with the actions that were taken."""
-        rows = self.replay.recent(count)
+        rows = self.recent(batch, count)
         observation = rows["observation"]
         both = torch.cat((observation, rows["action"]), -1)
         return {"actor": observation, "critic_1": both, "critic_2": both}

@@ -59,6 +59,13 @@ def test_a_method_applies(experiment: str, method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("experiment", KINDS)
+def test_a_buffer_that_is_emptied_at_a_change_holds_one_task(experiment: str, tmp_path: Path) -> None:
+    job, table = done(experiment, "fresh", [*CHANGES, "experiment.agent.empty_at_change=true"], tmp_path)
+    assert (len(job.learner.replay), job.learner.replay.count) == (0, 120), "the last change came with the last step"
+    assert table["loss/value"].notna().all()
+
+
+@pytest.mark.parametrize("experiment", KINDS)
 def test_more_updates_than_data(experiment: str, tmp_path: Path) -> None:
     job, _ = done(
         experiment, "periodic_reset", ["experiment.agent.utd_ratio=4", "experiment.reset.period=100"], tmp_path

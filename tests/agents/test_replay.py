@@ -80,6 +80,29 @@ def test_a_save_writes_what_is_new_only(tmp_path: Path) -> None:
     assert torch.load(second, weights_only=True)["observation"].shape == (2, 1)
 
 
+def test_an_emptied_buffer_holds_what_came_later_and_continues(tmp_path: Path) -> None:
+    replay = made()
+    replay.extend(rows(0, 70))
+    replay.save(tmp_path)
+    replay.extend(rows(70, 10))  # never saved: forgotten before the next checkpoint
+    replay.empty()
+    assert len(replay) == 0
+    replay.extend(rows(80, 30))
+    replay.save(tmp_path)
+    loaded = made()
+    loaded.load(tmp_path, 110, since=80)
+    for one in (replay, loaded):
+        drawn = one.sample(500)["observation"].flatten()
+        assert set(drawn.tolist()) == set(range(80, 110))
+        one.extend(rows(110, 30))
+        assert one.recent(50)["observation"].flatten().tolist() == list(range(90, 140))
+    # both have drawn as often
+    assert torch.equal(replay.sample(64)["observation"], loaded.sample(64)["observation"])
+    older = made()
+    older.load(tmp_path, 70)
+    assert older.recent(50)["observation"].flatten().tolist() == list(range(20, 70))
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     replay = made()
     replay.extend(rows(0, 20))

@@ -76,9 +76,10 @@ def ours(kind: str, width: int, method: Method, frames: int) -> Callable[[], Any
     )  # fmt: skip
     optimizer = method.make_optimizer(networks.parameters())
     operations = method.make_operations(networks.bodies, optimizer, torch.Generator().manual_seed(1))
+    same = {"double": False} if kind == "dqn" else {}  # stable-baselines3 has no double DQN, which is a pass more
     learner = AGENTS[kind].learner(
         networks, optimizer, operations, generator=torch.Generator().manual_seed(2), init_random_frames=0,
-        batch_size=BATCH[kind], replay_buffer={"size": SIZE},
+        batch_size=BATCH[kind], replay_buffer={"size": SIZE}, **same,
     )  # fmt: skip
     collector = EnvironmentCollector(environment, networks, frames=learner.frames_per_batch)
     return lambda: [learner.update(collector.collect()) for _ in range(frames // learner.frames_per_batch)]

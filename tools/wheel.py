@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "continual_agents"
 ROOMS = ("envs", "supervised", "tools", "configs")
 SUFFIXES = (".py", ".c", ".yaml")
-MAINTAINERS = ("benchmark.py", "benchmarks", "chaos", "compare_surgery.py", "site.py", "soak.py", "wheel.py")
+MAINTAINERS = ("benchmark.py", "benchmarks", "chaos", "site.py", "soak.py", "wheel.py")
 """Of `tools`, what compares with packages that a user has not, or works on the checkout."""
 
 _NAMES = "|".join(room for room in ROOMS if room != "configs")

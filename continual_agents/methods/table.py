@@ -88,11 +88,11 @@ def _surgery(make: Callable[..., AfterStep], companion: type, *per_run: str) -> 
 
 
 OPERATIONS: dict[str, OperationRow] = {
-    "continual_backprop": _surgery(_continual_backprop, surgery.ContinualBackprop, "rate", "maturity"),
+    "continual_backprop": _surgery(_continual_backprop, surgery.ContinualBackprop, "rate", "maturity", "birth"),
     # Mahmood and Sutton 2012: the ancestor, worth by weight alone
-    "generate_and_test": _surgery(_generate_and_test, surgery.ContinualBackprop, "rate", "maturity"),
-    "redo": _surgery(_redo, surgery.ReDo, "threshold"),
-    "regrama": _surgery(_regrama, surgery.ReGraMa, "threshold"),
+    "generate_and_test": _surgery(_generate_and_test, surgery.ContinualBackprop, "rate", "maturity", "birth"),
+    "redo": _surgery(_redo, surgery.ReDo, "threshold", "birth"),
+    "regrama": _surgery(_regrama, surgery.ReGraMa, "threshold", "birth"),
     "self_normalized_resets": _surgery(_self_normalized_resets, surgery.SelfNormalizedResets),
     "perturb": OperationRow(Perturb, per_run=("noise", "shrink")),
     "l2_init": OperationRow(PullToInit, per_run=("strength",)),

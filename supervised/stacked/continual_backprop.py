@@ -32,8 +32,8 @@ class StackedContinualBackprop:
 
     Args:
         stack, optimizer: as trained.
-        settings: per run: `rate` (fraction of eligible units per step) and `maturity` (steps); `decay`, `utility`,
-            `transfer` and `count_all` are common to the stack.
+        settings: per run: `rate` (fraction of eligible units per step), `maturity` (steps) and `birth`; `decay`,
+            `utility`, `transfer` and `count_all` are common to the stack.
 
     Raises:
         ValueError: a setting out of range or unknown, or settings that runs of one stack cannot differ in.

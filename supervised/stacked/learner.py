@@ -101,6 +101,7 @@ class StackedLearner:
             due = {name: operation.next_step for name, operation in self.operations.items()}
             until = min(count, done + int(min([*due.values(), self.steps + count - done])) - self.steps)
             self._learn_quietly(x[done:until], targets[done:until], outputs[done:until])
+            self.stack.see(x[done:until])
             self.steps += until - done
             for operation in self.operations.values():
                 operation.steps = self.steps

@@ -26,6 +26,9 @@ PAD = 4
 ROW = 16
 """The same for native code: rows of a layer are whole vectors."""
 
+RECENT = 64
+"""Latest examples of a run that are kept where somebody asks for them."""
+
 SMALL = 400
 """Below this many products per run PyTorch multiplies with its own loop, not BLAS, and needs no padding."""
 
@@ -88,6 +91,7 @@ class StackedMlp:
         layers: the linear layers.
         norms: normalisation after each hidden layer, or None.
         inputs: of each linear layer in the last `forward`, `[runs, batch, width]`.
+        recent: the latest examples, `[runs, n, inputs]`, from `remember()` on; else None.
         frozen: pairs of networks that are not trained; the first one's output is added, the second one's taken away.
         sensitivities: gradients of the hidden layers' outputs in the last `backward`, `[runs, batch, width]`.
         deltas: gradients of the linear layers' outputs there, with padding.
@@ -126,6 +130,7 @@ class StackedMlp:
         self.rows = rows
         self.frozen: list[tuple[StackedMlp, StackedMlp]] = []
         self.inputs: list[Tensor] = []
+        self.recent: Tensor | None = None
         self.sensitivities: list[Tensor] = []
         self.deltas: list[Tensor] = []
         self._before: list[Tensor] = []
@@ -251,9 +256,26 @@ class StackedMlp:
             hidden[f"hidden_{number}"] = h
         return self._output(torch.baddbmm(self.layers[-1].bias[:, None], h, self.layers[-1].weight), x), hidden
 
+    def remember(self) -> None:
+        """Keep the latest examples from now on."""
+        self.recent = torch.empty(self.runs, 0, self.network.inputs, device=self.device, dtype=self.dtype)
+
+    def see(self, x: Tensor) -> None:
+        """Examples `[steps, runs, batch, inputs]` that were learned from."""
+        if self.recent is not None:
+            latest = x[-RECENT:].transpose(0, 1).flatten(1, 2).to(self.dtype)
+            self.recent = torch.cat([self.recent, latest], 1)[:, -RECENT:]
+
+    def recent_inputs(self) -> list[Tensor] | None:
+        """What each layer reads of the latest examples, `[runs, n, inputs]` each; None where they are not kept."""
+        if self.recent is None:
+            return None
+        return [self.recent, *self.evaluate(self.recent)[1].values()]
+
     def state_dict(self) -> dict[str, list]:
-        """Weights, gains and running statistics."""
+        """Weights, gains, running statistics, and the examples that are kept."""
         return {
+            "recent": [] if self.recent is None else [self.recent.clone()],
             "tensors": [tensor.clone() for tensor in self.tensors],
             "norms": [{k: v.clone() for k, v in norm.state().items()} for norm in self.norms if norm is not None],
             "frozen": [[one.state_dict() for one in pair] for pair in self.frozen],
@@ -266,6 +288,8 @@ class StackedMlp:
         for norm, part in zip([n for n in self.norms if n is not None], state["norms"], strict=True):
             for name, tensor in norm.state().items():
                 tensor.copy_(part[name])
+        if self.recent is not None:
+            (self.recent,) = (recent.to(self.device) for recent in state["recent"])
         for number, pair in enumerate(state["frozen"]):
             if number == len(self.frozen):
                 self.frozen.append((self.twin(), self.twin()))

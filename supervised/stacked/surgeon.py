@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from continual_agents.settings import nearest
+from continual_agents.surgery import Birth
+from continual_agents.surgery.births import birth_of, needs_inputs
 
 from ..draws import Draw, torch_draws
 from .network import StackedMlp
@@ -24,35 +26,49 @@ SURGEON = ("birth", "keep_optimizer_state")
 
 
 class Surgeon:
-    """Replaces units of a stack: the new ones are drawn from the layers' initial distributions.
+    """Replaces units of a stack; the `bound` that births may go by is that of the layer's initial distribution.
+
+    Births that look at recent inputs see what the layer would read of the stack's latest examples. Their products may
+    round otherwise for a run in a stack than for the run alone.
 
     Args:
         stack: the networks.
         optimizer: whose moments are forgotten.
-        settings: per run; `birth` and `keep_optimizer_state` are read here.
+        settings: per run; `birth` (None: as the network began) and `keep_optimizer_state` are read here.
 
     Raises:
-        ValueError: no hidden layer, units with two outputs (crelu), or another `birth`.
+        ValueError: no hidden layer, units with two outputs (crelu), or an unknown `birth`.
     """
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
-        birth = common(settings, "birth", None)
-        if birth is not None:
-            raise ValueError(f"birth={birth!r}: a stack draws new units as the network began, give birth=null")
+        self.births = [birth_of(one.get("birth") or "default") for one in settings]
         self.keep_state = bool(common(settings, "keep_optimizer_state", False))
         if not stack.network.hidden:
             raise ValueError("surgery needs a hidden layer, this network is linear: give network.hidden, or no surgery")
         if stack.activation.outputs != 1:
             raise ValueError(f"surgery on {stack.network.activation} units is not offered: choose another activation")
         self.stack, self.optimizer = stack, optimizer
+        if any(map(needs_inputs, self.births)):
+            stack.remember()
         # newborns so far, per run: names the next draw
         self.born = np.zeros((stack.runs, len(stack.network.hidden)), dtype=np.int64)
 
-    def newborn(self, run: int, layer: int, count: int) -> Tensor:
-        """In-weights of `count` new units `[count, inputs]` of one run."""
-        generator = torch_draws(self.stack.seeds[run], Draw.NEWBORN, layer, int(self.born[run, layer]))
-        bound = self.stack.network.bounds[layer]
-        return torch.empty(count, self.stack.layers[layer].inputs).uniform_(-bound, bound, generator=generator)
+    def newborn(self, run: int, layer: int, units: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """In-weights `[k, inputs]` and biases `[k]` of the units `[k]` of one run, born anew."""
+        maker = self.stack.layers[layer]
+        birth = Birth(
+            (len(units), maker.inputs),
+            fan_in=maker.inputs,
+            fan_out=maker.outputs,
+            bound=self.stack.network.bounds[layer],
+            weight=maker.weight[run].T,
+            index=units,
+            generator=torch_draws(self.stack.seeds[run], Draw.NEWBORN, layer, int(self.born[run, layer])),
+            inputs=inputs,
+            present_bias=maker.bias[run],
+        )
+        born = self.births[run](birth)
+        return born if isinstance(born, tuple) else (born, born.new_zeros(len(born)))
 
     def replace(self, jobs: Sequence[tuple[int, Sequence[int], Tensor, Tensor | None]]) -> None:
         """Renew units of several layers at once.
@@ -63,6 +79,7 @@ class Surgeon:
             jobs: layer, runs `n`, units `[n, k]`, and their mean outputs `[n, k]` to hand over (or None).
         """
         places = [(layer, _column(runs, units.device), units) for layer, runs, units, _ in jobs]
+        seen = self.stack.recent_inputs() if jobs else None
         for (layer, rows, units), (*_, means) in zip(places, jobs, strict=True):
             if means is not None:
                 reader = self.stack.layers[layer + 1]
@@ -70,9 +87,13 @@ class Surgeon:
         for (layer, rows, units), (_, runs, _, _) in zip(places, jobs, strict=True):
             maker = self.stack.layers[layer]
             # drawn run by run, each from its own seed: the same whatever runs are beside it
-            draws = torch.stack([self.newborn(run, layer, units.shape[1]) for run in runs])
-            maker.weight[rows, :, units] = draws.to(maker.full.device, maker.full.dtype)
-            maker.bias[rows, units] = 0.0
+            born = [
+                self.newborn(run, layer, own, None if seen is None else seen[layer][run].clone())
+                for run, own in zip(runs, units, strict=True)
+            ]
+            weights, biases = (torch.stack(one).to(maker.full.device, maker.full.dtype) for one in zip(*born, strict=True))
+            maker.weight[rows, :, units] = weights
+            maker.bias[rows, units] = biases
             self.born[list(runs), layer] += units.shape[1]
             norm = self.stack.norms[layer]
             if norm is not None:

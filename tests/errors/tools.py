@@ -565,15 +565,6 @@ PREPARE = [
 ]
 OTHERS = [
     Case("env --rounds 0", "--rounds=0 --steps=500: both must be at least 1", tool="benchmark"),
-    Case("--seeds 1", "--seeds=1 --tasks=20: at least 2 of each", tool="compare_surgery"),
-    Case("--seeds many", "argument --seeds: invalid int value: 'many'", tool="compare_surgery"),
-    Case("--rate 2", "rate=2.0: a fraction of the eligible units per step lies in [0, 1]", tool="compare_surgery"),
-    Case(
-        "--maturity 0",
-        "maturity=0: a whole number of steps, at least 1, or newborns are replaced before they have learned anything (published: 100 to 10,000)",
-        tool="compare_surgery",
-    ),
-    Case("--step-sizes -1", "method SGD: optimizer.step_size=-1.0: must not be negative", tool="compare_surgery"),
 ]
 
 TOOLS: dict[str, list[Case]] = {

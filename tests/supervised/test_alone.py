@@ -23,6 +23,12 @@ METHODS = {
     "adam, continual backprop": {"kind": "adam", "step_size": 1e-2, "operations": {"continual_backprop": CBP}},
     "random units": {"operations": {"continual_backprop": {**CBP, "utility": "random"}}},
     "gradient utility": {"operations": {"continual_backprop": {**CBP, "utility": "gradient"}}},
+    "births": {
+        "operations": [
+            {"continual_backprop": {**CBP, "birth": birth}}
+            for birth in ("orthogonal_direction", "moment_matched", "data_scaled", None, "default", "kaiming_normal")
+        ]
+    },
     "redo": {"operations": {"redo": {"threshold": 0.2, "period": 10}}},
     "perturb": {"operations": {"perturb": {"noise": 1e-3}}},
     "upgd": {"kind": "upgd", "step_size": 1e-2, "weight_decay": [0.0, 1e-3]},

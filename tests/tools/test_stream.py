@@ -50,6 +50,8 @@ SWEEPS = {
     ("permuted_digits", "widths"): "network.hidden",
     ("permuted_digits", "change_rates"): "stream.change_every",
     ("permuted_digits", "replacement_rates"): "operations.continual_backprop.rate",
+    ("permuted_digits", "births"): "operations.continual_backprop.birth",
+    ("permuted_digits", "utilities"): "operations.continual_backprop.utility",
     ("permuted_mnist", "step_sizes"): "optimizer.step_size",
     ("permuted_mnist", "widths"): "network.hidden",
     ("permuted_mnist", "change_rates"): "stream.change_every",
@@ -134,7 +136,7 @@ def test_every_scale_composes(words: list[str], scale: str) -> None:
 
 
 def test_every_experiment_of_old_is_read_as_its_sweep() -> None:
-    assert {new[:2] for new in RENAMED.values()} == set(SWEEPS)
+    assert {new[:2] for new in RENAMED.values()} <= set(SWEEPS)
     for old, (experiment, sweep, *rest) in RENAMED.items():
         words = [f"experiment={experiment}", f"sweep={sweep}", *rest]
         with pytest.warns(UserWarning, match=f"experiment={old} is now written {' '.join(words)}"):

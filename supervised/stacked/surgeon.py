@@ -91,7 +91,9 @@ class Surgeon:
                 self.newborn(run, layer, own, None if seen is None else seen[layer][run].clone())
                 for run, own in zip(runs, units, strict=True)
             ]
-            weights, biases = (torch.stack(one).to(maker.full.device, maker.full.dtype) for one in zip(*born, strict=True))
+            weights, biases = (
+                torch.stack(one).to(maker.full.device, maker.full.dtype) for one in zip(*born, strict=True)
+            )
             maker.weight[rows, :, units] = weights
             maker.bias[rows, units] = biases
             self.born[list(runs), layer] += units.shape[1]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from continual_agents.surgery import Birth
 from supervised.networks import Mlp
 from supervised.stacked.learner import StackedLearner
 from tests.supervised.helpers import CBP, examples, learner, method
@@ -161,3 +162,29 @@ def test_kept_optimizer_state_is_a_quirk_on_demand() -> None:
         stack.operations["continual_backprop"].surgeon.replace([(0, [0, 1], units, None)])
     assert kept.optimizer.moments(0)[0][:, :, 0].any()
     assert not forgotten.optimizer.moments(0)[0][:, :, 0].any()
+
+
+def test_births_see_what_their_layer_reads_of_the_latest_examples_of_their_own_run() -> None:
+    asked = []
+
+    def birth(given: Birth) -> torch.Tensor:
+        asked.append((given, [layer.full.clone() for layer in stack.stack.layers]))
+        return given.uniform(given.bound)
+
+    birth.needs_inputs = True  # type: ignore[attr-defined]
+    stack = learner(
+        NETWORK,
+        [method(operations={"continual_backprop": {**CBP, "birth": one}}) for one in (None, birth)],
+        [0, 1],
+        loss="cross_entropy",
+    )
+    x, y = examples(150, 2, 1, NETWORK, loss="cross_entropy")
+    for part in (slice(0, 47), slice(47, 150)):
+        stack.learn(x[part], y[part])
+    (given, (first, *_)) = next(one for one in reversed(asked) if one[0].weight.shape == (8, 10))
+    assert len(given.inputs) == 64
+    seen = [x[k : k + 64, 1, 0] for k in range(150 - 63)]
+    (latest,) = [one for one in seen if torch.allclose(given.inputs, torch.relu(one @ first[1, :-1] + first[1, -1]))]
+    (first_given, _) = next(one for one in reversed(asked) if one[0].weight.shape == (10, 12))
+    assert any(torch.equal(first_given.inputs, one) for one in seen)
+    assert latest.shape == (64, 12)

@@ -223,3 +223,27 @@ def test_generate_and_test_is_a_configuration() -> None:
             assert gone.tolist() == [eligible.argmin().item()]
             replaced += 1
     assert replaced == pytest.approx(200 * 20 * surgery.GENERATE_AND_TEST["rate"], rel=0.3)
+
+
+@pytest.mark.parametrize("kind", [surgery.ContinualBackprop, surgery.ReDo, surgery.SelfNormalizedResets])
+def test_the_halves_of_a_step_do_what_a_step_does(kind: type) -> None:
+    settings = {"rate": 0.05, "maturity": 3} if kind is surgery.ContinualBackprop else {}
+    x = torch.rand(40, 16, 3, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for halves in (False, True):
+        net = net_with_dead([2, 5])
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        companion = kind(surgery.find(net), optimizer, generator=torch.Generator().manual_seed(1), **settings)
+        log = []
+        for inputs in x:
+            optimizer.zero_grad()
+            net(inputs).square().mean().backward()
+            optimizer.step()
+            if halves:
+                companion.follow()
+            log.append(
+                {name: index.tolist() for name, index in (companion.act if halves else companion.step)().items()}
+            )
+        ends.append((log, companion.report(), [parameter.tolist() for parameter in net.parameters()]))
+    assert ends[0] == ends[1]
+    assert any(ends[0][0]) or kind is not surgery.ContinualBackprop

@@ -146,7 +146,6 @@ class Companion:
         self._attached = False
         self._stepped.clear()
 
-    @torch.no_grad()
     def step(self) -> dict[str, Tensor]:
         """Look after the units once; call it after `optimizer.step()`.
 

@@ -16,7 +16,7 @@ from .replacement import Replacement, takes_replacement
 from .running import Running
 from .running_layer import RunningLayer
 from .scratch import Scratch
-from .selection import least_useful
+from .selection import lowest
 from .utility import Signals, Utility
 
 
@@ -113,7 +113,10 @@ class ContinualBackprop(Companion):
         if not counts:
             return []
         self._agree([average for layer, _ in counts for average in layer.averages])
-        return [(layer, self._renewal(layer, count)) for layer, count in counts]
+        standings: dict[RunningLayer, tuple[Tensor, Sequence[Tensor]]] = {}
+        for running in self.running:
+            standings |= running.standings(self.steps, dict(counts))
+        return [(layer, self._renewal(layer, count, *standings[layer])) for layer, count in counts]
 
     def _follow_step(self) -> None:
         """Move every running average towards this step's."""
@@ -123,10 +126,8 @@ class ContinualBackprop(Companion):
         if not any(seen):
             raise self._seen_nothing()
 
-    def _renewal(self, layer: RunningLayer, count: int) -> Renewal:
-        utility, *corrected = layer.corrected()
-        age = self.steps - layer.birth_step
-        index = least_useful(utility, age, count, maturity=layer.budget.maturity)
+    def _renewal(self, layer: RunningLayer, count: int, score: Tensor, corrected: Sequence[Tensor]) -> Renewal:
+        index = lowest(score, count)
         means = [None if i is None else corrected[i] for i in layer.heard] if self.replacement.transfer else []
         layer.restart(index, self.steps)
         layer.budget.born(self.steps, count)

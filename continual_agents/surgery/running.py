@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .finding import Slot
 from .running_layer import MEASURED, RunningLayer
+from .selection import mature
 from .utility import CHUNK, Signals, finite, magnitude
 
 
 class Running:
-    """The averages of layers that share device, type, decay and utility, in one piece of memory.
+    """The averages of layers that share device, type, decay, utility and maturity, in one piece of memory.
 
     On vectors of a layer's width a call costs several times its arithmetic, so what happens at every step happens to
     all these layers at once, and everything that one step tells is written where the next operation wants it: watches
@@ -35,7 +36,7 @@ class Running:
         groups: dict[Any, list[RunningLayer]] = {}
         for i, layer in enumerate(layers):
             alone = None if layer.criterion.elementwise else i
-            key = (layer.device, layer.utility.dtype, layer.pace, id(layer.criterion), alone)
+            key = (layer.device, layer.utility.dtype, layer.pace, id(layer.criterion), layer.budget.maturity, alone)
             groups.setdefault(key, []).append(layer)
         return [Running(group) for group in groups.values()]
 
@@ -49,8 +50,10 @@ class Running:
         averages = [(layers[k].averages, i) for k, i in places]
         self.state = _join([*averages, *((layers[k].weights, i) for k, i in places)], self.device)
         self.upcoming = _join([(layers[k].upcoming, i) for k, i in places], self.device)
-        for layer in layers:
-            layer.birth_step = layer.birth_step.to(self.device)
+        births = [[layer.birth_step] for layer in layers]
+        self.births = _join([(own, 0) for own in births], self.device)
+        for layer, own in zip(layers, births, strict=True):
+            layer.birth_step = own[0]
 
         widths = [layer.units.width for layer in layers]
         units, total = sum(widths), len(self.state) - len(self.upcoming)
@@ -58,7 +61,9 @@ class Running:
         tables = self.state.view(4, units).split(widths, 1) if plain else (None,) * len(layers)
         for layer, table in zip(layers, tables, strict=True):
             layer.table = table
-        self.weights = self.state[total:]
+        self.averages, self.weights = self.state[:total], self.state[total:]
+        self.sizes = [layers[k].averages[i].numel() for k, i in places]
+        self.owned = [[j for j, (k, _) in enumerate(places) if k == own] for own in range(len(layers))]
         self.fresh = torch.ones_like(self.state)  # what the weights move towards stays 1
         self.scores, self.means, self.values = self.fresh[:units], self.fresh[units:total], self.fresh[:total]
         self.watches = [layers[k].watches[i] for k, i in self.heard]
@@ -96,17 +101,15 @@ class Running:
 
     def follow(self, generator: torch.Generator) -> bool:
         """Move every average towards what the watches recorded in this step; False: they recorded nothing."""
-        if (
-            self.signals is not None
-            and all(watch.in_place for watch in self.watches)
-            and (self.ready or self._judge_lone(self.signals))
-        ):
-            for watch in self.watches:
-                watch.clear()
-            for wires, place in self.wired:
-                _total(wires, place)
-            self._move(self.criterion.score(self.signals))
-            return True
+        if self.signals is not None and all(watch.in_place for watch in self.watches):
+            self._divide()
+            if self.ready or self._judge_lone(self.signals):
+                for watch in self.watches:
+                    watch.clear()
+                for wires, place in self.wired:
+                    _total(wires, place)
+                self._move(self.criterion.score(self.signals))
+                return True
         records = [watch.take() for watch in self.watches]
         for record, place in zip(records, self.places, strict=True):
             if record is None or record["mean"].shape != place.shape or record["mean"].device != self.device:
@@ -120,6 +123,18 @@ class Running:
         self._move(score)
         return True
 
+    def _divide(self) -> None:
+        """Make means of the sums that the watches left, all at once where they saw as many samples."""
+        due = self.watches[0].due
+        if due and all(watch.due == due for watch in self.watches):
+            self.means.div_(due)
+            for watch in self.watches:
+                watch.due = 0
+        else:
+            for watch in self.watches:
+                if watch.due:
+                    watch.settle()
+
     def _judge_lone(self, signals: Signals) -> bool:
         """What a single sample says of all units at once; False: some layer saw several."""
         if not all(watch.lone for watch in self.watches[: len(self.layers)]):
@@ -131,6 +146,27 @@ class Running:
             centre = torch.lerp(self.mean, means, self.pace) / self.mean_weight
             signals.deviation = torch.sub(means, centre).abs_()
         return True
+
+    def standings(
+        self, step: int, wanted: Collection[RunningLayer]
+    ) -> dict[RunningLayer, tuple[Tensor, Sequence[Tensor]]]:
+        """Of the layers that are wanted: bias-corrected utilities [width], infinite where a unit is too young to go,
+        and the bias-corrected mean of every watch."""
+        layers = [layer for layer in self.layers if layer in wanted]
+        maturity = self.layers[0].budget.maturity
+        if not layers or len(self.averages) != len(self.weights):  # maps, or several inputs a unit
+            corrected = {layer: layer.corrected() for layer in layers}
+            return {
+                layer: (mature(utility, layer.birth_step, step, maturity), means)
+                for layer, (utility, *means) in corrected.items()
+            }
+        values = finite(self.averages / self.weights)
+        scores = mature(values[: len(self.births)], self.births, step, maturity).split(self.sizes[: len(self.layers)])
+        pieces = values.split(self.sizes)
+        return {
+            layer: (score, [pieces[j] for j in own[1:]])
+            for layer, score, own in zip(self.layers, scores, self.owned, strict=True)
+        }
 
     def _move(self, score: Tensor) -> None:
         """Every average towards `fresh`, where the means stand already."""

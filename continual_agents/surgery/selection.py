@@ -92,14 +92,31 @@ def least_useful(utility: Tensor, age: Tensor, count: int, *, maturity: int, dec
     """
     score = finite_copy(utility / (1 - decay ** age.to(utility.dtype)) if decay else utility)
     score.masked_fill_(age <= maturity, math.inf)
-    if count == 1:  # the usual case, and a fifth of the sort's time
-        return score.argmin(-1, keepdim=True)
-    return torch.sort(score, dim=-1, stable=True).indices[..., :count]
+    return lowest(score, count)
 
 
 def finite_copy(score: Tensor) -> Tensor:
     """A copy in which NaN and infinite scores are 0."""
     return torch.nan_to_num(score, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def mature(utility: Tensor, birth_step: Tensor, step: int, maturity: int) -> Tensor:
+    """The utilities [..., width], infinite where a unit is at most `maturity` steps old and must stay.
+
+    Args:
+        utility: bias-corrected, finite.
+        birth_step: of every unit.
+        step: the present one.
+        maturity: steps.
+    """
+    return utility.masked_fill(birth_step >= step - maturity, math.inf)
+
+
+def lowest(score: Tensor, count: int) -> Tensor:
+    """Indices [..., count] of the lowest scores [..., width], lowest first; of equals, the lowest index."""
+    if count == 1:  # the usual case, and a fifth of the sort's time
+        return score.argmin(-1, keepdim=True)
+    return torch.sort(score, dim=-1, stable=True).indices[..., :count]
 
 
 def dormant(score: Tensor, threshold: float) -> Tensor:

@@ -16,6 +16,9 @@ from .scratch import Scratch
 _OF_ONE = frozenset(("activity", "deviation"))
 """Statistics that follow from the mean when there is one sample."""
 
+_OF_POSITIVE = frozenset(("activity",))
+"""Statistics that follow from the mean when no sample is negative."""
+
 
 class Watch:
     """Forward hooks on the readers of one tensor of units (or on their recurrent layer's output).
@@ -41,6 +44,7 @@ class Watch:
         place: memory for the mean of the first pass of a step, if it has that shape; None: memory of its own.
         in_place: one pass was recorded since the last `take`, and its mean stands there.
         lone: that pass was of one sample, which is its mean: other statistics follow from it when they are asked for.
+        due: what stands there is still the sum of so many samples, since one division serves several watches. 0: done.
     """
 
     LIMIT = 16
@@ -63,6 +67,7 @@ class Watch:
         self.samples = 0  # of what was taken last
         self.place: Tensor | None = None
         self.in_place = self.lone = False
+        self.due = 0
         self.scratch = Scratch() if scratch is None else scratch
         self.overdue = overdue
         self._records: list[tuple[int, dict[str, Tensor]]] = []
@@ -93,7 +98,7 @@ class Watch:
         """Forget what was recorded."""
         self._records.clear()
         self._gradients.clear()
-        self._latest, self.in_place, self.lone = None, False, False
+        self._latest, self.in_place, self.lone, self.due = None, False, False, 0
 
     def _condense(self) -> None:
         """Many passes without a step, as in an evaluation that builds graphs: keep their average alone."""
@@ -107,8 +112,7 @@ class Watch:
         """The statistics since the last call, or None if there was no training pass."""
         if not self._records:
             return None
-        if self.lone:
-            self._catch_up()
+        self.settle()
         if len(self._records) > 1:
             self._records = [self._average_record()]
         self.samples, statistics = self._records[0]
@@ -129,30 +133,45 @@ class Watch:
             if self._latest is not None and self._latest() is value:
                 return
             self._latest = weakref.ref(value)
-        h = self._share(value.detach())
         place = self.place
-        if self._records:
-            if self.lone:
-                self._catch_up()
-            place = None  # it holds the first pass's mean
-            if len(self._records) == self.LIMIT:
-                self._condense()
-        elif place is not None and (h.dtype != place.dtype or h.shape[1:] != place.shape or h.device != place.device):
-            place = None
-        self.in_place = place is not None
-        if place is not None and h.ndim == 2 and len(h) == 1 and self.wants <= _OF_ONE:
+        if place is None or self._records or value.dtype != place.dtype or value.device != place.device:
+            self._record_more(value)
+            return
+        h = value.detach()
+        if h.ndim != 2 or h.shape[1:] != place.shape:
+            h = self._share(h)
+        self.in_place = h.shape[1:] == place.shape
+        if not self.in_place:
+            self._reduce(value, h)
+        elif h.ndim == 2 and len(h) == 1 and self.wants <= _OF_ONE:
             place.copy_(h[0])
             self._records.append((1, {"mean": place}))
             self.lone = True
+        elif h.ndim == 2 and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE)):
+            torch.sum(h, 0, out=place)
+            self._records.append((len(h), {"mean": place}))
+            self.due = len(h)
         else:
             self._reduce(value, h, place)
 
+    def _record_more(self, value: Tensor) -> None:
+        """Where there is no place for the mean, or it holds the first pass's."""
+        self.settle()
+        self.in_place = False
+        if len(self._records) == self.LIMIT:
+            self._condense()
+        self._reduce(value, self._share(value.detach()))
+
     @torch.no_grad()
-    def _catch_up(self) -> None:
-        """The statistics of a single sample, which is its mean."""
+    def settle(self) -> None:
+        """Get what was put off: the first pass's mean from its sum, and the statistics that follow from it."""
+        if not (self.lone or self.due):
+            return
         mean = self._records[0][1]["mean"]
+        if self.due:
+            mean.div_(self.due)
         self._records[0][1].update(self._statistics(mean.unsqueeze(0), mean))
-        self.lone = False
+        self.lone, self.due = False, 0
 
     def _reduce(self, value: Tensor, h: Tensor, place: Tensor | None = None) -> None:
         dtype = h.dtype if h.dtype in (torch.float32, torch.float64) else torch.float32

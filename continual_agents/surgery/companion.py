@@ -146,6 +146,7 @@ class Companion:
         self._attached = False
         self._stepped.clear()
 
+    @torch.no_grad()
     def step(self) -> dict[str, Tensor]:
         """Look after the units once; call it after `optimizer.step()`.
 
@@ -162,8 +163,8 @@ class Companion:
             self._miss()
             return {}
         self._stepped.clear()
-        self.follow()
-        return self.act()
+        self._take_in()
+        return self._renew()
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -175,6 +176,14 @@ class Companion:
         Raises:
             RuntimeError: as `step()`.
         """
+        self._take_in()
+
+    @torch.no_grad()
+    def act(self) -> dict[str, Tensor]:
+        """The second half of `step()`: count the step, and renew what is due; as `step()`, but for a skipped step."""
+        return self._renew()
+
+    def _take_in(self) -> None:
         if self.distributed and not self._shared and self._asked != (self.steps + 1) // CHECKED:
             self._asked = (self.steps + 1) // CHECKED
             if several():
@@ -182,9 +191,7 @@ class Companion:
                 self._shared = True
         self._follow_step()
 
-    @torch.no_grad()
-    def act(self) -> dict[str, Tensor]:
-        """The second half of `step()`: count the step, and renew what is due; as `step()`, but for a skipped step."""
+    def _renew(self) -> dict[str, Tensor]:
         self.steps, self._idle = self.steps + 1, 0
         if self.steps % CHECKED == 0:
             self._standing.check()

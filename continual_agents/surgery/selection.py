@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FEW = 3
+"""Units are looked for one by one up to this many: a stable sort of 2,000 scores takes as long as ten of them."""
+
 
 class Budget:
     """How many units of a layer to replace at each step, known without looking at the device.
@@ -114,9 +117,13 @@ def mature(utility: Tensor, birth_step: Tensor, step: int, maturity: int) -> Ten
 
 def lowest(score: Tensor, count: int) -> Tensor:
     """Indices [..., count] of the lowest scores [..., width], lowest first; of equals, the lowest index."""
-    if count == 1:  # the usual case, and a fifth of the sort's time
-        return score.argmin(-1, keepdim=True)
-    return torch.sort(score, dim=-1, stable=True).indices[..., :count]
+    if count > FEW:
+        return torch.sort(score, dim=-1, stable=True).indices[..., :count]
+    found = [score.argmin(-1, keepdim=True)]
+    for _ in range(count - 1):
+        score = score.scatter(-1, found[-1], math.inf)
+        found.append(score.argmin(-1, keepdim=True))
+    return found[0] if count == 1 else torch.cat(found, -1)
 
 
 def dormant(score: Tensor, threshold: float) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from continual_agents.surgery.selection import Budget, dormant, least_useful
+from continual_agents.surgery.selection import FEW, Budget, dormant, least_useful, lowest
 from continual_agents.surgery.self_normalized_resets import silence_limit
 from continual_agents.surgery.utility import dormancy
 
@@ -132,6 +132,17 @@ def test_least_useful_corrects_the_bias_and_leaves_the_young() -> None:
 def test_of_equals_the_lowest_index_goes() -> None:
     utility, age = torch.zeros(50), torch.full((50,), 9)
     assert least_useful(utility, age, 4, maturity=2, decay=0.5).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 2, FEW, FEW + 1])
+def test_the_lowest_scores_in_order_and_of_equals_the_lowest_index(count: int) -> None:
+    g = torch.Generator().manual_seed(1)
+    scores = torch.randint(0, 4, (5, 20), generator=g).float()
+    scores[:, 7] = math.inf  # a unit that must stay
+    kept = scores.clone()
+    expected = [sorted(range(20), key=lambda i, row=row: (row[i], i))[:count] for row in scores.tolist()]
+    assert lowest(scores, count).tolist() == expected
+    assert torch.equal(scores, kept)
 
 
 def test_broken_scores_go_first() -> None:

@@ -58,6 +58,32 @@ def test_difference_and_interval_by_hand(three_seeds):
     against_ppo = fresh.difference(data, "continual backprop", "PPO")  # (50 + 40) / 2, (35 + 85) / 2, (55 + 75) / 2
     assert against_ppo.value == pytest.approx((45 + 60 + 65) / 3)
     assert against_ppo.verdict == "above"
+    assert (found.worse, found.worse_low, found.worse_high) == (1.0, 1.0, 1.0)
+    # two tasks of each seed: one, none and two of them worse
+    half = T3 * 0.5 / math.sqrt(3)
+    assert [kept.worse, kept.worse_low, kept.worse_high] == pytest.approx([0.5, max(0, 0.5 - half), min(1, 0.5 + half)])
+
+
+def test_one_ruinous_task_hides_no_loss_in_the_others(tmp_path):
+    put(tmp_path, "fresh", {seed: [0, 500, 510, 490, 505] for seed in range(3)})
+    put(tmp_path, "ppo", {0: [0, 400, 410, 405, 400], 1: [0, 300, -9e5, 310, 320], 2: [0, 350, 340, 330, 600]})
+    (row,) = plot.summary_table([tmp_path]).query("setting == 'PPO'").to_dict("records")
+    assert row["plasticity"] == "level"
+    assert (row["tasks_worse"], row["tasks_worse_low"]) == pytest.approx((11 / 12, 11 / 12 - T3 / 12), abs=1e-6)
+    said = sentences.against_fresh(row)
+    assert "a mean that single tasks rule shows no loss, but 92% [56, 100] of its tasks end worse than" in said
+
+
+def test_a_ruinous_task_leaves_room_for_the_others(tmp_path):
+    put(tmp_path, "fresh", {seed: [450, 500, 510, 490, 505] for seed in range(3)})
+    put(tmp_path, "ppo", {seed: [400, 300, -9e5, 310, 320] for seed in range(3)})
+    with style.style():
+        figure = agent.agent_figure(comparison.compare(read(tmp_path)))
+    top = next(axes for axes in figure.axes if "last quarter" in axes.get_title("left"))
+    assert top.get_yscale() == "symlog"
+    assert top.get_title("left").endswith(", logarithmic beyond 1000")
+    inside = top.transAxes.inverted().transform(top.transData.transform([[0, 0], [0, 500]]))[:, 1]
+    assert inside[1] - inside[0] > 0.1
 
 
 def test_runs_are_paired_by_seed_whatever_their_order_and_a_seed_alone_is_left_out(tmp_path):

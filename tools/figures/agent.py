@@ -18,7 +18,7 @@ from .comparison import Comparison, compare
 from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
 from .folders import RunFolder
 from .forest import best_rows, forest_figure
-from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
+from .style import WIDTH, draw_curve, label_ends, looks, make_room, save, style, thousands
 from .task_panel import draw_task_ends
 from .tasks import TaskEnds, agent_task_ends
 
@@ -98,19 +98,22 @@ def _curves(
     numbers = {setting: data.replicates(setting) for setting in data.settings}
     iqm = counts and min(numbers.values()) >= ENOUGH_FOR_IQM
     ends: dict[str, tuple[float, str]] = {}
+    drawn = []
     for setting in data.settings:
         values = factor * binned(records[records["setting"] == setting], column, position="step", edges=edges)
         curve = estimate(values, iqm=iqm)
         draw_curve(axes, (edges[:-1] + edges[1:]) / 2, curve, look[setting])
         known = curve[0][np.isfinite(curve[0])]
+        drawn.append(known)
         label = f"{setting} (n={numbers[setting]})" if counts else setting
         ends[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
     axes.margins(x=0)
     axes.set_ylim(bottom=bottom)
+    room = "" if bottom is not None else make_room(axes, np.concatenate([*drawn, []]))
     label_ends(axes, ends)
     if max(numbers.values()) == 1:
-        return "single runs"
-    return f"{'interquartile mean' if iqm else 'mean'} and 95% interval"
+        return f"single runs{room}"
+    return f"{'interquartile mean' if iqm else 'mean'} and 95% interval{room}"
 
 
 def _friction_strip(axes: Axes, grounds: list[pd.DataFrame], norm: LogNorm, end: float) -> None:

@@ -36,6 +36,9 @@ class Difference:
         tasks: tasks after the first that the pairs have.
         missing: "", or what an answer needs.
         verdict: "lost", "above", "level" or "unknown": whether the interval lies below, above or around the reference.
+        worse: share of the tasks that end worse than the reference's, mean over seeds, which no single task can rule.
+        worse_low: lower end of its 95% t-interval over seeds.
+        worse_high: its upper end.
     """
 
     value: float
@@ -45,6 +48,9 @@ class Difference:
     tasks: int
     missing: str
     verdict: str
+    worse: float = np.nan
+    worse_low: float = np.nan
+    worse_high: float = np.nan
 
 
 def difference(data: TaskEnds, setting: str, reference: str = FRESH) -> Difference:
@@ -67,7 +73,20 @@ def difference(data: TaskEnds, setting: str, reference: str = FRESH) -> Differen
     low, high = t_interval(values)
     missing = "" if n >= ENOUGH else f"{'one seed' if n == 1 else f'{n} seeds'}: at least {ENOUGH} needed"
     verdict = _verdict(low, high, higher_is_better=data.higher_is_better)
-    return Difference(float(values.mean()), low, high, n, tasks, missing, verdict)
+    shares = ((later < 0) if data.higher_is_better else (later > 0)).mean(axis=1).to_numpy(float)
+    ends = np.clip(t_interval(shares), 0.0, 1.0)
+    return Difference(
+        float(values.mean()),
+        low,
+        high,
+        n,
+        tasks,
+        missing,
+        verdict,
+        float(shares.mean()),
+        float(ends[0]),
+        float(ends[1]),
+    )
 
 
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

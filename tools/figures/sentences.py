@@ -65,6 +65,11 @@ def against_fresh(row: Mapping[str, Any]) -> str:
     tasks = f"{row['tasks_after_first']:.0f} task{'s' if row['tasks_after_first'] > 1 else ''} after the first"
     # runs without a fresh partner, unfinished or diverged ones are left out
     seeds = f"{row['pairs']:.0f} seeds" if row["pairs"] == row["runs"] else f"{row['pairs']:.0f} of {row['runs']} seeds"
+    if row["plasticity"] == "level" and row["tasks_worse_low"] > 0.5:
+        share = f"{row['tasks_worse']:.0%} [{100 * row['tasks_worse_low']:.0f}, {100 * row['tasks_worse_high']:.0f}]"
+        says = (
+            f"a mean that single tasks rule shows no loss, but {share} of its tasks end worse than the fresh network's"
+        )
     # a mean over all tasks hides a loss that comes late
     late = ""
     if row["plasticity"] != "lost" and row["verdict"] == "loses":

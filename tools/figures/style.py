@@ -109,6 +109,23 @@ def draw_curve(
     axes.fill_between(x[known], low[known], high[known], color=look["color"], alpha=0.18, linewidth=0)
 
 
+DWARFED = 30
+"""Times the median size of all values: where one is larger, a linear axis shows nothing of the others."""
+
+
+def make_room(axes: Axes, values: np.ndarray) -> str:
+    """A logarithmic axis beyond the usual size of `values`, where some dwarf the rest; what the title adds, or "".
+
+    A policy that breaks down pays for its actions without limit: one return of -1,000,000 beside five hundreds.
+    """
+    sizes = np.abs(values[np.isfinite(values)])
+    if not sizes.size or sizes.max() <= DWARFED * np.median(sizes):
+        return ""
+    usual = 10.0 ** np.ceil(np.log10(max(float(np.median(sizes)), 1e-12)))
+    axes.set_yscale("symlog", linthresh=usual, linscale=2)
+    return f", logarithmic beyond {usual:g}"
+
+
 def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]], *, gap: float = 1.15, size: float = 8) -> None:
     """Write each label right of the axes at the height where its line ends, moved apart where they would overlap.
 

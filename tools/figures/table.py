@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ DIAGNOSTICS = tuple(measure.name for measure in shown("table"))
 
 COLUMNS = (
     "experiment", "setting", "n", "minus_fresh", "minus_fresh_low", "minus_fresh_high", "pairs", "tasks_after_first",
-    "plasticity", "missing", "measure", "higher_is_better", "tasks", "first", "first_low", "first_high", "last",
-    "last_low", "last_high", "change", "change_low", "change_high", "verdict", "runs", "overall", "overall_low",
+    "tasks_worse", "tasks_worse_low", "tasks_worse_high", "plasticity", "missing", "measure", "higher_is_better",
+    "tasks", "first", "first_low", "first_high", "last", "last_low", "last_high", "change", "change_low", "change_high",
+    "verdict", "runs", "overall", "overall_low",
     "overall_high", *DIAGNOSTICS,
 )  # fmt: skip
 
@@ -67,7 +68,8 @@ def rows_of(runs: list[RunFolder]) -> list[dict[str, Any]]:
         }  # fmt: skip
         if not reference:
             row |= {"minus_fresh": against.value, "minus_fresh_low": against.low, "minus_fresh_high": against.high}
-            row |= {"pairs": against.n, "tasks_after_first": against.tasks}
+            row |= {"pairs": against.n, "tasks_after_first": against.tasks, "tasks_worse": against.worse}
+            row |= {"tasks_worse_low": against.worse_low, "tasks_worse_high": against.worse_high}
         whole_runs = performance.dropna(axis=1).to_numpy(float)
         row |= _ends(whole_runs, higher_is_better=data.higher_is_better) | _overall(whole_runs)
         if HARDER in records.columns and records[HARDER].nunique() > 1:
@@ -90,12 +92,13 @@ def readable(table: pd.DataFrame) -> str:
 
 
 def legend(table: pd.DataFrame) -> str:
-    """Two lines that say what the columns of `readable` are."""
+    """Lines that say what the columns of `readable` are."""
     measure = " or ".join(dict.fromkeys(table["measure"].str.replace("_", " ")))
     overall = "; IQM: interquartile mean over runs and tasks" if table["overall"].notna().any() else ""
     return (
         f"minus fresh: {measure} in the last quarter of a task, minus a fresh network's with the same seed and task; "
         "mean over the tasks after the first, 95% t-interval over seeds\n"
+        "tasks worse: share of those tasks that end worse than the fresh network's, 95% t-interval over seeds\n"
         f"first, last task: mean over runs (a tenth of the tasks), bootstrapped 95% interval{overall}; "
         "dead units and effective rank: at the end\n"
     )
@@ -109,6 +112,7 @@ def readable_columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "n": [str(n) for n in table["n"]],
         "minus fresh": [_against_fresh(row) for row in table.to_dict("records")],
         "plasticity": [PLASTICITY.get(word, word) for word in table["plasticity"]],
+        "tasks worse": [_share(row) for row in table.to_dict("records")],
         "first task": _intervals(table, "first"),
         "last task": _intervals(table, "last"),
         "change": _intervals(table, "change"),
@@ -196,6 +200,14 @@ def number(value: float) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    if np.isnan(row["tasks_worse"]):
+        return "-"
+    if np.isnan(row["tasks_worse_low"]):
+        return f"{row['tasks_worse']:.0%}"
+    return f"{row['tasks_worse']:.0%} [{100 * row['tasks_worse_low']:.0f}, {100 * row['tasks_worse_high']:.0f}]"
 
 
 def _against_fresh(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from .estimates import estimate
 from .fresh import FRESH, Difference, difference
-from .style import draw_curve, label_ends, looks
+from .style import draw_curve, label_ends, looks, make_room
 from .table import interval
 from .tasks import TaskEnds, whole
 
@@ -21,20 +21,22 @@ def draw_task_ends(axes: Axes, data: TaskEnds, places: pd.Series) -> None:
         data: of one experiment.
         places: x by task.
     """
-    look, texts, single = looks(data.settings), {}, True
+    look, texts, single, drawn = looks(data.settings), {}, True, []
     for setting in data.settings:
         ends = whole(data.of(setting))
         curve = estimate(ends.to_numpy(float))
         x = places.reindex(ends.columns).to_numpy(float)
         draw_curve(axes, x, curve, {**look[setting], "marker": "o", "markersize": 2.5})
         known = curve[0][np.isfinite(curve[0])]
+        drawn.append(known)
         label = with_difference(f"{setting} (n={len(ends)})", setting, difference(data, setting))
         texts[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
         single = single and len(ends) < 2
     axes.margins(x=0)
+    room = make_room(axes, np.concatenate([*drawn, []]))
     label_ends(axes, texts)
     statistic = "single runs" if single else "mean and 95% interval"
-    axes.set_title(f"{data.measure.replace('_', ' ')} in the last quarter of each task, {statistic}", loc="left")
+    axes.set_title(f"{data.measure.replace('_', ' ')} in the last quarter of each task, {statistic}{room}", loc="left")
 
 
 def with_difference(label: str, setting: str, found: Difference) -> str:

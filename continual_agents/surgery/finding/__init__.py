@@ -2,7 +2,7 @@
 
 `find` follows the units of every layer through a trace of the network:
 
-    trace.py        a flat list of calls: by one forward pass (quiet.py), or symbolically
+    trace.py        a flat list of calls (calls.py): by one forward pass (recorder.py, quiet.py), or symbolic.py
     flow.py         goes through the calls; rules.py and shapes.py say what each operation does to units
     ledger.py       the book it keeps: which value carries which units (groups.py)
     stacked.py      networks that are called with stacked parameters: a twin for each member

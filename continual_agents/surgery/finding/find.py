@@ -9,12 +9,14 @@ from typing import Any, overload
 
 from torch import nn
 
+from .calls import Trace
 from .flow import follow
 from .groups import Group
 from .layers import axes_of
+from .recorder import Pass
 from .slots import Reader
 from .stacked import members_of
-from .trace import Pass, Trace, trace
+from .trace import trace
 from .units import Units
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from .calls import Call, Ref, Trace, refs
 from .groups import Flow
 from .layers import Axes, axes_of, is_depthwise
 from .ledger import Ledger
 from .rules import module_rule, operation_rule
-from .trace import Call, Ref, Trace, refs
 
 
 def follow(trace: Trace, names: Mapping[int, str]) -> Ledger:

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from .calls import Call, Ref, Trace, refs
 from .groups import Flow, Group, Read, Segment, resolve
 from .layers import Axes, axes_of, matrix_of
 from .slots import Norm
-from .trace import Call, Ref, Trace, refs
 
 
 class Ledger:

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from .calls import Call, Ref
 from .groups import Flow, Segment
 from .ledger import Ledger
 from .norms import START, norm_of
 from .shapes import first, flatten, flatten_call, getitem, permute, reduce, select, squeeze, unseen, view
 from .slots import Norm
 from .torch_names import ACTIVATIONS, ELEMENTWISE, FUNCTION_POOLS, LOOKS, POOLS, QUIET
-from .trace import Call, Ref
 
 Rule = Callable[[Ledger, Call], Any]
 
@@ -69,12 +69,13 @@ def _norm(ledger: Ledger, call: Call) -> Any:
 
 def _normalised(ledger: Ledger, value: Flow, kind: str, norms: Sequence[Norm], shape: Sequence[int] | None) -> Flow:
     """Units behind a norm; `shape` is that of a layer norm's entries."""
+    # a layer norm's entries lie along the last dims: one per unit where the units' is the first of these
     if shape is None or len(shape) == -value.axis:
-        if any(segment.block is None for segment in value.segments):
+        if any(segment.block is None for segment in value.segments):  # a symbolic trace knows no kernel positions
             ledger.refuse(value, f"{kind} after flatten: give example inputs to find()")
         for norm in norms:
             ledger.norm(norm, value)
-            if not value.path:
+            if not value.path:  # nothing between the layer and the norm, whose running mean can take a mean over
                 ledger.stands_behind(norm.module, value)
     elif len(shape) > -value.axis:
         ledger.refuse(value, f"{kind} over several dims has entries that no unit owns")
@@ -127,7 +128,7 @@ def _pool(ledger: Ledger, call: Call, dims: int, label: str) -> Any:
     value = first(ledger, call)
     if value is None:
         return None
-    if -value.axis <= dims:
+    if -value.axis <= dims:  # units lie along one of the last dims, which are those that are pooled
         ledger.refuse(value, f"{label} pools across them")
         return None
     return value.through(label)
@@ -147,21 +148,20 @@ def _binary(ledger: Ledger, call: Call) -> Any:
         return _meet(ledger, present[0], present[1], label)
     other = next((side for side, flow in zip(sides, flows, strict=True) if flow is None), None)
     result = replace(present[0].through(label if len(sides) == 2 else ""), positive=False)
-    if other is None:  # a number
+    if other is None:  # a number: the same for all units, so it belongs to none
         return result
     if not ledger.derived(other):
         return _constant(ledger, present[0], other, label, result)
-    if call.target not in (
-        "mul",
-        "div",
-    ):  # a factor from elsewhere scales what the unit says, and it is still the unit's
+    # a factor from elsewhere (attention, a gate) scales what the unit says, and a silent unit stays silent; a summand
+    # would go on speaking for a unit that was renewed
+    if call.target not in ("mul", "div"):
         ledger.refuse(present[0], f"a value that is no unit is added to them ({label})")
     return result
 
 
 def _meet(ledger: Ledger, a: Flow, b: Flow, label: str) -> Flow | None:
     """Units meet units: a value and its gate are one unit, layers that are added share theirs."""
-    for gate, gated in ((a, b), (b, a)):
+    for gate, gated in ((a, b), (b, a)):  # a squeeze-and-excite of width 1 broadcasts; which side it is on is open
         one = sum(segment.width for segment in gate.segments) == 1
         if label in ("*", "/") and one and sum(segment.width for segment in gated.segments) > 1:
             ledger.refuse(gate, "one factor for all units of another layer")

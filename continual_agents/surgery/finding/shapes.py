@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from .calls import Call
 from .groups import Flow, Segment
 from .ledger import Ledger
-from .trace import Call
 
 
 def first(ledger: Ledger, call: Call) -> Any:

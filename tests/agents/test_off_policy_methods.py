@@ -37,7 +37,7 @@ def done(experiment: str, method: str, words: list[str], folder: Path) -> tuple[
         )
     )
     job = AgentJob(config)
-    with Run.open(folder, config, bar_position=None) as run:
+    with Run.open(folder, config, bar_position=None, may_change=["experiment.steps"]) as run:
         job.run(run)
     job.close()
     return job, pd.read_csv(folder / "metrics.csv")
@@ -60,9 +60,13 @@ def test_a_method_applies(experiment: str, method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("experiment", KINDS)
 def test_a_buffer_that_is_emptied_at_a_change_holds_one_task(experiment: str, tmp_path: Path) -> None:
-    job, table = done(experiment, "fresh", [*CHANGES, "experiment.agent.empty_at_change=true"], tmp_path)
+    words = [*CHANGES, "experiment.agent.empty_at_change=true"]
+    job, table = done(experiment, "fresh", words, tmp_path / "whole")
     assert (len(job.learner.replay), job.learner.replay.count) == (0, 120), "the last change came with the last step"
     assert table["loss/value"].notna().all()
+    done(experiment, "fresh", [*words, "experiment.steps=60"], tmp_path / "parts")  # 20 steps after the first change
+    done(experiment, "fresh", words, tmp_path / "parts")
+    assert (tmp_path / "parts/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
 
 @pytest.mark.parametrize("experiment", KINDS)

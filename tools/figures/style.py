@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import NullLocator
 
 from continual_agents.runs.checkpoint import write_bytes
 
@@ -123,7 +124,14 @@ def make_room(axes: Axes, values: np.ndarray) -> str:
         return ""
     usual = 10.0 ** np.ceil(np.log10(max(float(np.median(sizes)), 1e-12)))
     axes.set_yscale("symlog", linthresh=usual, linscale=2)
-    return f", logarithmic beyond {usual:g}"
+    low, high = axes.get_ylim()
+    decades = usual * 10.0 ** np.arange(np.log10(max(-low, high) / usual) + 1)
+    ticks = np.concatenate([-decades[::-1], [0.0], decades])
+    axes.set_yticks(ticks[(ticks >= low) & (ticks <= high)])
+    axes.yaxis.set_major_formatter(thousands)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(low, high)  # final: labels are placed by them
+    return f", log beyond {usual:g}"
 
 
 def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]], *, gap: float = 1.15, size: float = 8) -> None:

@@ -1,8 +1,8 @@
 """Continual environments: walking robots on ground whose friction keeps changing.
 
 Importing the package registers `SlipperyAnt-v0`, `SlipperyHalfCheetah-v0`, `SlipperyHopper-v0`, `SlipperyWalker2D-v0`
-and `SlipperyHumanoid-v0` with gymnasium, and `HiddenCartPole-v0`, which needs a memory. PyBullet is loaded with the
-first walker: the rest works without it.
+and `SlipperyHumanoid-v0` with gymnasium, `HiddenCartPole-v0`, which needs a memory, and `MinAtar-v0`, games seen as
+pictures. PyBullet is loaded with the first walker, minatar with the first game: the rest works without them.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from gymnasium.envs.registration import register
 
 from .changing import ChangingObservation as ChangingObservation
 from .friction import FrictionSchedule as FrictionSchedule
+from .games import MinAtar as MinAtar
 from .robots import ROBOTS as ROBOTS
 from .robots import Robot as Robot
 
@@ -35,4 +36,5 @@ for _robot in ROBOTS.values():
         kwargs={"robot": _robot.name},
     )
 
+register(id="MinAtar-v0", entry_point=f"{__name__}.games:MinAtar")
 register(id="HiddenCartPole-v0", entry_point=f"{__name__}.hidden:hidden_cartpole", max_episode_steps=500)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from continual_agents.agents import AGENTS, EnvironmentCollector, fit_spaces, make_environment, rescale_actions, train
 from continual_agents.agents.collector import Environment
 from continual_agents.agents.draws import Draw, generator_of
-from continual_agents.agents.spaces import lost_by_clipping
-from continual_agents.networks import mlp
+from continual_agents.agents.spaces import is_picture, lost_by_clipping
+from continual_agents.networks import ConvNet, mlp
+from continual_agents.networks.conv import Pixels, conv_of, features_of, kernels_of
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
 from continual_agents.settings import check_settings, check_types, nearest, written
@@ -67,6 +69,8 @@ def _environment_from(settings: Mapping[str, Any], render_mode: str | None) -> E
     if name not in walkers:
 
         def one() -> Environment:
+            if name == "MinAtar-v0":
+                return games_from(settings)
             made = make_environment(name, render_mode=render_mode)
             try:
                 made = fit_spaces(made)  # type: ignore[arg-type]
@@ -119,6 +123,23 @@ def changing_from(environment: Environment, settings: Mapping[str, Any]) -> Envi
         raise ValueError(f"experiment.environment.{error}") from error
 
 
+def games_from(settings: Mapping[str, Any]) -> Environment:
+    """MinAtar's games, changing as `experiment.environment.changing` says.
+
+    Raises:
+        ValueError: settings that it refuses.
+        ImportError: its package is not installed.
+    """
+    import envs
+
+    changing = settings["changing"] or {}
+    check_settings("experiment.environment.changing", changing, envs.MinAtar, to="MinAtar-v0")
+    try:
+        return envs.MinAtar(**changing)
+    except ValueError as error:
+        raise ValueError(f"experiment.environment.{error}") from error
+
+
 def check_experiment(experiment: Mapping[str, Any]) -> None:
     """Types and ranges of what no constructor takes.
 
@@ -139,7 +160,7 @@ def check_experiment(experiment: Mapping[str, Any]) -> None:
     settings = {key: value for key, value in agent.items() if key != "kind"} if isinstance(agent, Mapping) else agent
     learner = AGENTS[agent["kind"] if isinstance(agent, Mapping) else "ppo"].learner
     check_settings("experiment.agent", settings, learner, given=("generator",))
-    check_settings("experiment.network", experiment["network"], mlp, given=("generator",))
+    check_settings("experiment.network", experiment["network"], mlp, ConvNet, given=("generator",))
     counts = {"steps": experiment["steps"], **{f"probe.{key}": experiment["probe"][key] for key in ("every", "batch")}}
     for name, count in counts.items():
         if count < 1:
@@ -184,7 +205,7 @@ class AgentJob:
         network = {**experiment["network"], **self.method.network}
         if not network["hidden"]:
             raise ValueError("network.hidden=[]: an agent needs a hidden layer, it is its units that are looked after")
-        self._check_memory(network["hidden"])
+        self._check_memory(network)
         settings = dict(experiment["agent"])
         agent = AGENTS[settings.pop("kind")]
         networks = agent.make_networks(
@@ -212,17 +233,27 @@ class AgentJob:
         )
         self.probe = Probe(networks.bodies)
 
-    def _check_memory(self, hidden: Sequence[int]) -> None:
+    def _check_memory(self, network: Mapping[str, Any]) -> None:
         """Whether two such networks and a batch of observations fit."""
         space = getattr(self.environment, "single_observation_space", self.environment.observation_space)
         inputs = int(np.prod(space.shape or (1,)))
-        check_memory(f"network.hidden={written(hidden)}", 2 * 4 * COPIES * weights(inputs, hidden, 1))
+        seen, size = inputs, 4 * inputs  # numbers that the first full layer reads, bytes of an observation
+        if is_picture(space):
+            shape = Pixels(space.shape or (), 1).seen
+            conv = conv_of(network.get("conv"), shape)
+            seen, size = features_of(conv, shape), inputs
+            kernels = sum(map(math.prod, kernels_of(conv, shape)))
+            check_memory(f"network.conv={written(conv)}", 2 * 4 * COPIES * kernels)
+        hidden = network["hidden"]
+        check_memory(f"network.hidden={written(hidden)}", 2 * 4 * COPIES * weights(seen, hidden, 1))
         agent = self.experiment["agent"]
         kept = {key: agent.get(key) for key in ("batch", "frames_per_batch")}
-        kept["replay_buffer.size"] = (agent.get("replay_buffer") or {}).get("size")
+        buffer = agent.get("replay_buffer") or {}
+        if buffer.get("storage") != "memmap":
+            kept["replay_buffer.size"] = buffer.get("size")
         for key, steps in kept.items():
             if isinstance(steps, int):
-                check_memory(f"agent.{key}={steps}", steps * (2 * inputs + 20) * 4 * 2)
+                check_memory(f"agent.{key}={steps}", steps * (2 * size + 80) * 2)
 
     def run(self, run: Run) -> None:
         """Train, continuing the run if it was begun."""

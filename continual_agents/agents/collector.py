@@ -34,7 +34,8 @@ class EnvironmentCollector(BaseCollector):
 
     A batch is a TensorDict of size `[frames]` for one environment, `[envs, frames / envs]` for a vector environment,
     with the keys `observation`, `action`, `action_log_prob` (where the policy has one) and
-    `next/{observation, reward, done, terminated, truncated}`. The observation under `next` is the true last one of an
+    `next/{observation, reward, done, terminated, truncated}`. Observations are rows of float32, pictures uint8 in the
+    environment's own shape. The observation under `next` is the true last one of an
     episode, never the first of the following one.
 
     Args:
@@ -95,10 +96,11 @@ class EnvironmentCollector(BaseCollector):
     def _make_buffers(self, space: Any) -> None:
         batch = (self.envs, self.frames_per_batch // self.envs)
         flags = {name: torch.zeros(*batch, 1, dtype=torch.bool) for name in ("done", "terminated", "truncated")}
-        observations = (*batch, self._current.shape[1])
-        following = {"observation": torch.zeros(observations), "reward": torch.zeros(*batch, 1), **flags}
+        seen = torch.from_numpy(self._current)
+        observations = torch.zeros(*batch, *seen.shape[1:], dtype=seen.dtype)
+        following = {"observation": observations.clone(), "reward": torch.zeros(*batch, 1), **flags}
         own = {
-            "observation": torch.zeros(observations),
+            "observation": observations,
             "action": torch.zeros(*batch, *space.shape, dtype=None if isinstance(space, Box) else torch.int64),
         }
         if self.networks.policy.logs_probability:
@@ -201,7 +203,7 @@ class EnvironmentCollector(BaseCollector):
             observation, reward, terminated, truncated, _ = self.environment.step(action)
             seconds += clock() - start
             if self.on_not_finite == "skip":
-                good = np.isfinite(observation).all(axis=1) & np.isfinite(reward)
+                good = np.isfinite(observation).reshape(self.envs, -1).all(axis=1) & np.isfinite(reward)
                 truncated = np.logical_or(truncated, ~good)
             following["observation"][step] = observation
             current = following["observation"][step]
@@ -218,7 +220,7 @@ class EnvironmentCollector(BaseCollector):
                 observation = first_observation(self.environment, self.envs, options={"reset_mask": ended})
                 seconds += clock() - start
                 # only theirs: what a vector environment shows for the others may be older than what they were seen in
-                current = np.where(ended[:, None], observation, current)
+                current = np.where(ended.reshape(-1, *[1] * (current.ndim - 1)), observation, current)
         self._finish(current, seconds)
 
     def _finish(self, current: np.ndarray, seconds: float) -> None:
@@ -266,7 +268,10 @@ class EnvironmentCollector(BaseCollector):
 
     def _check_finite(self) -> None:
         for name in ("observation", "reward"):
-            good = np.isfinite(self._next[name]).all(axis=(1, 2))
+            numbers = self._next[name]
+            if numbers.dtype == np.uint8:
+                continue
+            good = np.isfinite(numbers).all(axis=(1, 2))
             if not good.all():
                 step = self._before + self.envs * (1 + int(np.argmin(good)))
                 raise NotFiniteError(
@@ -317,7 +322,7 @@ class EnvironmentCollector(BaseCollector):
                 stacklevel=2,
             )
         self.networks.policy.carry(state.get("policy", {}))
-        self._current = np.asarray(state["current"], dtype=np.float32).copy()
+        self._current = np.asarray(state["current"], dtype=self._current.dtype).copy()
         self._returns = np.asarray(state["returns"], dtype=np.float64).copy()
         self._lengths = np.asarray(state["lengths"], dtype=np.int64).copy()
 

@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 
 from .draws import member_seeds
 from .errors import EnvironmentFault
+from .spaces import is_picture
 
 Environment = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
@@ -162,7 +163,7 @@ def name_of(environment: Any) -> str:
 
 
 def begin(environment: Environment, seed: int) -> np.ndarray:
-    """A new life in every environment: their first observations, float32 `[envs, observation]`.
+    """A new life in every environment: their first observations, as `as_rows` has them.
 
     Raises:
         EnvironmentFault: `reset` failed or gave something else than `(observation, info)`.
@@ -182,7 +183,7 @@ def begin(environment: Environment, seed: int) -> np.ndarray:
 
 
 def first_observation(environment: Environment, count: int, **arguments: Any) -> np.ndarray:
-    """What `reset(**arguments)` shows, float32 `[count, observation]`.
+    """What `reset(**arguments)` shows, as `as_rows` has it.
 
     Raises:
         EnvironmentFault: `reset` failed or gave something else than `(observation, info)`.
@@ -207,17 +208,20 @@ def first_observation(environment: Environment, count: int, **arguments: Any) ->
 
 
 def as_rows(observation: Any, count: int, environment: Environment) -> np.ndarray:
-    """An observation as float32 `[count, observation]`.
+    """An observation as float32 `[count, observation]`; pictures as uint8 `[count, *their shape]`.
 
     Raises:
-        ValueError: another shape than the environment's observation space says.
+        ValueError: another shape than the environment's observation space says, or pictures that are no uint8.
     """
     single = getattr(environment, "single_observation_space", environment.observation_space)
-    rows, shape = np.array(observation, dtype=np.float32), tuple(single.shape or ())
+    picture, shape = is_picture(single), tuple(single.shape or ())
+    rows = np.array(observation, dtype=None if picture else np.float32)
+    if picture and rows.dtype != np.uint8:
+        raise ValueError(f"an observation of {rows.dtype}, its observation space says uint8")
     expected = (count, *shape) if isinstance(environment, VectorEnv) else shape
     if rows.shape != expected:
         raise ValueError(f"an observation of shape {rows.shape}, its observation space says {expected}")
-    return rows.reshape(count, -1)
+    return rows.reshape(count, *shape) if picture else rows.reshape(count, -1)
 
 
 def _shape_of(given: Any) -> str:

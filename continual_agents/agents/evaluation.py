@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from continual_agents.networks import RecurrentBody, mlp
+from continual_agents.networks import ConvNet, RecurrentBody, mlp
+from continual_agents.networks.conv import Pixels, conv_of, features_of, kernels_of
 from continual_agents.runs import Checkpoints, RunError, read_configuration
 from continual_agents.settings import written
 
@@ -38,7 +40,7 @@ class TrainedPolicy:
 
     @torch.no_grad()
     def act(self, observation: Any, *, sample: bool = False) -> Any:
-        """The action for an observation `[observation]`, or actions for a batch `[batch, observation]`.
+        """The action for an observation `[observation]` or a picture, or actions for a batch of them.
 
         Args:
             observation: as the environment gives it.
@@ -49,7 +51,7 @@ class TrainedPolicy:
             with `rescale_actions` or SAC.
         """
         rows = torch.as_tensor(np.asarray(observation, dtype=np.float32))
-        noise = self.policy.draw_noise(rows.shape[:-1], self._generator)
+        noise = self.policy.draw_noise(rows.shape[: -self.policy.observed], self._generator)
         action = self.policy.act(rows, noise if sample else torch.zeros_like(noise)).numpy()
         return action if action.ndim else action[()]
 
@@ -98,19 +100,14 @@ def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -
 
     Args:
         kind: of agent, a key of `AGENTS`.
-        network: settings of `mlp`.
+        network: settings of `make_body`.
         state: `Learner.state_dict()`.
     """
     if kind == "recurrent_ppo":
         return _recurrent(network, state)
     whole = state["actor"] if kind == "ppo" else state["bodies"]["q" if kind == "dqn" else "actor"]
     body = {name.removeprefix("body."): value for name, value in whole.items() if name != "log_std"}
-    matrices = [value for name, value in body.items() if name.endswith("weight") and value.dim() == 2]
-    # the configuration may be a stranger's, and ask for layers that no machine holds; concatenated ReLU doubles inputs
-    asked = sum(one * other for one, other in itertools.pairwise([matrices[0].shape[1], *network["hidden"]]))
-    if asked > 4 * sum(value.numel() for value in matrices):
-        raise ValueError(f"network.hidden={written(network['hidden'])} is not of these weights")
-    net = mlp(matrices[0].shape[1], matrices[-1].shape[0], generator=torch.Generator(), **network)
+    net = _body(network, body)
     net.load_state_dict(body)
     if kind == "dqn":
         return EpsilonGreedyPolicy(net)
@@ -121,6 +118,26 @@ def policy_of(kind: str, network: Mapping[str, Any], state: Mapping[str, Any]) -
     policy = GaussianPolicy(net)
     policy.load_state_dict({**{f"body.{name}": value for name, value in body.items()}, "log_std": whole["log_std"]})
     return policy
+
+
+def _body(network: Mapping[str, Any], weights: Mapping[str, Any]) -> nn.Sequential:
+    """The network of these weights, as `make_body` made it."""
+    matrices = [value for name, value in weights.items() if name.endswith("weight") and value.dim() == 2]
+    # the configuration may be a stranger's, and ask for layers that no machine holds; concatenated ReLU doubles inputs
+    asked = sum(one * other for one, other in itertools.pairwise([matrices[0].shape[1], *network["hidden"]]))
+    if asked > 4 * sum(value.numel() for value in matrices):
+        raise ValueError(f"network.hidden={written(network['hidden'])} is not of these weights")
+    outputs = matrices[-1].shape[0]
+    if "0._extra_state" not in weights:
+        plain = {name: value for name, value in network.items() if name != "conv"}
+        return mlp(matrices[0].shape[1], outputs, generator=torch.Generator(), **plain)
+    *shape, highest = weights["0._extra_state"].tolist()
+    seen = Pixels(shape, highest).seen
+    conv = conv_of(network.get("conv"), seen)
+    kernels = [tuple(value.shape) for value in weights.values() if value.dim() == 4]
+    if kernels_of(conv, seen) != kernels or features_of(conv, seen) != matrices[0].shape[1]:
+        raise ValueError(f"network.conv={written(conv)} is not of these weights")
+    return ConvNet(shape, highest, outputs, generator=torch.Generator(), **network)
 
 
 def _recurrent(network: Mapping[str, Any], state: Mapping[str, Any]) -> RecurrentPolicy:

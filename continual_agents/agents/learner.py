@@ -106,12 +106,15 @@ class Learner:
     def probe_inputs(self, batch: TensorDict, count: int) -> Any:
         """At most `count` recent inputs of the bodies, as `Probe` takes them: the batch's observations."""
         seen: Tensor = batch["observation"]
-        return seen.reshape(-1, seen.shape[-1])[:count]
+        return seen.flatten(0, -1 - self.networks.policy.observed)[:count]
 
     def start_task(self) -> None:
         """Tell the operations that the next batch is of another task."""
         for operation in self.operations:
             getattr(operation, "start_task", lambda: None)()
+
+    def begin_beside(self, folder: Path) -> None:
+        """Told, before anything else, where the run lies."""
 
     def save_beside(self, folder: Path) -> None:
         """Write what is too large for a checkpoint into `folder`, just before one is written: nothing, here."""

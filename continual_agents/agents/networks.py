@@ -6,15 +6,17 @@ import dataclasses
 from typing import Any
 
 import torch
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Space
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Categorical
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
-from continual_agents.networks import mlp
+from continual_agents.networks import ConvNet, mlp
+from continual_agents.settings import written
 
 from .policies import CategoricalPolicy, GaussianPolicy, Policy
+from .spaces import is_picture, outputs_of, size_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,46 +55,52 @@ class ActorCritic:
         self.bodies["critic"].load_state_dict(state["critic"])
 
 
+def make_body(space: Space[Any], outputs: int, *, generator: torch.Generator, **network: Any) -> nn.Sequential:
+    """The network from an environment's observations to `outputs` numbers: `ConvNet` for pictures, else `mlp`.
+
+    Args:
+        space: of the observations.
+        outputs: size of the output.
+        generator: source of the initial weights.
+        network: settings of `mlp`, for pictures also `conv`.
+
+    Raises:
+        ValueError: a space of another kind, or convolutions of what is no picture.
+    """
+    if is_picture(space):
+        assert isinstance(space, Box)
+        return ConvNet(space.shape, int(space.high.max()), outputs, generator=generator, **network)
+    size = size_of(space)
+    if (conv := network.pop("conv", None)) is not None:
+        raise ValueError(f"network.conv={written(conv)}: the observations are no pictures, give null")
+    return mlp(size, outputs, generator=generator, **network)
+
+
 def make_actor_critic(
     observation_space: Space[Any], action_space: Space[Any], *, generator: torch.Generator, **network: Any
 ) -> ActorCritic:
     """Separate actor and critic for an environment's spaces.
 
     Args:
-        observation_space: a one-dimensional `Box`.
+        observation_space: a one-dimensional `Box`, or pictures.
         action_space: a one-dimensional `Box` (Gaussian policy) or a `Discrete` from 0 (categorical policy).
         generator: source of the initial weights.
-        network: settings of `mlp`.
+        network: settings of `make_body`.
 
     Raises:
         ValueError: spaces of another kind.
     """
-    if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
-        raise ValueError(
-            f"observation space {observation_space} is not a one-dimensional Box: wrap the environment "
-            "(continual_agents.agents.fit_spaces)"
-        )
-    size = observation_space.shape[0]
-    policy: Policy
-    distribution: type[Distribution]
-    if isinstance(action_space, Box) and len(action_space.shape) == 1:
-        policy = GaussianPolicy(mlp(size, action_space.shape[0], generator=generator, **network))
-        keys, distribution = ["loc", "scale"], IndependentNormal
-    elif isinstance(action_space, Discrete) and action_space.start == 0:
-        policy = CategoricalPolicy(mlp(size, int(action_space.n), generator=generator, **network))
-        keys, distribution = ["logits"], Categorical
-    else:
-        raise ValueError(
-            f"action space {action_space} is neither a one-dimensional Box nor a Discrete from 0: wrap the environment "
-            "(continual_agents.agents.fit_spaces)"
-        )
+    outputs, gaussian = outputs_of(action_space)
+    body = make_body(observation_space, outputs, generator=generator, **network)
+    policy = GaussianPolicy(body) if gaussian else CategoricalPolicy(body)
+    keys = ["loc", "scale"] if gaussian else ["logits"]
     actor = ProbabilisticActor(
         TensorDictModule(policy, in_keys=["observation"], out_keys=keys),
         in_keys=keys,
-        distribution_class=distribution,
+        distribution_class=IndependentNormal if gaussian else Categorical,
         distribution_kwargs={"validate_args": False},  # checks of every argument cost as much as the network
         return_log_prob=True,
     )
-    value = mlp(size, 1, generator=generator, **network)
+    value = make_body(observation_space, 1, generator=generator, **network)
     critic = TensorDictModule(value, in_keys=["observation"], out_keys=["state_value"])
     return ActorCritic(policy, actor, critic, {"actor": policy.body, "critic": value})

@@ -31,7 +31,7 @@ class OffPolicy(Learner):
         init_random_frames: environment steps of random actions at the beginning, without learning.
         utd_ratio: gradient steps per environment step; times `frames_per_batch` a whole number.
         batch_size: transitions per gradient step.
-        replay_buffer: `size`: transitions that are kept.
+        replay_buffer: `size`: transitions that are kept; `storage`: "memory" or "memmap", as of `Replay`.
         empty_at_change: whether the buffer forgets everything when the task changes; `fresh` is a new agent only then.
         discount: gamma, in [0, 1].
         target_update_polyak: `target <- polyak target + (1 - polyak) online` after every gradient step; in [0, 1).
@@ -87,7 +87,7 @@ class OffPolicy(Learner):
         self.batch_size, self.discount = batch_size, discount
         self.polyak, self.hard_update_freq = target_update_polyak, hard_update_freq
         self.empty_at_change = empty_at_change
-        self.replay = Replay(replay_buffer["size"], generator)
+        self.replay = Replay(generator=generator, **replay_buffer)
         # copies have no hooks: surgery looks at the online networks alone
         self.targets: dict[str, nn.Module] = {name: _copy(networks.bodies[name]) for name in targets}
         self._pairs: tuple[list[Tensor], list[Tensor]] = (
@@ -168,6 +168,10 @@ class OffPolicy(Learner):
         """The last `count` transitions; of `batch` where the buffer has just been emptied."""
         rows: TensorDict = self.replay.recent(count) if len(self.replay) else transitions(batch)[-count:]
         return rows
+
+    def begin_beside(self, folder: Path) -> None:
+        """A memory-mapped buffer lies in the run folder."""
+        self.replay.lie_in(folder / "replay")
 
     def save_beside(self, folder: Path) -> None:
         """Append the new transitions to the run's replay log."""

@@ -11,6 +11,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from continual_agents.networks import ConvNet
+
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Observations `[count, observation]` and their noise `[count, ...]` to actions `[count, ...]`."""
 
@@ -23,6 +25,7 @@ class Policy(nn.Module):
 
     Attributes:
         logs_probability: whether a batch holds the log-probabilities of its actions.
+        observed: dims of one observation: 1, of a picture 3.
     """
 
     logs_probability = True
@@ -34,6 +37,7 @@ class Policy(nn.Module):
             raise TypeError(f"a policy's body ends in a Linear layer, not in {type(last).__name__}")
         self.body = body
         self.outputs = last.out_features
+        self.observed = 3 if isinstance(body, ConvNet) else 1
 
     def explore(self, frames: int) -> None:
         """Called before every batch with the environment steps so far, for policies that explore by a schedule."""

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Space
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 from continual_agents.networks import RecurrentBody
 
 from .policies import Act, CategoricalPolicy, GaussianPolicy, Policy
+from .spaces import outputs_of, size_of
 from .value_networks import ValueNetworks
 
 
@@ -139,33 +140,20 @@ def make_recurrent_actor_critic(
     generator: torch.Generator,
     norm: str | None = None,
     dropout: float = 0.0,
+    conv: Any = None,
     **network: Any,
 ) -> RecurrentActorCritic:
     """Separate recurrent actor and critic for an environment's spaces; `network`: settings of `RecurrentBody`.
 
     Raises:
-        ValueError: spaces that do not fit, or a norm or dropout, which a recurrent network has not.
+        ValueError: spaces that do not fit, or a norm, dropout or convolutions, which a recurrent network has not.
     """
-    for name, value in (("norm", norm), ("dropout", dropout)):
+    for name, value in (("norm", norm), ("dropout", dropout), ("conv", conv)):
         if value:
             raise ValueError(
                 f"network.{name}={value}: agent.kind=recurrent_ppo has none, choose another method or agent"
             )
-    if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
-        raise ValueError(
-            f"observation space {observation_space} is not a one-dimensional Box: wrap the environment "
-            "(continual_agents.agents.fit_spaces)"
-        )
-    size = observation_space.shape[0]
-    if isinstance(action_space, Box) and len(action_space.shape) == 1:
-        outputs, gaussian = action_space.shape[0], True
-    elif isinstance(action_space, Discrete) and action_space.start == 0:
-        outputs, gaussian = int(action_space.n), False
-    else:
-        raise ValueError(
-            f"action space {action_space} is neither a one-dimensional Box nor a Discrete from 0: wrap the environment "
-            "(continual_agents.agents.fit_spaces)"
-        )
+    size, (outputs, gaussian) = size_of(observation_space), outputs_of(action_space)
     actor = RecurrentBody(size, outputs, generator=generator, **network)
     critic = RecurrentBody(size, 1, generator=generator, **network)
     return RecurrentActorCritic(RecurrentPolicy(actor, gaussian=gaussian), {"actor": actor, "critic": critic})

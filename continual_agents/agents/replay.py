@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
 
 from continual_agents.runs.checkpoint import CheckpointError, load_data, write_atomically
 
+STORAGES = ("memory", "memmap")
+_MAPPED = ".mapped_"
 _NAME = re.compile(r"rows_(\d{12})_(\d{12})\.pt")
 
 
@@ -28,18 +34,23 @@ class Replay:
     Args:
         size: transitions it holds, at least 1.
         generator: draws the samples; saved by its owner.
+        storage: "memory", or "memmap": what is sampled lies in a file that the system keeps in memory as far as there
+            is room, for buffers of pictures; the same numbers. The file belongs to the session, the log to the run.
 
     Attributes:
         count: transitions ever added.
         since: how many of them were there when it was last emptied.
     """
 
-    def __init__(self, size: int, generator: torch.Generator):
+    def __init__(self, size: int, generator: torch.Generator, storage: str = "memory"):
         if size < 1:
             raise ValueError(f"agent.replay_buffer.size={size}: at least one transition")
-        self.size = size
+        if storage not in STORAGES:
+            raise ValueError(f"agent.replay_buffer.storage={storage}: {' or '.join(STORAGES)}")
+        self.size, self.storage = size, storage
         self.count = self.since = 0
-        self._buffer = ReplayBuffer(storage=LazyTensorStorage(size), generator=generator)
+        self._generator = generator
+        self._folder: Path | None = None
         self._saved = 0
         self._needed = [0, 0]  # rows that the two checkpoints on the disk count, the older first
 
@@ -51,6 +62,23 @@ class Replay:
         if self.count:
             self._buffer.empty()
         self.since = self.count
+
+    def lie_in(self, folder: Path) -> None:
+        """Where a memory-mapped file is to be, before the first transition; else it is where temporary files are."""
+        self._folder = folder
+
+    @functools.cached_property
+    def _buffer(self) -> ReplayBuffer:
+        if self.storage == "memory":
+            return ReplayBuffer(storage=LazyTensorStorage(self.size), generator=self._generator)
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+            for left in self._folder.glob(f"{_MAPPED}*"):  # by a session that was killed: the folder has one writer
+                shutil.rmtree(left)
+        mapped = tempfile.mkdtemp(prefix=_MAPPED, dir=self._folder)
+        weakref.finalize(self, shutil.rmtree, mapped, ignore_errors=True)
+        storage = LazyMemmapStorage(self.size, scratch_dir=mapped)
+        return ReplayBuffer(storage=storage, generator=self._generator)
 
     def extend(self, rows: TensorDict) -> None:
         """Add transitions `[rows]`; the oldest make room."""

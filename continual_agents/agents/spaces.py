@@ -21,6 +21,7 @@ def fit_spaces(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     |-----------------------------------------------|-----------------------------------------------------|
     | observations: Dict, Tuple, Discrete, Multi... | gymnasium's `FlattenObservation`: one-hot, in a row |
     | observations: Box of 0 or several dimensions  | the same, numbers in a row                          |
+    | observations: pictures (`is_picture`)         | themselves                                          |
     | actions: Discrete from another number         | Discrete from 0                                     |
     | actions: MultiDiscrete, MultiBinary, int Box  | Discrete over all combinations, at most 1,000       |
     | actions: Box of 0 or several dimensions       | the same numbers in a row                           |
@@ -29,25 +30,60 @@ def fit_spaces(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         environment: one environment; returned as it is where nothing is to be done.
 
     Raises:
-        ValueError: pictures, spaces that hold nothing, or too many combinations.
+        ValueError: spaces that hold nothing, or too many combinations.
     """
     return _fit_actions(_fit_observations(environment))
 
 
 def _fit_observations(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     space = environment.observation_space
-    if isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-        raise ValueError(
-            f"observation space {_brief(space)} holds pictures, which these networks do not see: wrap the "
-            "environment so that it gives numbers"
-        )
     if not space.is_np_flattenable:
         raise ValueError(f"observation space {space} has no fixed length: wrap the environment so that it has one")
     if spaces.flatdim(space) == 0:
         raise ValueError(f"observation space {_brief(space)} is empty: there is nothing to learn from")
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+    if is_picture(space) or (isinstance(space, spaces.Box) and len(space.shape) == 1):
         return environment
     return FlattenObservation(environment)
+
+
+def is_picture(space: spaces.Space[Any]) -> bool:
+    """Whether observations are pictures: a `Box` of uint8 and three dims, channels last or (where fewest) first."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def size_of(space: spaces.Space[Any]) -> int:
+    """How many numbers an observation has.
+
+    Raises:
+        ValueError: it is no row of numbers.
+    """
+    if is_picture(space):
+        raise ValueError(
+            f"observation space {_brief(space)} holds pictures, which agent.kind=dqn and ppo see: use one of them, or "
+            "wrap the environment in gymnasium.wrappers.FlattenObservation"
+        )
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise ValueError(
+            f"observation space {space} is not a one-dimensional Box: wrap the environment "
+            "(continual_agents.agents.fit_spaces)"
+        )
+    return int(space.shape[0])
+
+
+def outputs_of(space: spaces.Space[Any]) -> tuple[int, bool]:
+    """How many outputs a policy has, and whether they are the means of a Gaussian (a Box) or logits (Discrete from 0).
+
+    Raises:
+        ValueError: a space of another kind.
+    """
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return space.shape[0], True
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return int(space.n), False
+    raise ValueError(
+        f"action space {space} is neither a one-dimensional Box nor a Discrete from 0: wrap the environment "
+        "(continual_agents.agents.fit_spaces)"
+    )
 
 
 def _fit_actions(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:

@@ -114,6 +114,7 @@ class Loop:
 
     def resume(self) -> None:
         """Continue from the run's checkpoint, if there is one."""
+        self.learner.begin_beside(self.run.folder)
         state = self.run.state
         if state is None:
             return

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, Space
 from torch import nn
 
-from continual_agents.networks import mlp
-
 from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
+from .networks import make_body
 from .policies import Policy
+from .spaces import size_of
 
 INIT = {"init": "default"}
 """PyTorch's own, as stable-baselines3's and TorchRL's: from LeCun's, wider by sqrt(3) and with zero biases, DQN learns
@@ -64,29 +65,28 @@ class SoftActorCritic(ValueNetworks):
 def make_q_network(
     observation_space: Space[Any], action_space: Space[Any], *, generator: torch.Generator, **network: Any
 ) -> QNetwork:
-    """Action values for an environment's spaces; `network`: settings of `mlp`, `init` being "default".
+    """Action values for an environment's spaces; `network`: settings of `make_body`, `init` being "default".
 
     Raises:
-        ValueError: actions that are no `Discrete` from 0, or observations that are no one-dimensional `Box`.
+        ValueError: actions that are no `Discrete` from 0, or observations that are no one-dimensional `Box` or picture.
     """
-    size, network = _size(observation_space), {**INIT, **network}
     if not isinstance(action_space, Discrete) or action_space.start != 0:
         raise ValueError(
             f"action space {action_space} is not Discrete from 0, as agent.kind=dqn needs it: use agent.kind=sac or ppo"
         )
-    body = mlp(size, int(action_space.n), generator=generator, **network)
+    body = make_body(observation_space, int(action_space.n), generator=generator, **{**INIT, **network})
     return QNetwork(EpsilonGreedyPolicy(body), {"q": body})
 
 
 def make_soft_actor_critic(
     observation_space: Space[Any], action_space: Space[Any], *, generator: torch.Generator, **network: Any
 ) -> SoftActorCritic:
-    """Actor and twin critics for an environment's spaces; `network`: settings of `mlp`, `init` being "default".
+    """Actor and twin critics for an environment's spaces; `network`: settings of `make_body`, `init` being "default".
 
     Raises:
         ValueError: actions that are no one-dimensional `Box` of +-1, or observations that are no such `Box`.
     """
-    size, network = _size(observation_space), {**INIT, **network}
+    size, network = size_of(observation_space), {**INIT, **network}
     if not isinstance(action_space, Box) or len(action_space.shape) != 1:
         raise ValueError(
             f"action space {action_space} is not a one-dimensional Box, as agent.kind=sac needs it: use agent.kind=dqn "
@@ -98,15 +98,7 @@ def make_soft_actor_critic(
             "environment.rescale_actions=true, or wrap it in gymnasium.wrappers.RescaleAction"
         )
     actions = action_space.shape[0]
-    actor = mlp(size, 2 * actions, generator=generator, **network)
-    critics = {f"critic_{k}": mlp(size + actions, 1, generator=generator, **network) for k in (1, 2)}
+    both = Box(-np.inf, np.inf, (size + actions,))
+    actor = make_body(observation_space, 2 * actions, generator=generator, **network)
+    critics = {f"critic_{k}": make_body(both, 1, generator=generator, **network) for k in (1, 2)}
     return SoftActorCritic(TanhGaussianPolicy(actor), {"actor": actor, **critics})
-
-
-def _size(space: Space[Any]) -> int:
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise ValueError(
-            f"observation space {space} is not a one-dimensional Box: wrap the environment "
-            "(continual_agents.agents.fit_spaces)"
-        )
-    return int(space.shape[0])

@@ -3,6 +3,7 @@
 from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .activations import activation_of as activation_of
+from .conv import ConvNet as ConvNet
 from .layers import CReLU as CReLU
 from .layers import Dropout as Dropout
 from .layers import Fourier as Fourier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from .activations import activation_of
 from .layers import Dropout
 from .norms import norm_of
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 INITS = {"lecun_uniform": (3.0, 0.0), "default": (1.0, 1.0)}
 """Uniform on +-sqrt(c / fan_in), the c of weights and of biases: as published for PPO on the slippery ant, and
@@ -44,8 +47,6 @@ def mlp(
         ValueError: an unknown activation, norm or distribution, a width below 1, a dropout outside [0, 1).
     """
     act, normalise = activation_of(activation), norm_of(norm)
-    if init not in INITS:
-        raise ValueError(f"network.init={init!r}: {' or '.join(INITS)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"network.dropout={dropout}: a probability in [0, 1)")
     if any(width < 1 for width in hidden):
@@ -69,10 +70,22 @@ def linear(inputs: int, outputs: int, init: str, generator: torch.Generator) -> 
     """A layer of the initial distribution."""
     # skip_init: nn.Linear's own initialisation would draw from the global generator
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    return initialised(layer, init, generator)
+
+
+def initialised(layer: Layer, init: str, generator: torch.Generator) -> Layer:
+    """The layer with weights and biases drawn; a kernel's positions count as inputs.
+
+    Raises:
+        ValueError: an unknown distribution.
+    """
+    if init not in INITS:
+        raise ValueError(f"network.init={init!r}: {' or '.join(INITS)}")
+    fan_in = layer.weight[0].numel()
     with torch.no_grad():
-        for parameter, square in zip((layer.weight, layer.bias), INITS[init], strict=True):
+        for parameter, square in zip(layer.parameters(), INITS[init], strict=True):
             if square:
-                bound = math.sqrt(square / inputs)
+                bound = math.sqrt(square / fan_in)
                 parameter.uniform_(-bound, bound, generator=generator)
             else:
                 parameter.zero_()

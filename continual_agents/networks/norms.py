@@ -14,6 +14,7 @@ Layer scaling follows (their section 3.5): `s = y / sqrt(mean over features of y
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -196,14 +197,16 @@ class Norm:
     Attributes:
         module: the layer for an ordinary network, from its width.
         runs: the same for many runs at once, with its backward pass written out.
+        channels: the same behind a convolution, from its channels; None: there is none.
     """
 
     module: Callable[[int], nn.Module]
     runs: type[NormOfRuns]
+    channels: Callable[[int], nn.Module] | None = None
 
 
 NORMS: dict[str, Norm] = {
-    "layer_norm": Norm(nn.LayerNorm, LayerNormOfRuns),
+    "layer_norm": Norm(nn.LayerNorm, LayerNormOfRuns, functools.partial(nn.GroupNorm, 1)),
     "online_norm": Norm(OnlineNorm, OnlineNormOfRuns),
 }
 """Norms by name."""

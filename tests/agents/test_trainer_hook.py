@@ -1,5 +1,6 @@
 """`SurgeryHook` under TorchRL's stock Trainer: the guide's scripts, at tiny sizes, and what the hook promises."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchrl.modules import QValueActor, ValueOperator
+from torchrl.objectives import ClipPPOLoss, DQNLoss
 from torchrl.record import TensorboardLogger
 
 from continual_agents import surgery
 from continual_agents.agents.trainer_hook import SurgeryHook
+from tests.clients.test_torchrl import Critic, make_actor, make_sac, play
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "torchrl.md"
 SCRIPTS = dict(re.findall(r"## (\w+)\n.*?```python\n(.*?)```", GUIDE.read_text(), re.S))
@@ -79,3 +83,69 @@ def test_without_a_batch_there_is_nothing_to_probe() -> None:
     hook = SurgeryHook(cbp, probe=lambda _: pytest.fail("probed"), interval=2)  # type: ignore[arg-type]
     assert hook.look(None) is None
     assert set(hook.look(None) or ()) == {f"surgery/{name}" for name in (*cbp.report(), "replaced", "eligible")}
+
+
+@pytest.mark.filterwarnings(
+    "ignore:DQNTrainer is an experimental:UserWarning", "ignore::FutureWarning"
+)  # TorchRL's own
+def test_torchrls_hydra_configuration_of_the_guide(tmp_path: Path) -> None:
+    text = re.findall(r"## Hydra\n.*?```yaml\n(.*?)```", GUIDE.read_text(), re.S)[0]
+    small = {"50_000": "96", "1_000}": "3}", "1_000": "16", "1.0e-4": "0.02", "interval: 100": "interval: 2"}
+    for name, value in small.items():
+        assert name in text
+        text = text.replace(name, value)
+    (tmp_path / "dqn.yaml").write_text(text)
+    exec(re.findall(r"## Hydra\n.*?```python\n(.*?)\n\n\n", GUIDE.read_text(), re.S)[0], {})
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    torch.manual_seed(0)
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = compose("dqn", ["trainer.progress_bar=false"])
+    trainer = instantiate(config.trainer)
+    hook = trainer._modules["surgery"]  # what the Trainer saves with itself
+    before = {name: value.clone() for name, value in trainer.loss_module.named_parameters()}
+    trainer.train()
+    report = hook.companions[0].report()
+    assert hook.companions[0].steps == trainer._optim_count > 50
+    assert report["replaced/value_network.0"] > 0
+    assert report["replaced/value_network.2"] > 0
+    assert any((value != before[name]).any() for name, value in trainer.loss_module.named_parameters())
+
+
+class Registrar:
+    """As much of a Trainer as a hook meets when it registers."""
+
+    def __init__(self, loss: Any, optimizer: Any):
+        self.loss_module, self.optimizer, self.ops = loss, optimizer, []
+
+    def register_module(self, name: str, module: Any) -> None:
+        pass
+
+    def register_op(self, stage: str, op: Any) -> None:
+        self.ops.append((stage, op))
+
+
+def test_what_a_loss_trains_is_found_plain_or_stacked() -> None:
+    from continual_agents.agents.trainer_config import LossSurgery
+
+    torch.manual_seed(0)
+    for loss, expected, probed in (
+        (ClipPPOLoss(make_actor(), ValueOperator(Critic(3).net, in_keys=["observation"])), 4, 2),
+        (make_sac()[2], 2 + 2 * 2, 1),
+    ):
+        optimizer = torch.optim.Adam(loss.parameters())
+        hook = LossSurgery(functools.partial(surgery.ContinualBackprop, rate=0.5, maturity=1), interval=1)
+        trainer = Registrar(loss, optimizer)
+        hook.register(trainer)  # type: ignore[arg-type]
+        assert [stage for stage, _ in trainer.ops] == ["post_optim", "post_steps_log"]
+        assert len(hook.companions[0].layers) == expected  # type: ignore[attr-defined]
+        batch = play(make_actor(), 8, torch.Generator().manual_seed(1))
+        numbers = hook.look(batch)
+        assert numbers is not None
+        dead = [name for name in numbers if name.startswith("plasticity/dead_units/")]
+        assert len(dead) == 2 * probed
+    linear = QValueActor(nn.Linear(3, 2), in_keys=["observation"], action_space="categorical")
+    loss = DQNLoss(linear, action_space="categorical", delay_value=True)
+    with pytest.raises(ValueError, match="DQNLoss trains no hidden layer that surgery finds"):
+        LossSurgery(surgery.ContinualBackprop).register(Registrar(loss, None))  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ One update on a batch of environment steps:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,24 +20,14 @@ from torch import Tensor
 from torchrl.objectives.value import GAE
 
 from continual_agents.methods import AfterStep
-from continual_agents.plasticity import update_norm
 
 from .checks import check_ppo
-from .learner import Learner, batch_is_finite
 from .loss import ClippedLoss
 from .networks import ActorCritic
-
-METRICS = {
-    "loss/policy": "loss_objective",
-    "loss/value": "loss_critic",
-    "policy/kl": "kl",
-    "policy/clip_fraction": "clip_fraction",
-    "policy/entropy": "entropy",
-}
-"""Column of the table: key of the loss."""
+from .on_policy import METRICS, OnPolicy
 
 
-class PPO(Learner):
+class PPO(OnPolicy):
     """Updates an agent on batches; the defaults are the published ones (Dohare et al. 2024, extended data).
 
     Args:
@@ -116,56 +105,9 @@ class PPO(Learner):
             networks, clip=clip, value_coefficient=value_coefficient, entropy_coefficient=entropy_coefficient
         )
 
-    def update(self, batch: TensorDict) -> dict[str, float]:
-        """Improve the agent on one batch.
-
-        Args:
-            batch: `[frames]` or `[envs, frames per env]`, as `EnvironmentCollector` yields it; gains TorchRL's
-                `advantage`, `value_target` and `state_value`.
-
-        Returns:
-            Means over the gradient steps of losses, KL, clip fraction, entropy and gradient norm; how far the
-            parameters moved in all, after-step operations included; the critic's explained variance before the update;
-            the number of steps skipped.
-
-        Raises:
-            NotFiniteError: a gradient is not finite, and `on_not_finite` is "stop" or a weight is the reason.
-        """
-        if self.on_not_finite == "skip" and not batch_is_finite(batch):
-            return self._leave_out(batch)
-        self.operation_seconds = 0.0
-        self.estimate(batch)
-        keys = ("observation", "action", "action_log_prob", "advantage", "value_target")
-        flat = batch.select(*keys).reshape(-1).to(self._parameters[0].device)
-        statistics, before = [], [parameter.detach().clone() for parameter in self._parameters]
-        for _ in range(self.epochs):
-            # one gather per epoch; the minibatches are views of it
-            order = torch.randperm(len(flat), generator=self.generator).to(flat.device)
-            minibatches = flat[order].split(self.minibatch)
-            for number, minibatch in enumerate(minibatches):
-                following = minibatches[(number + 1) % len(minibatches)]
-                statistics.append(self._gradient_step(minibatch, following))
-        taken = [row for row in statistics if row is not None]
-        # kept on the device until here: one wait per update
-        means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * (len(METRICS) + 1)
-        return {
-            **dict(zip((*METRICS, "optimizer/gradient_norm"), means, strict=True)),
-            "optimizer/update_norm": update_norm(before, self._parameters).item(),
-            "loss/explained_variance": explained_variance(batch),
-            "optimizer/skipped_steps": float(len(statistics) - len(taken)),
-        }
-
-    def _leave_out(self, batch: TensorDict) -> dict[str, float]:
-        """What `update` returns for a batch that nothing is learned from."""
-        self.operation_seconds = 0.0
-        names = (*METRICS, "optimizer/gradient_norm", "loss/explained_variance")
-        skipped = self.epochs * (batch.numel() // self.minibatch)
-        counts = {"optimizer/update_norm": 0.0, "optimizer/skipped_steps": float(skipped)}
-        return {**dict.fromkeys(names, math.nan), **counts}
-
     @torch.no_grad()
-    def estimate(self, batch: TensorDict) -> None:
-        """Write values, advantages and value targets into the batch."""
+    def estimate(self, batch: TensorDict) -> TensorDict:
+        """As `OnPolicy`'s; a piece is an environment step."""
         following = batch.get("next")
         if self.time_limit_as_termination:
             # in a copy: the collector goes on writing into its own tensors
@@ -174,22 +116,17 @@ class PPO(Learner):
         copy = self.advantage(copy)
         for key in ("advantage", "value_target", "state_value"):
             batch.set(key, copy.get(key))
+        return batch.select("observation", "action", "action_log_prob", "advantage", "value_target").reshape(-1)
 
-    def _gradient_step(self, minibatch: TensorDict, other: TensorDict) -> Tensor | None:
-        """One step; its statistics, or None if it was skipped. Penalties look at `other`, of the next step."""
+    def _gradient_step(self, minibatch: TensorDict, following: TensorDict) -> Tensor | None:
+        """As `OnPolicy`'s; penalties look at `following`."""
         terms = self.loss(minibatch)
         total = terms.get("loss_objective") + terms.get("loss_critic") + terms.get("loss_entropy", 0.0)
         for one in self.penalties:
-            total = total + one.penalty(self.networks.policy, other["observation"], terms["loss_objective"])
+            total = total + one.penalty(self.networks.policy, following["observation"], terms["loss_objective"])
         self.optimizer.zero_grad()
         total.backward()
         norm = self.apply_gradients({name: value for name, value in terms.items() if name.startswith("loss_")})
         if norm is None:
             return None
         return torch.stack([*(terms.get(name).detach() for name in METRICS.values()), norm])
-
-
-def explained_variance(batch: TensorDict) -> float:
-    """`1 - var(target - value) / var(target)`: 1 is a perfect critic, 0 one that knows the mean only."""
-    target, value = batch.get("value_target"), batch.get("state_value")
-    return 1.0 - float((target - value).var() / target.var().clamp_min(1e-12))

@@ -8,7 +8,6 @@ noted there (stale after the first epoch, as usual) and gradients go back to its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,16 +18,14 @@ from torchrl.objectives.value.functional import vec_generalized_advantage_estima
 
 from continual_agents.methods import AfterStep
 from continual_agents.networks import RecurrentBody
-from continual_agents.plasticity import update_norm
 
 from .checks import check_ppo
-from .learner import Learner, batch_is_finite
 from .loss import clipped_surrogate
-from .ppo import METRICS, explained_variance
+from .on_policy import OnPolicy
 from .recurrent_policy import RecurrentActorCritic
 
 
-class RecurrentPPO(Learner):
+class RecurrentPPO(OnPolicy):
     """Updates a recurrent agent on batches.
 
     Args:
@@ -75,49 +72,25 @@ class RecurrentPPO(Learner):
             generator=generator,
         )  # fmt: skip
         self.frames_per_batch = self.frames_per_row = batch
-        self.epochs, self.sequence, self.sequences = epochs, sequence, minibatch // sequence
+        self.epochs, self.minibatch, self.sequence = epochs, minibatch, sequence
         self.discount, self.gae_lambda, self.clip = discount, gae_lambda, clip
         self.coefficients = value_coefficient, entropy_coefficient
         self.normalise_advantages, self.time_limit_as_termination = normalise_advantages, time_limit_as_termination
         self.critic_memory: Tensor | None = None  # after the last batch, [envs, width]
 
-    def update(self, batch: TensorDict) -> dict[str, float]:
-        """Improve the agent on one batch; as `PPO.update`.
+    @torch.no_grad()
+    def estimate(self, batch: TensorDict) -> TensorDict:
+        """As `OnPolicy`'s; a piece is a sequence.
 
         Raises:
-            NotFiniteError: a gradient is not finite, and `on_not_finite` is "stop" or a weight is the reason.
             ValueError: the steps of an environment are no whole number of sequences.
         """
-        names = (*METRICS, "optimizer/gradient_norm")
-        self.operation_seconds = 0.0
-        if self.on_not_finite == "skip" and not batch_is_finite(batch):
-            skipped = float(self.epochs * (batch.numel() // (self.sequence * self.sequences)))
-            nothing = dict.fromkeys((*names, "loss/explained_variance"), math.nan)
-            return {**nothing, "optimizer/update_norm": 0.0, "optimizer/skipped_steps": skipped}
         grid = batch if batch.ndim == 2 else batch[None]
         if grid.shape[1] % self.sequence:
             raise ValueError(
                 f"agent.batch={batch.numel()} of {len(grid)} environments gives each {grid.shape[1]} steps, which are "
                 f"no sequences of agent.sequence={self.sequence}"
             )
-        estimated = self.estimate(grid)
-        sequences = estimated.reshape(-1).reshape(-1, self.sequence)
-        rows, before = [], [parameter.detach().clone() for parameter in self._parameters]
-        for _ in range(self.epochs):
-            order = torch.randperm(len(sequences), generator=self.generator)
-            rows += [self._gradient_step(one) for one in sequences[order].split(self.sequences)]
-        taken = [row for row in rows if row is not None]
-        means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * len(names)
-        return {
-            **dict(zip(names, means, strict=True)),
-            "optimizer/update_norm": update_norm(before, self._parameters).item(),
-            "loss/explained_variance": explained_variance(estimated),
-            "optimizer/skipped_steps": float(len(rows) - len(taken)),
-        }
-
-    @torch.no_grad()
-    def estimate(self, grid: TensorDict) -> TensorDict:
-        """What the gradient steps need of a batch `[envs, time]`, with values and advantages."""
         critic = self._critic
         following, first = grid["next"], grid["is_init"][..., 0]
         if self.critic_memory is None or len(self.critic_memory) != len(grid):
@@ -133,9 +106,11 @@ class RecurrentPPO(Learner):
         if self.normalise_advantages:
             advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-4)
         self.critic_memory = features[:, -1].clone()
-        kept = grid.select("observation", "action", "action_log_prob", "recurrent_state", "is_init").clone()
         more = {"advantage": advantage, "value_target": target, "state_value": value, "critic_state": before}
-        return kept.update(more)
+        for name, values in more.items():
+            batch.set(name, values.reshape(*batch.shape, *values.shape[2:]))
+        keys = ("observation", "action", "action_log_prob", "recurrent_state", "is_init", *more)
+        return batch.select(*keys).reshape(-1, self.sequence)
 
     @property
     def _critic(self) -> RecurrentBody:
@@ -143,8 +118,8 @@ class RecurrentPPO(Learner):
         assert isinstance(critic, RecurrentBody)
         return critic
 
-    def _gradient_step(self, minibatch: TensorDict) -> Tensor | None:
-        """One step on sequences `[sequences, time]`; its statistics, or None if it was skipped."""
+    def _gradient_step(self, minibatch: TensorDict, following: TensorDict) -> Tensor | None:
+        """As `OnPolicy`'s, on sequences `[sequences, time]`."""
         policy, critic = self.networks.policy, self._critic
         observation, first = minibatch["observation"], minibatch["is_init"][..., 0]
         features = policy.body.unroll(observation, minibatch["recurrent_state"][:, 0], first)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.objectives import ClipPPOLoss
 
 from continual_agents.agents import PPO, ActorCritic, ClippedLoss, NotFiniteError, make_actor_critic
-from continual_agents.agents.ppo import explained_variance
+from continual_agents.agents.on_policy import explained_variance
 
 GAMMA, LAMBDA, CLIP = 0.99, 0.95, 0.2
 

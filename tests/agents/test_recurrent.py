@@ -101,8 +101,8 @@ def test_memories_go_from_batch_to_batch_and_end_with_their_episodes(count: int,
         log_prob, _ = agent.networks.policy.distribution.log_prob_and_entropy(features, grid["action"])
         torch.testing.assert_close(grid["action_log_prob"], log_prob, rtol=1e-4, atol=1e-5)
         values = one_by_one(critic, grid["observation"], value_state, first)  # type: ignore[arg-type]
-        estimated = agent.estimate(grid)
-        torch.testing.assert_close(estimated["state_value"], critic.head(values), rtol=1e-4, atol=1e-5)  # type: ignore[operator]
+        agent.estimate(grid)
+        torch.testing.assert_close(grid["state_value"], critic.head(values), rtol=1e-4, atol=1e-5)  # type: ignore[operator]
         state, value_state, before = features[:, -1], values[:, -1], done[:, -1].clone()
         torch.testing.assert_close(
             agent.networks.policy.memory, torch.where(before[:, None], 0.0, state), rtol=1e-4, atol=1e-5
@@ -114,11 +114,11 @@ def test_memories_go_from_batch_to_batch_and_end_with_their_episodes(count: int,
 def test_advantages_by_hand() -> None:
     collector, agent = make(normalise_advantages=False, discount=0.9, gae_lambda=0.8)
     batch = collector.collect()[None]
-    estimated = agent.estimate(batch)
+    agent.estimate(batch)
     critic, done = agent.networks.bodies["critic"], batch["next", "done"][0, :, 0]
     terminated = batch["next", "terminated"][0, :, 0]
     features = one_by_one(critic, batch["observation"], torch.zeros(1, 8), batch["is_init"][..., 0])  # type: ignore[arg-type]
-    values = estimated["state_value"][0, :, 0]
+    values = batch["state_value"][0, :, 0]
     total, expected = 0.0, []
     for t in reversed(range(96)):
         nothing = torch.zeros(1, 1, dtype=torch.bool)
@@ -127,15 +127,15 @@ def test_advantages_by_hand() -> None:
         delta = batch["next", "reward"][0, t, 0].item() + 0.9 * after - values[t].item()
         total = delta + 0.9 * 0.8 * total * (not done[t])
         expected.append(total)
-    torch.testing.assert_close(estimated["advantage"][0, :, 0], torch.tensor(expected[::-1]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(batch["advantage"][0, :, 0], torch.tensor(expected[::-1]), rtol=1e-3, atol=1e-4)
 
 
 def test_the_first_gradient_step_moves_by_the_policys_gradient_alone() -> None:
     """Before any update the ratio is 1: the noted memories are those of the acting policy."""
     collector, agent = make()
-    estimated = agent.estimate(collector.collect()[None])
-    sequences = estimated.reshape(-1).reshape(-1, 16)
-    row = agent._gradient_step(sequences)
+    sequences = agent.estimate(collector.collect()[None])
+    assert sequences.shape == (6, 16)
+    row = agent._gradient_step(sequences, sequences)
     assert row is not None
     assert row[2].abs() < 1e-6, "no divergence yet"
 

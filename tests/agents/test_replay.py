@@ -19,8 +19,17 @@ def rows(start: int, count: int) -> TensorDict:
     return TensorDict({"observation": numbers, "next": TensorDict(following, [count])}, [count])
 
 
+STORAGE = ["memory"]
+
+
+@pytest.fixture(params=["memory", "memmap"], autouse=True)
+def storage(request: pytest.FixtureRequest) -> None:
+    """Every test for both places."""
+    STORAGE[0] = request.param
+
+
 def made() -> Replay:
-    return Replay(SIZE, torch.Generator().manual_seed(0))
+    return Replay(SIZE, torch.Generator().manual_seed(0), STORAGE[0])
 
 
 def test_samples_are_uniform_over_the_last_rows() -> None:

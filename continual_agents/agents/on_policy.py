@@ -1,0 +1,93 @@
+"""What agents that learn from the batch at hand have in common: passes over it in a new order, and their row."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from continual_agents.plasticity import update_norm
+
+from .learner import Learner, batch_is_finite
+
+METRICS = {
+    "loss/policy": "loss_objective",
+    "loss/value": "loss_critic",
+    "policy/kl": "kl",
+    "policy/clip_fraction": "clip_fraction",
+    "policy/entropy": "entropy",
+}
+"""Column of the table: key of the loss."""
+
+
+class OnPolicy(Learner):
+    """Improves the agent on every batch, `epochs` times over, each in a new random order.
+
+    Attributes:
+        epochs: passes over the batch.
+        minibatch: environment steps per gradient step.
+    """
+
+    epochs: int
+    minibatch: int
+
+    def update(self, batch: TensorDict) -> dict[str, float]:
+        """Improve the agent on one batch.
+
+        Args:
+            batch: `[frames]` or `[envs, frames per env]`, as `EnvironmentCollector` yields it.
+
+        Returns:
+            Means over the gradient steps of losses, KL, clip fraction, entropy and gradient norm; how far the
+            parameters moved in all, after-step operations included; the critic's explained variance before the update;
+            the number of steps skipped.
+
+        Raises:
+            NotFiniteError: a gradient is not finite, and `on_not_finite` is "stop" or a weight is the reason.
+        """
+        names = (*METRICS, "optimizer/gradient_norm")
+        self.operation_seconds = 0.0
+        if self.on_not_finite == "skip" and not batch_is_finite(batch):
+            nothing = dict.fromkeys((*names, "loss/explained_variance"), math.nan)
+            skipped = float(self.epochs * (batch.numel() // self.minibatch))
+            return {**nothing, "optimizer/update_norm": 0.0, "optimizer/skipped_steps": skipped}
+        pieces = self.estimate(batch).to(self._parameters[0].device)
+        size = self.minibatch // math.prod(pieces.shape[1:])
+        statistics, before = [], [parameter.detach().clone() for parameter in self._parameters]
+        for _ in range(self.epochs):
+            # one gather per epoch; the minibatches are views of it
+            order = torch.randperm(len(pieces), generator=self.generator).to(self._parameters[0].device)
+            minibatches = pieces[order].split(size)
+            for number, minibatch in enumerate(minibatches):
+                following = minibatches[(number + 1) % len(minibatches)]
+                statistics.append(self._gradient_step(minibatch, following))
+        taken = [row for row in statistics if row is not None]
+        # kept on the device until here: one wait per update
+        means = torch.stack(taken).mean(0).tolist() if taken else [math.nan] * len(names)
+        return {
+            **dict(zip(names, means, strict=True)),
+            "optimizer/update_norm": update_norm(before, self._parameters).item(),
+            "loss/explained_variance": explained_variance(batch),
+            "optimizer/skipped_steps": float(len(statistics) - len(taken)),
+        }
+
+    def estimate(self, batch: TensorDict) -> TensorDict:
+        """Write `advantage`, `value_target` and `state_value` into a batch; what is reordered, `[pieces, ...]`."""
+        raise NotImplementedError
+
+    def _gradient_step(self, minibatch: TensorDict, following: TensorDict) -> Tensor | None:
+        """One step; its statistics, `METRICS` and the gradient's norm, or None if it was skipped.
+
+        Args:
+            minibatch: pieces.
+            following: those of the next step.
+        """
+        raise NotImplementedError
+
+
+def explained_variance(batch: TensorDict) -> float:
+    """`1 - var(target - value) / var(target)`: 1 is a perfect critic, 0 one that knows the mean only."""
+    target, value = batch.get("value_target"), batch.get("state_value")
+    return 1.0 - float((target - value).var() / target.var().clamp_min(1e-12))

@@ -2,7 +2,7 @@
 
 Each run is a real one of its published size (textures: the demonstration's), stopped after a few checkpoints. Times are
 wall-clock, with gathering the state, fsync and digest. The replay buffer of an off-policy agent is a log beside the
-checkpoints: its line is what a minute at 1,000 environment steps a second adds, on the ant.
+checkpoints: its lines are what a minute adds, of the ant at 1,000 environment steps a second and of MinAtar at 500.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 from continual_agents.agents.replay import Replay
 from continual_agents.runs import Run
@@ -33,6 +34,12 @@ RUNS: dict[str, list[str]] = {
     "texture_pairs, 2 methods x 2": ["experiment=texture_pairs", "scale=demo"],
     "warm_start, 3 methods x 30": ["experiment=warm_start", "scale=paper"],
 }
+
+LOGS = (
+    ("the ant", 1_000, torch.rand(28), torch.rand(8)),
+    ("MinAtar", 500, torch.randint(2, (10, 10, 10), dtype=torch.uint8), torch.tensor(0)),
+)
+"""Replay logs: of what, environment steps a second, an observation and an action."""
 
 PERIOD = 60.0
 """`save_seconds` of configs/train.yaml."""
@@ -62,7 +69,8 @@ def main(arguments: list[str]) -> None:
     if chosen.saves < 1:
         parser.error(f"--saves={chosen.saves}: at least 1")
     torch.set_num_threads(1)
-    rows = [*(row(name, words, chosen.saves) for name, words in RUNS.items()), replay_row(chosen.saves)]
+    rows = [*(row(name, words, chosen.saves) for name, words in RUNS.items())]
+    rows += [replay_row(chosen.saves, *one) for one in LOGS]
     print(markdown(["run", "checkpoint, MB", "one, ms", f"share at save_seconds={PERIOD:.0f}"], rows), end="")
 
 
@@ -83,13 +91,17 @@ def row(name: str, words: Sequence[str], saves: int) -> list[str]:
         return [name, f"{run.bytes / 1e6:.2f}", f"{1e3 * cost:.1f}", f"{cost / (PERIOD + cost):.3%}"]
 
 
-def replay_row(saves: int) -> list[str]:
-    """The replay log of an agent on the ant: 28 numbers seen, 8 done."""
-    count = round(1_000 * PERIOD)
+def replay_row(saves: int, of: str, speed: int, observation: Tensor, action: Tensor) -> list[str]:
+    """The replay log of an agent that takes `speed` steps a second and sees and does such things."""
+    count = round(speed * PERIOD)
     replay = Replay(count * saves, torch.Generator())
-    following = {"observation": torch.rand(count, 28), "reward": torch.rand(count, 1)}
+
+    def many(one: Tensor) -> Tensor:
+        return one.expand(count, *one.shape).clone()
+
+    following = {"observation": many(observation), "reward": torch.rand(count, 1)}
     following["terminated"] = torch.zeros(count, 1, dtype=torch.bool)
-    own = {"observation": torch.rand(count, 28), "action": torch.rand(count, 8)}
+    own = {"observation": many(observation), "action": many(action)}
     rows = TensorDict({**own, "next": TensorDict(following, [count])}, [count])
     costs = []
     with tempfile.TemporaryDirectory() as folder:
@@ -100,5 +112,5 @@ def replay_row(saves: int) -> list[str]:
             costs.append(time.perf_counter() - started)
         size = max(path.stat().st_size for path in Path(folder).iterdir())
     cost = statistics.median(costs)
-    name = f"replay log, {count:,} transitions of the ant"
+    name = f"replay log, {count:,} transitions of {of}"
     return [name, f"{size / 1e6:.2f}", f"{1e3 * cost:.1f}", f"{cost / (PERIOD + cost):.3%}"]

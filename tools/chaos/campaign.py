@@ -35,6 +35,10 @@ RUNS: dict[str, list[str]] = {
         "experiment=dqn_cartpole", "method=continual_backprop", "experiment.steps=2000",
         "experiment.replacement.maturity=50", "experiment.replacement.rate=1e-3", *OFF_POLICY,
     ],
+    "minatar": [
+        "experiment=minatar", "method=continual_backprop", "experiment.steps=1000",
+        "experiment.agent.replay_buffer.storage=memmap", *OFF_POLICY,
+    ],
     "sac_pendulum": [
         "experiment=sac_pendulum", "method=periodic_reset", "experiment.steps=1000", "experiment.reset.period=300",
         "experiment.agent.batch_size=64", *OFF_POLICY,

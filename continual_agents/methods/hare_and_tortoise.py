@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
-
-from .operation import Operation, in_range
+from .operation import Operation, fill_, in_range
 from .target import Setting, Target
 
 
@@ -22,6 +17,7 @@ class HareAndTortoise(Operation):
         rate: of the tortoise, in [0, 1]; the paper's .005 to .05.
     """
 
+    remembers = ("slow",)
     period = 4_000
 
     def __init__(self, target: Target, *, rate: Setting = 0.005):
@@ -37,20 +33,9 @@ class HareAndTortoise(Operation):
 
     def act(self, index: int) -> None:
         """The hare jumps back."""
-        for slow, tensor in zip(self.slow, self.target.tensors, strict=True):
-            tensor.copy_(slow)
+        fill_(self.target.tensors, self.slow)
         self.target.forget(None)
 
-    @torch.no_grad()
     def restart(self) -> None:
         """Both begin at the new weights."""
-        self.load_own_state({"slow": self.target.tensors})
-
-    def own_state(self) -> dict[str, Any]:
-        """The tortoise."""
-        return {"slow": [tensor.clone() for tensor in self.slow]}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
-        for slow, stored in zip(self.slow, state["slow"], strict=True):
-            slow.copy_(stored)
+        fill_(self.slow, self.target.tensors)

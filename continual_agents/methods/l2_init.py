@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from .operation import Operation, in_range
+from .operation import Operation, fill_, in_range
 from .target import Setting, Target
 
 
@@ -18,6 +17,8 @@ class PullToInit(Operation):
         target: what is pulled, in place; its values at construction (or at the last full reset) are `w_0`.
         strength: fraction of the distance, in [0, 1].
     """
+
+    remembers = ("initial",)
 
     def __init__(self, target: Target, *, strength: Setting):
         super().__init__(target)
@@ -32,20 +33,7 @@ class PullToInit(Operation):
 
     def restart(self) -> None:
         """The new weights are the ones to pull to."""
-        self._fill(self.target.tensors)
-
-    @torch.no_grad()
-    def _fill(self, values: Any) -> None:
-        for initial, value in zip(self.initial, values, strict=True):
-            initial.copy_(value)
-
-    def own_state(self) -> dict[str, Any]:
-        """The initial weights."""
-        return {"initial": [tensor.clone() for tensor in self.initial]}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
-        self._fill(state["initial"])
+        fill_(self.initial, self.target.tensors)
 
     @torch.no_grad()
     def report(self) -> dict[str, Any]:

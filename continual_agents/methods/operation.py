@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from .target import Setting, Target
 
@@ -40,8 +41,10 @@ class Operation:
         at_task: whether it acts at the start of every task but the first.
         steps: gradient steps done.
         draws: whether it draws random numbers.
+        remembers: names of its attributes that a continued run needs: numbers, or lists of tensors.
     """
 
+    remembers: tuple[str, ...] = ()
     period: int | None = 1
     at_task = False
     draws = False
@@ -114,24 +117,30 @@ class Operation:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly."""
-        return {"steps": self.steps, "tasks": self.tasks, "target": self.target.state_dict(), **self.own_state()}
+        own = {name: getattr(self, name) for name in self.remembers}
+        own = {name: [t.clone() for t in value] if isinstance(value, list) else value for name, value in own.items()}
+        return {"steps": self.steps, "tasks": self.tasks, "target": self.target.state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`; tensors are filled in place."""
         self.steps, self.tasks = int(state["steps"]), int(state["tasks"])
         self.target.load_state_dict(state["target"])
-        self.load_own_state(state)
-
-    def own_state(self) -> dict[str, Any]:
-        """What the subclass remembers."""
-        return {}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
+        for name in self.remembers:
+            if isinstance(getattr(self, name), list):
+                fill_(getattr(self, name), state[name])
+            else:
+                setattr(self, name, state[name])
 
     def report(self) -> dict[str, Any]:
         """Numbers for the log: floats, or arrays `[runs]`."""
         return {}
+
+
+@torch.no_grad()
+def fill_(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy the values into the tensors."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
 
 
 def in_range(name: str, value: Setting, least: float, most: float = float("inf"), *, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from .operation import Operation
@@ -22,6 +21,7 @@ class PlasticityInjection(Operation):
         birth: distribution of g's weights, a name that `surgery.BIRTHS` knows; None: as the network began.
     """
 
+    remembers = ("injections",)
     period = None
     at_task = True
     draws = True  # the step changes when there is an injection: no CUDA graph may repeat it
@@ -32,23 +32,15 @@ class PlasticityInjection(Operation):
         if most < 1:
             raise ValueError(f"plasticity_injection.most={most}: at least one injection")
         target.born_as(birth)
-        self.most, self.injected = most, 0
+        self.most, self.injections = most, 0
 
     def act(self, index: int) -> None:
         """Inject, unless that was done often enough."""
-        if self.injected < self.most:
+        if self.injections < self.most:
             self.target.inject(index)
             self.target.forget(None)
-            self.injected += 1
-
-    def own_state(self) -> dict[str, Any]:
-        """How often there was an injection."""
-        return {"injections": self.injected}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
-        self.injected = int(state["injections"])
+            self.injections += 1
 
     def report(self) -> dict[str, Any]:
         """How often it has acted."""
-        return {"injections": self.target.each(self.injected)}
+        return {"injections": self.target.each(self.injections)}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -23,6 +20,8 @@ class Projection(Operation):
         target: the networks.
     """
 
+    remembers = ("sizes",)
+
     def __init__(self, target: Target):
         super().__init__(target)
         self.sizes = self._sizes()
@@ -39,12 +38,3 @@ class Projection(Operation):
     def restart(self) -> None:
         """The new weights' norms are the ones to keep."""
         self.sizes = self._sizes()
-
-    def own_state(self) -> dict[str, Any]:
-        """The norms to keep."""
-        return {"sizes": [size.clone() for size in self.sizes]}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
-        for size, stored in zip(self.sizes, state["sizes"], strict=True):
-            size.copy_(stored)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from .operation import Operation
@@ -29,6 +28,7 @@ class Reset(Operation):
         ValueError: an unknown part of the network or distribution.
     """
 
+    remembers = ("resets",)
     period = None
     at_task = True
 
@@ -54,14 +54,6 @@ class Reset(Operation):
         self.resets += 1
         if last is None:
             self.target.restarted()
-
-    def own_state(self) -> dict[str, Any]:
-        """Resets so far."""
-        return {"resets": self.resets}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
-        self.resets = int(state["resets"])
 
     def report(self) -> dict[str, Any]:
         """How often it has acted."""

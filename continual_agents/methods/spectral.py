@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -23,6 +20,8 @@ class SpectralRegularization(Operation):
         target: the networks, output layers included.
         strength: step size times the regularisation's weight, >= 0.
     """
+
+    remembers = ("left",)
 
     def __init__(self, target: Target, *, strength: Setting = 1e-4):
         super().__init__(target)
@@ -47,15 +46,6 @@ class SpectralRegularization(Operation):
             if layer.bias is not None:
                 size = layer.bias.square().sum(-2, keepdim=True)
                 layer.bias.mul_((1 - 4 * self.strength * size).clamp(min=0))
-
-    def own_state(self) -> dict[str, Any]:
-        """The left singular vectors so far."""
-        return {"left": [u.clone() for u in self.left]}
-
-    def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `own_state()`."""
-        for u, stored in zip(self.left, state["left"], strict=True):
-            u.copy_(stored)
 
 
 def _unit(vector: Tensor, dim: int) -> Tensor:

@@ -57,43 +57,27 @@ class OperationRow:
         return isinstance(self.make, type) and issubclass(self.make, Operation)
 
 
-def _continual_backprop(target: ModuleTarget, **settings: Any) -> AfterStep:
-    units = surgery.find(target.modules)
-    return surgery.ContinualBackprop(units, target.optimizer, generator=target.generator, **settings)
-
-
-def _generate_and_test(target: ModuleTarget, **settings: Any) -> AfterStep:
-    return _continual_backprop(target, **{**surgery.GENERATE_AND_TEST, **settings})
-
-
-def _redo(target: ModuleTarget, **settings: Any) -> AfterStep:
-    return surgery.ReDo(surgery.find(target.modules), target.optimizer, generator=target.generator, **settings)
-
-
-def _self_normalized_resets(target: ModuleTarget, **settings: Any) -> AfterStep:
-    units = surgery.find(target.modules)
-    return surgery.SelfNormalizedResets(units, target.optimizer, generator=target.generator, **settings)
-
-
-def _regrama(target: ModuleTarget, **settings: Any) -> AfterStep:
-    return surgery.ReGraMa(surgery.find(target.modules), target.optimizer, generator=target.generator, **settings)
-
-
 def _churn(target: ModuleTarget, **settings: Any) -> AfterStep:
     return ChurnPenalty(**settings)
 
 
-def _surgery(make: Callable[..., AfterStep], companion: type, *per_run: str) -> OperationRow:
+def _renewing(companion: Callable[..., AfterStep], *per_run: str, **defaults: Any) -> OperationRow:
+    """The row of a companion of surgery, which looks after single units."""
+
+    def make(target: ModuleTarget, **settings: Any) -> AfterStep:
+        units = surgery.find(target.modules)
+        return companion(units, target.optimizer, generator=target.generator, **{**defaults, **settings})
+
     return OperationRow(make, companion, per_run, renews=True, own_schedule=True)
 
 
 OPERATIONS: dict[str, OperationRow] = {
-    "continual_backprop": _surgery(_continual_backprop, surgery.ContinualBackprop, "rate", "maturity", "birth"),
+    "continual_backprop": _renewing(surgery.ContinualBackprop, "rate", "maturity", "birth"),
     # Mahmood and Sutton 2012: the ancestor, worth by weight alone
-    "generate_and_test": _surgery(_generate_and_test, surgery.ContinualBackprop, "rate", "maturity", "birth"),
-    "redo": _surgery(_redo, surgery.ReDo, "threshold", "birth"),
-    "regrama": _surgery(_regrama, surgery.ReGraMa, "threshold", "birth"),
-    "self_normalized_resets": _surgery(_self_normalized_resets, surgery.SelfNormalizedResets),
+    "generate_and_test": _renewing(surgery.ContinualBackprop, "rate", "maturity", "birth", **surgery.GENERATE_AND_TEST),
+    "redo": _renewing(surgery.ReDo, "threshold", "birth"),
+    "regrama": _renewing(surgery.ReGraMa, "threshold", "birth"),
+    "self_normalized_resets": _renewing(surgery.SelfNormalizedResets),
     "perturb": OperationRow(Perturb, per_run=("noise", "shrink")),
     "l2_init": OperationRow(PullToInit, per_run=("strength",)),
     "hare_and_tortoise": OperationRow(HareAndTortoise, per_run=("rate",)),

@@ -12,6 +12,7 @@ from .companion import Companion
 from .finding import Units
 from .layer import Layer
 from .replace import Renewal
+from .replacement import Replacement
 
 
 class PeriodicLayer(Layer):
@@ -61,14 +62,21 @@ class Periodic(Companion):
     """Base of companions that look every `period` optimizer steps; only the looks wait for the device.
 
     Args:
+        units, optimizer, settings, layers, distributed: see `Companion`.
         period: optimizer steps between two looks.
-        units, optimizer, settings, options: see `Companion`.
+        replacement: keyword arguments of `Replacement`.
+
+    Attributes:
+        layer_kind: a `PeriodicLayer`, constructor(units, birth, **settings).
+        remembers: names of a layer's attributes that a continued run needs besides: numbers or tensors.
 
     Raises:
         ValueError: a period below 1.
     """
 
-    layers: list[PeriodicLayer]
+    layers: list[Any]
+    layer_kind: type[Any]
+    remembers: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -77,12 +85,20 @@ class Periodic(Companion):
         settings: Mapping[str, Any],
         *,
         period: int,
-        **options: Any,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
+        distributed: bool = True,
+        **replacement: Any,
     ) -> None:
         if period < 1:
             raise ValueError(f"period={period}: a number of optimizer steps is at least 1")
         self.period = period
-        super().__init__(units, optimizer, settings, **options)
+        replaced = Replacement.of(type(self).__name__, replacement)
+        super().__init__(
+            units, optimizer, settings, layers=layers, replacement=replaced, distributed=distributed
+        )  # fmt: skip
+
+    def _layer(self, units: Units, **settings: Any) -> Layer:
+        return self.layer_kind(units, **settings)  # type: ignore[no-any-return]
 
     def _after_step(self) -> list[tuple[PeriodicLayer, Renewal]]:
         seen = False
@@ -118,7 +134,7 @@ class Periodic(Companion):
                 "replaced": layer.replaced,
                 "samples": list(layer.samples),
                 "sums": [{name: total.clone() for name, total in sums.items()} for sums in layer.sums],
-                **self._own_state(layer),
+                **{name: _copied(getattr(layer, name)) for name in self.remembers},
             }
             for layer in self.layers
         }
@@ -139,10 +155,18 @@ class Periodic(Companion):
             layer.sums = [
                 {name: total.to(layer.device, copy=True) for name, total in sums.items()} for sums in part["sums"]
             ]
-            self._load_own(layer, part)
+            for name in self.remembers:
+                value = part[name]
+                setattr(layer, name, value.to(layer.device, copy=True) if isinstance(value, Tensor) else value)
 
-    def _own_state(self, layer: Any) -> dict[str, Any]:
+    def report(self) -> dict[str, float]:
+        """Per layer: units replaced so far."""
+        return {f"replaced/{layer.units.name}": float(layer.replaced) for layer in self.layers}
+
+    def histograms(self) -> dict[str, Tensor]:
+        """Nothing worth a histogram is kept."""
         return {}
 
-    def _load_own(self, layer: Any, part: Mapping[str, Any]) -> None:
-        """Read what `_own_state` wrote."""
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

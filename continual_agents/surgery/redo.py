@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from .finding import Units
 from .periodic import Periodic, PeriodicLayer
-from .replacement import Replacement, takes_replacement
+from .replacement import takes_replacement
 from .selection import dormant
 from .utility import dormancy
 
@@ -47,32 +47,14 @@ class ReDo(Periodic):
         >>> redo = ReDo(surgery.find(net), optimizer, threshold=0.1, period=100)
     """
 
-    layers: list[_Layer]  # type: ignore[assignment]
+    layer_kind, remembers = _Layer, ("dormant",)
 
     @takes_replacement
     def __init__(
-        self,
-        units: Units | Iterable[Units],
-        optimizer: Optimizer | Sequence[Optimizer],
-        *,
-        threshold: float = 0.025,
-        period: int = 1_000,
-        layers: Mapping[str, Mapping[str, Any]] | None = None,
-        distributed: bool = True,
-        **replacement: Any,
-    ) -> None:
-        super().__init__(
-            units,
-            optimizer,
-            {"threshold": threshold},
-            period=period,
-            layers=layers,
-            distributed=distributed,
-            replacement=Replacement.of("ReDo", replacement),
-        )
-
-    def _layer(self, units: Units, **settings: Any) -> _Layer:
-        return _Layer(units, **settings)
+        self, units: Units | Iterable[Units], optimizer: Optimizer | Sequence[Optimizer], *,
+        threshold: float = 0.025, period: int = 1_000, **common: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(units, optimizer, {"threshold": threshold}, period=period, **common)
 
     def _improper(self, layer: _Layer) -> Tensor:
         activity = layer.average("activity")
@@ -82,12 +64,6 @@ class ReDo(Periodic):
         layer.dormant = float(chosen.float().mean())
         return chosen
 
-    def _own_state(self, layer: _Layer) -> dict[str, Any]:
-        return {"dormant": layer.dormant}
-
-    def _load_own(self, layer: _Layer, part: Mapping[str, Any]) -> None:
-        layer.dormant = float(part["dormant"])
-
     def report(self) -> dict[str, float]:
         """Per layer: units replaced so far, fraction dormant at the last look, steps until the next one."""
         numbers: dict[str, float] = {}
@@ -96,7 +72,3 @@ class ReDo(Periodic):
             numbers[f"dormant/{layer.units.name}"] = layer.dormant
             numbers[f"next_replacement_in/{layer.units.name}"] = float(self.period - self.steps % self.period)
         return numbers
-
-    def histograms(self) -> dict[str, Tensor]:
-        """Nothing worth a histogram is kept."""
-        return {}

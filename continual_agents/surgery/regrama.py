@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from .finding import Units, own, whole
 from .periodic import Periodic, PeriodicLayer
-from .replacement import Replacement, takes_replacement
+from .replacement import takes_replacement
 from .selection import dormant
 from .utility import dormancy
 
@@ -59,32 +59,14 @@ class ReGraMa(Periodic):
         >>> regrama = ReGraMa(surgery.find(net), optimizer, threshold=0.01, period=1_000)
     """
 
-    layers: list[_Layer]  # type: ignore[assignment]
+    layer_kind, remembers = _Layer, ("slope",)
 
     @takes_replacement
     def __init__(
-        self,
-        units: Units | Iterable[Units],
-        optimizer: Optimizer | Sequence[Optimizer],
-        *,
-        threshold: float = 0.01,
-        period: int = 1_000,
-        layers: Mapping[str, Mapping[str, Any]] | None = None,
-        distributed: bool = True,
-        **replacement: Any,
-    ) -> None:
-        super().__init__(
-            units,
-            optimizer,
-            {"threshold": threshold},
-            period=period,
-            layers=layers,
-            distributed=distributed,
-            replacement=Replacement.of("ReGraMa", replacement),
-        )
-
-    def _layer(self, units: Units, **settings: Any) -> _Layer:
-        return _Layer(units, **settings)
+        self, units: Units | Iterable[Units], optimizer: Optimizer | Sequence[Optimizer], *,
+        threshold: float = 0.01, period: int = 1_000, **common: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(units, optimizer, {"threshold": threshold}, period=period, **common)
 
     def _follow(self, layer: _Layer, records: Sequence[Mapping[str, Tensor] | None]) -> None:
         """Add up this step's gradients.
@@ -104,17 +86,3 @@ class ReGraMa(Periodic):
         chosen = dormant(dormancy(layer.slope), layer.threshold)
         layer.slope.zero_()
         return chosen
-
-    def _own_state(self, layer: _Layer) -> dict[str, Any]:
-        return {"slope": layer.slope.clone()}
-
-    def _load_own(self, layer: _Layer, part: Mapping[str, Any]) -> None:
-        layer.slope = part["slope"].to(layer.device, copy=True)
-
-    def report(self) -> dict[str, float]:
-        """Per layer: units replaced so far."""
-        return {f"replaced/{layer.units.name}": float(layer.replaced) for layer in self.layers}
-
-    def histograms(self) -> dict[str, Tensor]:
-        """Nothing worth a histogram is kept."""
-        return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -74,20 +74,29 @@ def check_bias(bias: str) -> None:
 
 
 def takes_replacement(init: Init) -> Init:
-    """Spell out a constructor's `**replacement` in its signature.
+    """Spell out what stands behind the `**` of a companion's constructor: `layers`, `distributed` and `Replacement`.
 
     Python 3.10 has no way to annotate such arguments one by one; `help()`, editors and whoever reads a constructor as
-    a schema of settings see the fields of `Replacement` this way, and they stand in one place.
+    a schema of settings see them this way, and they stand in one place.
     """
-    hints = typing.get_type_hints(Replacement)
     signature = inspect.signature(init)
     own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    named = {one.name for one in own}
+    hints = {
+        "layers": Mapping[str, Mapping[str, Any]] | None,
+        "distributed": bool,
+        **typing.get_type_hints(Replacement),
+    }
+    defaults = {
+        "layers": None,
+        "distributed": True,
+        **{one.name: one.default for one in dataclasses.fields(Replacement)},
+    }
     added = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in dataclasses.fields(Replacement)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
+        for name, default in defaults.items()
+        if name not in named
     ]
     init.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-    init.__annotations__ |= hints
+    init.__annotations__ |= {one.name: one.annotation for one in added}
     return init

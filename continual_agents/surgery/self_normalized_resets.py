@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from .finding import Units
 from .periodic import Periodic, PeriodicLayer
-from .replacement import Replacement, takes_replacement
+from .replacement import takes_replacement
 
 
 class _Layer(PeriodicLayer):
@@ -70,33 +70,14 @@ class SelfNormalizedResets(Periodic):
         >>> snr = SelfNormalizedResets(surgery.find(net), optimizer, threshold=0.02)
     """
 
-    layers: list[_Layer]  # type: ignore[assignment]
+    layer_kind, remembers = _Layer, ("silent", "waits", "fired")
 
     @takes_replacement
     def __init__(
-        self,
-        units: Units | Iterable[Units],
-        optimizer: Optimizer | Sequence[Optimizer],
-        *,
-        threshold: float = 0.02,
-        patience: int = 100,
-        period: int = 20,
-        layers: Mapping[str, Mapping[str, Any]] | None = None,
-        distributed: bool = True,
-        **replacement: Any,
-    ) -> None:
-        super().__init__(
-            units,
-            optimizer,
-            {"threshold": threshold, "patience": patience},
-            period=period,
-            layers=layers,
-            distributed=distributed,
-            replacement=Replacement.of("SelfNormalizedResets", replacement),
-        )
-
-    def _layer(self, units: Units, **settings: Any) -> _Layer:
-        return _Layer(units, **settings)
+        self, units: Units | Iterable[Units], optimizer: Optimizer | Sequence[Optimizer], *,
+        threshold: float = 0.02, patience: int = 100, period: int = 20, **common: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(units, optimizer, {"threshold": threshold, "patience": patience}, period=period, **common)
 
     def _follow(self, layer: _Layer, records: Sequence[Mapping[str, Tensor] | None]) -> None:
         """Lengthen the silences, or end them."""
@@ -119,13 +100,6 @@ class SelfNormalizedResets(Periodic):
         for count in (layer.silent, layer.waits, layer.fired):
             count.masked_fill_(chosen, 0.0)  # a newborn has no history
         return chosen
-
-    def _own_state(self, layer: _Layer) -> dict[str, Any]:
-        return {name: getattr(layer, name).clone() for name in ("silent", "waits", "fired")}
-
-    def _load_own(self, layer: _Layer, part: Mapping[str, Any]) -> None:
-        for name in ("silent", "waits", "fired"):
-            setattr(layer, name, part[name].to(layer.device, copy=True))
 
     @torch.no_grad()
     def report(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data import Textures, load_imagenet
 from ..draws import Draw, numpy_draws
 from .class_images import ClassImages
+from .stream import check_counts
 
 
 class ClassPairs:
@@ -47,49 +48,26 @@ class ClassPairs:
         batch: int = 100,
         device: torch.device | str = "cpu",
     ):
-        classes, have, *shape = images.pixels.shape
-        self.check(
-            images.name, classes, have, train_images=train_images, test_images=test_images, epochs=epochs, batch=batch
-        )
+        classes = images.classes
+        if classes < 2:
+            raise ValueError(f"stream.classes={classes}: a task tells two classes apart, at least 2 are needed")
+        check_counts(train_images=train_images, test_images=test_images, epochs=epochs, batch=batch)
+        if train_images + test_images > images.images:
+            needed = f"stream.train_images={train_images} and test_images={test_images}"
+            raise ValueError(f"{needed}: {images.name} has {images.images} images of each class")
+        if 2 * train_images % batch:
+            raise ValueError(f"stream.batch={batch} does not divide the {2 * train_images} training images of a task")
         self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
         self.train_images, self.test_images = train_images, test_images
-        self.shape: tuple[int, ...] = tuple(shape)
         self.device = torch.device(device)
         self.pixels = images.pixels.to(device)
+        self.shape: tuple[int, ...] = tuple(self.pixels.shape[2:])
         self._classes = classes
         self.epoch_steps = 2 * train_images // batch
         self.task_steps = epochs * self.epoch_steps
         self.position = 0
         self._pairs = self._draw_pairs(0)
         self._order = self._draw_order(0)
-
-    @staticmethod
-    def check(
-        name: str, classes: int, have: int, *, train_images: int = 600, test_images: int = 100, epochs: int = 250,
-        batch: int = 100, **_: Any,
-    ) -> None:  # fmt: skip
-        """What the constructor refuses, before any image is made or read.
-
-        Args:
-            name: of the data.
-            classes: how many there are.
-            have: images of each.
-            train_images, test_images, epochs, batch: as in the constructor.
-
-        Raises:
-            ValueError: a number out of range.
-        """
-        if classes < 2:
-            raise ValueError(f"stream.classes={classes}: a task tells two classes apart, at least 2 are needed")
-        counts = {"train_images": train_images, "test_images": test_images, "epochs": epochs, "batch": batch}
-        for key, count in counts.items():
-            if count < 1:
-                raise ValueError(f"stream.{key}={count}: at least 1")
-        if train_images + test_images > have:
-            needed = f"stream.train_images={train_images} and test_images={test_images}"
-            raise ValueError(f"{needed}: {name} has {have} images of each class")
-        if 2 * train_images % batch:
-            raise ValueError(f"stream.batch={batch} does not divide the {2 * train_images} training images of a task")
 
     @property
     def task(self) -> int:
@@ -156,7 +134,6 @@ def texture_pairs(
     seeds: Sequence[int], *, classes: int = 100, side: int = 32, data_seed: int = 0, **settings: Any
 ) -> ClassPairs:
     """Pairs of made texture classes."""
-    ClassPairs.check("textures", classes, _images(settings), **settings)
     return ClassPairs(seeds, made_textures(classes, _images(settings), side, data_seed), **settings)
 
 
@@ -172,8 +149,7 @@ def imagenet_pairs(
         raise ValueError(
             "ImageNet needs experiment.stream.root=FOLDER, made by python -m tools.prepare_data imagenet SRC FOLDER"
         )
-    ClassPairs.check("imagenet", classes, _images(settings), **settings)
-    return ClassPairs(seeds, _loaded_imagenet(root, classes, _images(settings)), **settings)
+    return ClassPairs(seeds, _imagenet(root, classes, _images(settings)), **settings)
 
 
 def _images(settings: Mapping[str, Any]) -> int:
@@ -183,10 +159,14 @@ def _images(settings: Mapping[str, Any]) -> int:
 @functools.lru_cache(maxsize=2)
 def made_textures(classes: int, images: int, side: int, seed: int) -> ClassImages:
     """Texture classes, made once for all streams of a process."""
-    made = Textures(classes=classes, images=images, side=side, seed=seed)
-    return ClassImages("textures", torch.from_numpy(made.array()))
+
+    def made() -> Tensor:
+        return torch.from_numpy(Textures(classes=classes, images=images, side=side, seed=seed).array())
+
+    return ClassImages("textures", classes, images, made)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded_imagenet(root: str, classes: int, images: int) -> ClassImages:
-    return ClassImages("imagenet", torch.from_numpy(load_imagenet(root, classes=classes, images=images)))
+def _imagenet(root: str, classes: int, images: int) -> ClassImages:
+    load = functools.partial(load_imagenet, root, classes=classes, images=images)
+    return ClassImages("imagenet", classes, images, lambda: torch.from_numpy(load()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..draws import Draw, numpy_draws
 from .images import Images
 from .permuted import load_images
-from .stream import chunk_steps
+from .stream import check_counts, chunk_steps
 
 
 class GrowingImages:
@@ -49,7 +49,12 @@ class GrowingImages:
         batch: int = 4,
         device: torch.device | str = "cpu",
     ):
-        self._check(len(images.labels), test_images, train_images, fractions, epochs, batch)
+        check_counts(test_images=test_images, train_images=train_images, epochs=epochs, batch=batch)
+        if test_images + train_images > len(images.labels):
+            given = f"stream.test_images={test_images} and train_images={train_images}"
+            raise ValueError(f"{given}: there are {len(images.labels)} images in all")
+        if not fractions or not fractions[0] > 0 or list(fractions) != sorted(fractions) or not fractions[-1] <= 1:
+            raise ValueError(f"stream.fractions={list(fractions)}: one for each task, growing, above 0 and at most 1")
         self.counts = [int(fraction * train_images) for fraction in fractions]
         for count in self.counts:
             if count < batch or count % batch:
@@ -64,20 +69,6 @@ class GrowingImages:
         self.task_steps = epochs * self.counts[-1] // batch
         self.position = 0
         self._shuffle(0)
-
-    @staticmethod
-    def _check(
-        images: int, test_images: int, train_images: int, fractions: Sequence[float], epochs: int, batch: int
-    ) -> None:
-        counts = {"test_images": test_images, "train_images": train_images, "epochs": epochs, "batch": batch}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"stream.{name}={count}: at least 1")
-        if test_images + train_images > images:
-            given = f"stream.test_images={test_images} and train_images={train_images}"
-            raise ValueError(f"{given}: there are {images} images in all")
-        if not fractions or not fractions[0] > 0 or list(fractions) != sorted(fractions) or not fractions[-1] <= 1:
-            raise ValueError(f"stream.fractions={list(fractions)}: one for each task, growing, above 0 and at most 1")
 
     def next(self, most: int) -> tuple[Tensor, Tensor]:
         """As `Stream.next`: inputs `[steps, runs, batch, pixels]`, classes `[steps, runs, batch]`."""

@@ -17,7 +17,7 @@ from ..draws import Draw, numpy_draws
 from .augmentation import Augmentation
 from .class_images import ClassImages
 from .class_pairs import made_textures
-from .stream import chunk_steps
+from .stream import check_counts, chunk_steps
 
 DIGITS_IMAGES = 174
 """Images of the rarest of scikit-learn's ten digits; each class has so many here."""
@@ -69,56 +69,17 @@ class ClassIncremental:
         rotate: float = 15.0,
         device: torch.device | str = "cpu",
     ):
-        classes, have, *shape = images.pixels.shape
-        self.check(
-            images.name, classes, have, increment=increment, train_images=train_images, test_images=test_images,
-            validation_images=validation_images, epochs=epochs, batch=batch, milestones=milestones, gamma=gamma,
-        )  # fmt: skip
-        self.augmentation = Augmentation(crop=crop, flip=flip, rotate=rotate)
-        if crop >= shape[-1]:
-            raise ValueError(f"stream.crop={crop}: a border of less than the {shape[-1]} pixels of a side")
-        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
-        self.increment, self.epochs, self.outputs = increment, epochs, classes
-        self.train_images, self.validation_images, self.test_images = train_images, validation_images, test_images
-        self.milestones, self.gamma = list(milestones), gamma
-        self.shape: tuple[int, ...] = tuple(shape)
-        self.device = torch.device(device)
-        self.pixels = images.pixels.to(device)
-        self.mean, self.spread = (one.to(device) for one in _colours(images.pixels[:, :train_images]))
-        self.task_steps = self.task_start(1)
-        self.position = 0
-        orders = [numpy_draws(seed, Draw.CLASSES).permutation(classes) for seed in self.seeds]
-        self._classes = torch.from_numpy(np.stack(orders)).to(self.device)
-        self._epoch: tuple[int, int] | None = None
-
-    @staticmethod
-    def check(
-        name: str, classes: int, have: int, *, increment: int = 5, train_images: int = 450,
-        validation_images: int = 50, test_images: int = 100, epochs: int = 200, batch: int = 90,
-        milestones: Sequence[int] = (), gamma: float = 0.2, **_: Any,
-    ) -> None:  # fmt: skip
-        """What the constructor refuses, before any image is made or read.
-
-        Args:
-            name: of the data.
-            classes: how many there are.
-            have: images of each.
-            increment, train_images, validation_images, test_images, epochs, batch, milestones, gamma: as there.
-
-        Raises:
-            ValueError: a number out of range.
-        """
-        counts = {"increment": increment, "train_images": train_images, "test_images": test_images}
-        for key, count in {**counts, "epochs": epochs, "batch": batch}.items():
-            if count < 1:
-                raise ValueError(f"stream.{key}={count}: at least 1")
+        name, classes = images.name, images.classes
+        check_counts(
+            increment=increment, train_images=train_images, test_images=test_images, epochs=epochs, batch=batch
+        )
         if validation_images < 0:
             raise ValueError(f"stream.validation_images={validation_images}: at least 0")
         if classes < 2 or classes % increment:
             raise ValueError(f"stream.increment={increment} does not divide the {classes} classes of {name}")
-        if (needed := train_images + validation_images + test_images) > have:
+        if (needed := train_images + validation_images + test_images) > images.images:
             counted = f"train_images={train_images}, validation_images={validation_images}, test_images={test_images}"
-            raise ValueError(f"stream.{counted}: {needed} in all, {name} has {have} images of each class")
+            raise ValueError(f"stream.{counted}: {needed} in all, {name} has {images.images} images of each class")
         if increment * train_images % batch:
             raise ValueError(
                 f"stream.batch={batch} does not divide the {increment * train_images} training images of an increment"
@@ -127,6 +88,22 @@ class ClassIncremental:
             raise ValueError(f"stream.milestones={list(milestones)}: rising numbers of epochs, at least 1 each")
         if not 0 < gamma <= 1:
             raise ValueError(f"stream.gamma={gamma}: a factor above 0, at most 1")
+        self.augmentation = Augmentation(crop=crop, flip=flip, rotate=rotate)
+        self.device = torch.device(device)
+        self.pixels = images.pixels.to(device)
+        self.shape: tuple[int, ...] = tuple(self.pixels.shape[2:])
+        if crop >= self.shape[-1]:
+            raise ValueError(f"stream.crop={crop}: a border of less than the {self.shape[-1]} pixels of a side")
+        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
+        self.increment, self.epochs, self.outputs = increment, epochs, classes
+        self.train_images, self.validation_images, self.test_images = train_images, validation_images, test_images
+        self.milestones, self.gamma = list(milestones), gamma
+        self.mean, self.spread = (one.to(device) for one in _colours(images.pixels[:, :train_images]))
+        self.task_steps = self.task_start(1)
+        self.position = 0
+        orders = [numpy_draws(seed, Draw.CLASSES).permutation(classes) for seed in self.seeds]
+        self._classes = torch.from_numpy(np.stack(orders)).to(self.device)
+        self._epoch: tuple[int, int] | None = None
 
     def task_start(self, task: int) -> int:
         """Gradient step with which a task begins."""
@@ -253,13 +230,11 @@ def incremental_cifar(seeds: Sequence[int], *, root: str | None = None, **settin
         raise ValueError(
             "CIFAR-100 needs experiment.stream.root=FOLDER, with cifar-100-python.tar.gz or cifar-100-binary.tar.gz"
         )
-    ClassIncremental.check("cifar100", CLASSES, TRAIN_IMAGES + TEST_IMAGES, **settings)
-    return ClassIncremental(seeds, _loaded_cifar(root), **settings)
+    return ClassIncremental(seeds, _cifar(root), **settings)
 
 
 def incremental_digits(seeds: Sequence[int], **settings: Any) -> ClassIncremental:
     """scikit-learn's digits, ten classes of 8x8 pixels: a stand-in that needs no download."""
-    ClassIncremental.check("digits", 10, DIGITS_IMAGES, **settings)
     return ClassIncremental(seeds, _digits(), **settings)
 
 
@@ -269,18 +244,20 @@ def incremental_textures(
     """Made texture classes: a stand-in of any size that needs no download."""
     defaults = {"train_images": 450, "validation_images": 50, "test_images": 100}
     images = sum(int(settings.get(key, default)) for key, default in defaults.items())
-    ClassIncremental.check("textures", classes, images, **settings)
     return ClassIncremental(seeds, made_textures(classes, images, side, data_seed), **settings)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded_cifar(root: str) -> ClassImages:
-    halves = [by_class(load_cifar100(root, part), root) for part in ("train", "test")]  # type: ignore[arg-type]
-    return ClassImages("cifar100", torch.from_numpy(np.concatenate(halves, 1)))
+def _cifar(root: str) -> ClassImages:
+    def load() -> Tensor:
+        halves = [by_class(load_cifar100(root, part), root) for part in ("train", "test")]  # type: ignore[arg-type]
+        return torch.from_numpy(np.concatenate(halves, 1))
+
+    return ClassImages("cifar100", CLASSES, TRAIN_IMAGES + TEST_IMAGES, load)
 
 
 @functools.lru_cache(maxsize=1)
 def _digits() -> ClassImages:
     images, labels = load_digits()
     rows = np.stack([np.flatnonzero(labels == digit)[:DIGITS_IMAGES] for digit in range(10)])
-    return ClassImages("digits", torch.from_numpy(np.rint(images[rows] * 255).astype(np.uint8))[:, :, None])
+    return ClassImages.of("digits", torch.from_numpy(np.rint(images[rows] * 255).astype(np.uint8))[:, :, None])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..draws import Draw, numpy_draws
 from ..states import array_of
-from .stream import chunk_steps
+from .stream import check_counts, chunk_steps
 
 
 class SlowlyChangingRegression:
@@ -60,10 +60,7 @@ class SlowlyChangingRegression:
         published_thresholds: bool = False,
         device: torch.device | str = "cpu",
     ):
-        counts = {"change_every": change_every, "slow_bits": slow_bits, "random_bits": random_bits, "units": units}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"stream.{name}={count}: at least 1")
+        check_counts(change_every=change_every, slow_bits=slow_bits, random_bits=random_bits, units=units)
         if random_bits > 12:
             raise ValueError(f"stream.random_bits={random_bits}: at most 12, all their patterns are tabulated")
         self.seeds, self.runs = list(seeds), len(seeds)

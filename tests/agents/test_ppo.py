@@ -240,20 +240,3 @@ def test_not_finite_gradient_stops_with_step_and_layer_or_is_skipped() -> None:
     ppo.update(batch)
     assert ppo.gradient_steps == 0
     assert all(torch.equal(p, q) for p, q in zip(networks.parameters(), before, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"minibatch": 5}, "agent.batch=32 is not divisible into minibatches of agent.minibatch=5"),
-        ({"epochs": 0}, "agent.epochs=0"),
-        ({"discount": 1.1}, r"agent.discount=1.1 lies outside \[0, 1\]"),
-        ({"gae_lambda": -0.1}, r"agent.gae_lambda=-0.1 lies outside"),
-        ({"clip": 0.0}, r"agent.clip=0.0 lies outside \(0, 1\)"),
-        ({"max_gradient_norm": -1.0}, "agent.max_gradient_norm=-1.0 must be positive"),
-        ({"entropy_coefficient": -0.1}, "agent.entropy_coefficient=-0.1 must not be negative"),
-    ],
-)
-def test_values_out_of_range_are_named(settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_ppo(agent(), **settings)

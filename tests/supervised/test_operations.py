@@ -128,15 +128,8 @@ def test_redo_renews_silent_units() -> None:
 @pytest.mark.parametrize(
     ("operations", "message"),
     [
-        ({"continual_backprop": {"rate": -1}}, "rate=-1"),
         ({"continual_backprop": {"maturty": 3}}, "did you mean 'maturity'"),
-        ({"continual_backprop": {"birth": "lecun_uniform"}}, "give birth=null"),
-        ({"continual_backprop": {"utility": "worth"}}, "unknown utility 'worth'"),
         ({"redo": {"threshold": 2}}, "redo.period"),
-        ({"perturb": {"noise": math.nan}}, "perturb.noise"),
-        ({"l2_init": {"strength": 2}}, "l2_init.strength"),
-        ({"reset": {"layers": "some"}}, "reset.layers='some'"),
-        ({"generate_and_test": {"rate": 1e-3}}, "one hidden layer"),
     ],
 )
 def test_bad_settings_are_told_in_one_line(operations: dict, message: str) -> None:

@@ -16,25 +16,6 @@ from tools.train import check_builds, jobs, main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["method=continual_backprob"], "method=continual_backprob: no such method; did you mean continual_backprop?"),
-        (["experiment=slipery_ant"], "experiment=slipery_ant: no such experiment; did you mean slippery_ant?"),
-        (["scale=tiny"], "scale=tiny: no such scale; there are demo, paper, smoke"),
-        (["sed=1"], "sed: no such key; did you mean seed?"),
-        (["experiment.step=3"], "experiment.step: no such key; did you mean experiment.steps?"),
-        (["rate=3"], "rate: no such key; did you mean method.operations.continual_backprop.rate?"),
-        (["foo"], "'foo' is not an override: write key=value, or --help for what there is"),
-        (["method=ppo,redoo", "seed=0"], "method=redoo: no such method; did you mean redo?"),
-    ],
-)
-def test_wrong_words_get_one_line_with_the_nearest_right_one(words: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        compose_config(words)
-    assert str(caught.value) == message
-
-
 @pytest.mark.parametrize("experiment", group_options("experiment"))
 def test_every_experiment_composes_at_every_scale_and_with_every_method(experiment: str) -> None:
     for scale in group_options("scale"):

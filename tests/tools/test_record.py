@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from continual_agents.runs import CheckpointError, Checkpoints
+from continual_agents.runs import Checkpoints
 from tools import record
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
@@ -96,22 +96,6 @@ def test_sampled_actions_differ_from_the_mean_and_repeat_with_the_seed(runs):
         player.environment.close()
     assert np.abs(ends[0] - ends[1]).max() > 1e-3
     np.testing.assert_array_equal(ends[1], ends[2])
-
-
-def test_refusals_say_what_is_missing(runs, tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text("experiment: {kind: stream}\n")
-    with pytest.raises(record.RecordError, match="nothing to watch"):
-        record.record([tmp_path], tmp_path / "a.mp4")
-    with pytest.raises(record.RecordError, match="no config"):
-        record.record([tmp_path / "absent"], tmp_path / "a.mp4")
-    with pytest.raises(record.RecordError, match=r"\.mp4 or \.gif"):
-        record.record(runs, tmp_path / "a.avi")
-    with pytest.raises(CheckpointError):
-        record.player_of(runs[0], checkpoint=tmp_path / "config.yaml")
-    (tmp_path / "config.yaml").write_text("experiment: {kind: agent}\n")
-    with pytest.raises(SystemExit):
-        record.main([str(tmp_path)])
-    assert "no checkpoint yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("table", ["step\n2048\n", "step,task/friction\n2048,\n"], ids=["no column", "no value"])

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from continual_agents.runs import Run
-from tools.command_line import UsageError, compose_config, plain_config
+from tools.command_line import compose_config, plain_config
 from tools.overrides import RENAMED, renamed
 from tools.stream import StreamJob, methods_of
-from tools.train import MAY_CHANGE, build
+from tools.train import MAY_CHANGE
 
 STREAMS = ["permuted_digits", "slowly_changing_regression", "texture_pairs"]
 
@@ -203,21 +203,3 @@ def test_a_finished_run_is_continued_when_more_tasks_are_asked_for(tmp_path: Pat
     whole = run(config(*words, "experiment.tasks=4"), tmp_path / "whole")
     run(config(*words, "experiment.tasks=2"), tmp_path / "parts")
     pd.testing.assert_frame_equal(run(config(*words, "experiment.tasks=4"), tmp_path / "parts"), whole)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("experiment=permuted_digits", "experiment.methods=[backprob]"), "no method backprob; did you mean backprop?"),
-        (("experiment=permuted_digits", "experiment.steps=5"), "give one of them"),
-        (("experiment=permuted_mnist",), "experiment.stream.root=FOLDER"),
-        (("experiment=continual_imagenet",), "tools.prepare_data imagenet"),
-        (("experiment=permuted_digits", "experiment.optimizer.step_size=-1"), "step_size=-1"),
-        (("experiment=slippery_ant", "method=compared"), "method=compared is for streams"),
-        (("experiment=permuted_digits", "device=cudo"), "device=cudo"),
-    ],
-)
-def test_what_cannot_be_run_is_one_line(words: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message.replace("?", r"\?")) as caught:
-        build(config(*words))
-    assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from continual_agents.runs import Run
-from tools.train import draw, jobs, main
+from tools.train import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["experiment=slippery_ant", "scale=smoke", "experiment.steps=1024", "save_seconds=0"]
@@ -88,43 +88,3 @@ def test_several_methods_run_in_processes_of_their_own_and_share_a_figure(tmp_pa
     result = train(*SMOKE, "experiment.steps=512", "method=ppo,continual_backprop", folder, "-m")
     assert f"figure:      {tmp_path}/figure.png" in result.stdout
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"ppo", "continual_backprop", "comparison"}
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("method=continual_backprob", "method=continual_backprob: no such method; did you mean continual_backprop?"),
-        ("experiment.step=5", "experiment.step: no such key; did you mean experiment.steps?"),
-        ("experiment.agent.minibatch=100", "not divisible into minibatches of agent.minibatch=100"),
-        ("method.operations.continual_backprop.rate=-1", "rate=-1"),
-        ("experiment.environment.friction.low=0", "low must be in (0, 10], got 0"),
-    ],
-)
-def test_wrong_input_is_one_line_and_exit_code_2_before_any_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, message: str
-) -> None:
-    # in this process: nothing of it reaches Hydra's own start
-    with pytest.raises(SystemExit) as caught:
-        main([*SMOKE, word, f"folder={tmp_path / 'run'}"])
-    assert caught.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_folder_of_another_configuration_is_refused_with_the_keys(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Run.open(tmp_path, jobs([*SMOKE, f"folder={tmp_path}"])[0]).close()
-    with pytest.raises(SystemExit) as caught:
-        main([*SMOKE, f"folder={tmp_path}", "experiment.agent.epochs=5", "seed=3"])
-    assert caught.value.code == 2
-    errors = capsys.readouterr().err
-    assert "experiment.agent.epochs: 2 there, 5 asked for" in errors
-    assert "seed: 0 there, 3 asked for" in errors
-
-
-def test_errors_reach_the_shell_as_exit_code_2() -> None:
-    result = train("sed=1", check=False)
-    assert (result.returncode, result.stderr) == (2, "error: sed: no such key; did you mean seed?\n")

@@ -252,7 +252,7 @@ class AgentJob:
         if buffer.get("storage") != "memmap":
             kept["replay_buffer.size"] = buffer.get("size")
         for key, steps in kept.items():
-            if isinstance(steps, int):
+            if isinstance(steps, int):  # an observation and its successor, the action and the rest; and a copy
                 check_memory(f"agent.{key}={steps}", steps * (2 * size + 80) * 2)
 
     def run(self, run: Run) -> None:

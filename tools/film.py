@@ -41,6 +41,7 @@ class Player:
     @torch.no_grad()
     def step(self) -> None:
         """Act once; a new episode begins where one ends."""
+        # for mean actions too: it tells their shape
         noise = self.policy.draw_noise((1,), self.generator)
         observation = torch.as_tensor(np.asarray(self.observation, dtype=np.float32))[None]
         action = self.policy.act(observation, noise if self.sample else torch.zeros_like(noise))[0].numpy()

@@ -99,6 +99,7 @@ def check_stream(experiment: Mapping[str, Any], methods: int) -> None:
     named = "channels" if max([1, *channels]) > layers else "blocks"
     check_memory(f"experiment.network.{named}={network.get(named)} of {runs:,} runs", size)
     stream = experiment["stream"]
+    # of the regression's target every weight is drawn as a float64 and kept as a float32, with room to compute
     bits = _count(stream.get("slow_bits")) + _count(stream.get("random_bits")) + 1
     sizes = {
         "slow_bits" if bits > _count(stream.get("units")) else "units": bits * max(_count(stream.get("units")), 1) * 16,
@@ -111,7 +112,7 @@ def check_stream(experiment: Mapping[str, Any], methods: int) -> None:
         if stream.get("kind") != "imagenet":  # whose images stay in their file
             check_memory(f"experiment.stream.{key}={stream.get(key)}", size)
     examples = experiment["probe"]["examples"]
-    check_memory(f"experiment.probe.examples={examples}", _count(examples) * 400)
+    check_memory(f"experiment.probe.examples={examples}", _count(examples) * 400)  # a short row of floats at least
 
 
 def _cached(folder: Path) -> int:

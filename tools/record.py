@@ -78,6 +78,7 @@ def record(
     players += [player_of(folder, **player) for folder in folders[1:]]
     output.parent.mkdir(parents=True, exist_ok=True)
     written = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
+    # sides that are multiples of 2 are enough for the codec; imageio's default of 16 would stretch the picture
     settings: dict[str, Any] = {"fps": frames_per_second, "macro_block_size": 2}
     if output.suffix == ".gif":
         settings = {"duration": 1000 / frames_per_second, "loop": 0}

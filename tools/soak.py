@@ -125,7 +125,7 @@ def watch(words: Sequence[str], folder: Path, *, minutes: float, every: float) -
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.wait()
+            process.wait()  # it saves first, however long that takes
     return samples, process.returncode
 
 

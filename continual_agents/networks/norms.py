@@ -175,6 +175,7 @@ class OnlineNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` to the same shape; statistics move in passes that build a graph, the gradient steps."""
+        # linked anew each time: `.to(device)` and a loaded state put other tensors in their place
         self.stacked.gain, self.stacked.offset = self.weight.detach().view(1, 1, -1), self.bias.detach().view(1, 1, -1)
         for name in self.stacked.state():
             setattr(self.stacked, name, getattr(self, name).view(1, 1, -1))

@@ -119,6 +119,7 @@ def _read(inputs: Tensor, width: int, reader: Reader) -> Tensor:
     """The units' part of a reader's input, as `[batch, width]`."""
     axes = axes_of(reader.module)
     axis = -1 if axes is None else axes.read_axis
+    # a flattened map has a unit's positions one behind the other: they become examples, as positions of a map do
     part = inputs.detach().movedim(axis, -1)[..., reader.start : reader.start + width * reader.block]
     return part.unflatten(-1, (width, reader.block)).mT.reshape(-1, width)
 
@@ -132,6 +133,7 @@ def _rows(output: Any, units: Units) -> Tensor:
 
 def _kind(units: Units) -> str:
     """Which flat parts count, by the names on the path to the reader; the last one that has any decides."""
+    # a label may say more in brackets: `Flatten(4)`
     names = [name.lower().split("(")[0] for name in units.path]
     return next((name for name in reversed(names) if name in FLAT), "relu")
 
@@ -146,6 +148,7 @@ def _undisturbed(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for the duration; every submodule's own flag and all random generators are put back."""
     flags = {part: part.training for part in module.modules()}
     devices = {p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"}
+    # a module in evaluation mode may draw all the same, and a run with a probe must be the run without
     with torch.random.fork_rng(devices=sorted(devices)):
         module.eval()
         try:

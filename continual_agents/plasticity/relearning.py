@@ -98,7 +98,7 @@ def _one_change(
     area = ((level[..., None] - after).clamp_min(0.0) * lengths).sum(-1)
     needed = level - (1 - fraction) * level.abs()
     recovered = _trailing_mean(after, window) >= needed[..., None]
-    recovery = torch.where(recovered, since, torch.inf).amin(-1)
+    recovery = torch.where(recovered, since, torch.inf).amin(-1)  # the first time; never is infinitely late
     return level, drop, recovery, area
 
 
@@ -165,7 +165,7 @@ def plasticity_index(
     values = performance.to(torch.float64)
     sign = 1.0 if higher_is_better else -1.0
     number = torch.arange(tasks, dtype=torch.float64)
-    number -= number.mean()
+    number -= number.mean()  # around 0, so that the slope does not depend on the level
     slope = (values @ number) / number.square().sum()
     first, last = values[:, :ends].mean(1), values[:, -ends:].mean(1)
     columns = torch.stack([first, last, sign * (last - first), sign * slope], dim=1)

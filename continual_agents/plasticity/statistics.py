@@ -90,6 +90,7 @@ def _bootstrap(
     value = statistic(table)
     if table.shape[0] == 1:
         return Estimate(value, torch.full_like(value, torch.nan), torch.full_like(value, torch.nan))
+    # the same draws at every position: a run counts as a whole, and curves stay smooth
     chosen = _resample(strata or [0] * table.shape[0], table.shape[0], resamples, seed)
     block = max(1, 4_000_000 // chosen.numel())  # positions at a time: bounds the memory at about 32 MB
     draws = torch.cat([statistic(part[chosen]) for part in table.split(block, dim=1)], dim=1)

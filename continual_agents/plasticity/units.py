@@ -65,6 +65,7 @@ def dormancy_scores(activations: Tensor) -> Tensor:
     check_batch(activations)
     magnitude = activations.abs().mean(-2)
     layer = magnitude.mean(-1, keepdim=True)
+    # where all are 0 a quotient would be nan, and a dead layer look as if nothing were known of it
     return torch.where(layer > 0, magnitude / layer.clamp_min(torch.finfo(layer.dtype).tiny), magnitude)
 
 

@@ -38,5 +38,6 @@ class Glance:
                 if tag not in self.scale or (value > self.scale[tag] and how == "largest"):
                     self.scale[tag] = value
                 found[f"glance/{name}"] = value / self.scale[tag] if self.scale[tag] > 0 else math.nan
+        # a square wave shows the changes however many tasks there are; their number would dwarf all other curves
         found["glance/task"] = float(metrics.get("task/index", math.nan)) % 2
         return found

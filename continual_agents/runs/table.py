@@ -111,6 +111,7 @@ def whole_rows(path: Path, file: IO[bytes], rows: int) -> tuple[int, tuple[str, 
     """
     header = file.readline(LONGEST_LINE)
     found, end = 0, len(header)
+    # in blocks, not line by line: a file from elsewhere may be one line without an end
     while header.endswith(b"\n") and found < rows:
         block = file.read(LONGEST_LINE)
         lines = block.count(b"\n")

@@ -48,7 +48,7 @@ class TensorBoard:
 
     def _open(self, first_step: int) -> None:
         self._file = SummaryWriter(str(self._folder), purge_step=first_step, flush_secs=30)
-        self._path = max(self._folder.glob(EVENTS))
+        self._path = max(self._folder.glob(EVENTS))  # its own: `keep_order` has put all earlier ones before it
         self._described: set[str] = set()
         self._overview_is_written = False
         if first_step == 0 and self._config:

@@ -76,6 +76,17 @@ def check_type(name: str, value: Any, kind: Any) -> None:
         raise ValueError(f"{name}={written(value)}: {_said(kind)} is needed{hint}")
 
 
+def check_counts(where: str, least: int = 1, **counts: int | None) -> None:
+    """Whether settings are at least so much; None, where it may be given, is.
+
+    Raises:
+        ValueError: one is less.
+    """
+    for name, count in counts.items():
+        if count is not None and count < least:
+            raise ValueError(f"{where}.{name}={count}: at least {least}")
+
+
 def keywords(constructor: Callable[..., Any]) -> dict[str, Any]:
     """Keyword-only arguments of a function or class with their annotations, resolved."""
     function: Any = constructor.__init__ if inspect.isclass(constructor) else constructor

@@ -17,7 +17,7 @@ from continual_agents.networks import ConvNet, mlp
 from continual_agents.networks.conv import Pixels, conv_of, features_of, kernels_of
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from continual_agents.settings import check_settings, check_types, nearest, written
+from continual_agents.settings import check_counts, check_settings, check_types, nearest, written
 from tools.figures.folders import method_label
 from tools.film import Film
 from tools.memory import COPIES, ENVIRONMENT, WALKER, check_memory, weights
@@ -161,10 +161,8 @@ def check_experiment(experiment: Mapping[str, Any]) -> None:
     learner = AGENTS[agent["kind"] if isinstance(agent, Mapping) else "ppo"].learner
     check_settings("experiment.agent", settings, learner, given=("generator",))
     check_settings("experiment.network", experiment["network"], mlp, ConvNet, given=("generator",))
-    counts = {"steps": experiment["steps"], **{f"probe.{key}": experiment["probe"][key] for key in ("every", "batch")}}
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"experiment.{name}={count}: at least 1")
+    check_counts("experiment", steps=experiment["steps"])
+    check_counts("experiment.probe", **{key: experiment["probe"][key] for key in ("every", "batch")})
 
 
 class AgentJob:

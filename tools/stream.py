@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from continual_agents.methods import Method
 from continual_agents.runs import Run
-from continual_agents.settings import check_types, written
+from continual_agents.settings import check_counts, check_types, written
 from supervised import Plan, make_learner, make_plans, make_stream, stacks, train
 from supervised.streams.stream import task_start
 from supervised.streams.table import sample
@@ -68,16 +68,9 @@ class StreamJob:
         if (steps is None) == (tasks is None):
             given = f"experiment.steps={written(steps)} experiment.tasks={written(tasks)}"
             raise ValueError(f"{given}: give one of them, the other null")
-        for name, count, least in (
-            ("steps", steps, 1),
-            ("tasks", tasks, 1),
-            ("row_steps", row_steps, 1),
-            ("seeds", experiment["seeds"], 1),
-            ("probe.every", probe["every"], 1),
-            ("probe.examples", probe["examples"], 0),
-        ):
-            if count is not None and count < least:
-                raise ValueError(f"experiment.{name}={count}: at least {least}")
+        check_counts("experiment", steps=steps, tasks=tasks, row_steps=row_steps, seeds=experiment["seeds"])
+        check_counts("experiment.probe", every=probe["every"])
+        check_counts("experiment.probe", 0, examples=probe["examples"])
 
     def _check(self, plans: Sequence[Plan]) -> int:
         """Build a run of each setting of a stack, one after the other; where their last task ends."""

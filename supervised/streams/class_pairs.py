@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from continual_agents.settings import check_counts
+
 from ..data import Textures, load_imagenet
 from ..draws import Draw, numpy_draws
 from .class_images import ClassImages
-from .stream import check_counts
 
 
 class ClassPairs:
@@ -51,7 +52,7 @@ class ClassPairs:
         classes = images.classes
         if classes < 2:
             raise ValueError(f"stream.classes={classes}: a task tells two classes apart, at least 2 are needed")
-        check_counts(train_images=train_images, test_images=test_images, epochs=epochs, batch=batch)
+        check_counts("stream", train_images=train_images, test_images=test_images, epochs=epochs, batch=batch)
         if train_images + test_images > images.images:
             needed = f"stream.train_images={train_images} and test_images={test_images}"
             raise ValueError(f"{needed}: {images.name} has {images.images} images of each class")

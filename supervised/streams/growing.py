@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from continual_agents.settings import check_counts
+
 from ..draws import Draw, numpy_draws
 from .images import Images
 from .permuted import load_images
-from .stream import check_counts, chunk_steps
+from .stream import chunk_steps
 
 
 class GrowingImages:
@@ -49,7 +51,7 @@ class GrowingImages:
         batch: int = 4,
         device: torch.device | str = "cpu",
     ):
-        check_counts(test_images=test_images, train_images=train_images, epochs=epochs, batch=batch)
+        check_counts("stream", test_images=test_images, train_images=train_images, epochs=epochs, batch=batch)
         if test_images + train_images > len(images.labels):
             given = f"stream.test_images={test_images} and train_images={train_images}"
             raise ValueError(f"{given}: there are {len(images.labels)} images in all")

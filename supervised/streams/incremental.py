@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from continual_agents.settings import check_counts
+
 from ..data import load_cifar100, load_digits
 from ..data.cifar import CLASSES, TEST_IMAGES, TRAIN_IMAGES, by_class
 from ..draws import Draw, numpy_draws
 from .augmentation import Augmentation
 from .class_images import ClassImages
 from .class_pairs import made_textures
-from .stream import check_counts, chunk_steps
+from .stream import chunk_steps
 
 DIGITS_IMAGES = 174
 """Images of the rarest of scikit-learn's ten digits; each class has so many here."""
@@ -71,7 +73,12 @@ class ClassIncremental:
     ):
         name, classes = images.name, images.classes
         check_counts(
-            increment=increment, train_images=train_images, test_images=test_images, epochs=epochs, batch=batch
+            "stream",
+            increment=increment,
+            train_images=train_images,
+            test_images=test_images,
+            epochs=epochs,
+            batch=batch,
         )
         if validation_images < 0:
             raise ValueError(f"stream.validation_images={validation_images}: at least 0")

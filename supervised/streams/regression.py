@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from continual_agents.settings import check_counts
+
 from ..draws import Draw, numpy_draws
 from ..states import array_of
-from .stream import check_counts, chunk_steps
+from .stream import chunk_steps
 
 
 class SlowlyChangingRegression:
@@ -60,7 +62,7 @@ class SlowlyChangingRegression:
         published_thresholds: bool = False,
         device: torch.device | str = "cpu",
     ):
-        check_counts(change_every=change_every, slow_bits=slow_bits, random_bits=random_bits, units=units)
+        check_counts("stream", change_every=change_every, slow_bits=slow_bits, random_bits=random_bits, units=units)
         if random_bits > 12:
             raise ValueError(f"stream.random_bits={random_bits}: at most 12, all their patterns are tabulated")
         self.seeds, self.runs = list(seeds), len(seeds)

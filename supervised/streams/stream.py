@@ -65,17 +65,6 @@ def task_of(stream: Stream, step: int) -> int:
     return next(task for task in itertools.count() if task_start(stream, task + 1) > step)
 
 
-def check_counts(**counts: int) -> None:
-    """Whether these settings of a stream are at least 1.
-
-    Raises:
-        ValueError: one is not.
-    """
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"stream.{name}={count}: at least 1")
-
-
 MOST_BYTES = 2**20
 """A chunk of inputs holds about this much: it stays in the cache between being made and being learned from."""
 

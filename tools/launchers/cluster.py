@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from continual_agents.settings import check_counts
+
 from .launcher import Config, Launcher, Outcome
 from .worker import train
 
@@ -59,9 +61,7 @@ class Cluster(Launcher[Any]):
             raise ModuleNotFoundError(
                 f"the package {error.name} is missing: pip install --constraint constraints.txt -e '.[slurm]'"
             ) from error
-        for name, value in (("at_once", at_once), ("cpus_per_task", cpus_per_task)):
-            if value < 1:
-                raise ValueError(f"hydra.launcher.{name}={value}: at least 1")
+        check_counts("hydra.launcher", at_once=at_once, cpus_per_task=cpus_per_task)
         if not 0 < signal_delay_s < 60 * timeout_min:
             raise ValueError(
                 f"hydra.launcher.signal_delay_s={signal_delay_s}: at least 1, and less than timeout_min={timeout_min}"

@@ -86,19 +86,22 @@ class Adam(torch.optim.Adam):
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
         """Update the parameters with young entries here, and let torch gather the rest for its own update."""
-        trained = [p for p in group["params"] if p.grad is not None]
-        young = [p for p in trained if "young" in self.state.get(p, ())]
-        if not young:
+        trained = [(p, self.state.get(p)) for p in group["params"] if p.grad is not None]
+        if not any(state and "young" in state for _, state in trained):
             return super()._init_group(group, *lists)  # type: ignore[no-any-return]
-        taken = {id(p) for p in young}
-        for kind in dict.fromkeys((p.device, p.dtype) for p in young):
-            here = [p for p in young if (p.device, p.dtype) == kind]
-            if group["fused"]:  # the others with them: a second call costs as much as a small network's first
-                here += [p for p in trained if id(p) not in taken and (p.device, p.dtype) == kind and self.state.get(p)]
-                taken.update(map(id, here))
-            self._update(group, here)
-        rest = [p for p in trained if id(p) not in taken]
-        return super()._init_group({**group, "params": rest}, *lists)  # type: ignore[no-any-return]
+        young: dict[Any, list[Tensor]] = {}
+        others: dict[Any, list[Tensor]] = {}
+        rest = []
+        for p, state in trained:
+            if state and ("young" in state or group["fused"]):
+                (young if "young" in state else others).setdefault((p.device, p.dtype), []).append(p)
+            else:
+                rest.append(p)
+        for kind, here in young.items():
+            # the others with them where that is fused: a second call costs as much as a small network's first
+            self._update(group, here + others.pop(kind, []))
+        rest += [p for left in others.values() for p in left]
+        return bool(rest) and super()._init_group({**group, "params": rest}, *lists)
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """One Adam step of parameters of one type, those with young entries first; others only where it is fused."""

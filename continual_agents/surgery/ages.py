@@ -25,6 +25,7 @@ class Ages:
     """
 
     def __init__(self, states: list[dict[str, Any]], like: Tensor) -> None:
+        self._states = states
         self._named = [(state, name) for state in states for name in state if name.startswith(AGE)]
         self._parts = [state[name] for state, name in self._named]
         self._flat = torch.cat([part.flatten() for part in self._parts])
@@ -48,11 +49,9 @@ class Ages:
 
     def hold(self, states: list[dict[str, Any]]) -> bool:
         """Whether these are still the ages of exactly these states."""
-        return (
-            len(states) == len(self._owned)
-            and all(states[i] is self._named[own.start][0] for i, own in enumerate(self._owned))
-            and all(state.get(name) is part for (state, name), part in zip(self._named, self._parts, strict=True))
-        )
+        if len(states) != len(self._states) or not all(map(operator.is_, states, self._states)):
+            return False
+        return all(map(operator.is_, [state.get(name) for state, name in self._named], self._parts))
 
     def born(self) -> None:
         """Some entries were put to age 0."""

@@ -54,10 +54,10 @@ def check_off_policy(settings: dict[str, Any]) -> None:
         )
     buffer = settings["replay_buffer"]
     size = buffer.get("size")
-    if not {"size"} <= set(buffer) <= {"size", "storage"} or not isinstance(size, int) or isinstance(size, bool):
-        raise ValueError(
-            f"agent.replay_buffer={dict(buffer)}: its settings are size, a whole number, and storage, memory or memmap"
-        )
+    if not {"size"} <= set(buffer) <= {"size", "storage"}:
+        raise ValueError(f"agent.replay_buffer={dict(buffer)}: its settings are size and storage")
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise ValueError(f"agent.replay_buffer.size={size}: a whole number is needed")
     if size < max(settings["batch_size"], frames):
         raise ValueError(f"agent.replay_buffer.size={size}: at least agent.batch_size and agent.frames_per_batch")
     if not 0 <= settings["discount"] <= 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from continual_agents.runs import log_comparison
 from continual_agents.runs.checkpoint import write_bytes
@@ -37,14 +38,19 @@ class Drawn:
     """What was drawn of some runs.
 
     Attributes:
+        runs: by experiment.
         figures: PNG files, each experiment's main figure before its sweep.
         table: as `summary_table` gives it.
-        step: how far the runs are.
     """
 
+    runs: dict[str, list[RunFolder]]
     figures: list[Path]
     table: pd.DataFrame
-    step: int
+
+    @property
+    def step(self) -> int:
+        """How far the runs are."""
+        return max(int(run.metrics["step"].max()) for runs in self.runs.values() for run in runs)
 
     def log(self, folder: Path, logger: Mapping[str, Any] | None = None) -> None:
         """Show figures and table in TensorBoard (and W&B, if `logger` says so) beside the runs below `folder`."""
@@ -64,8 +70,13 @@ class Drawn:
 def draw_runs(folders: Iterable[Path | str], output: Path | str) -> Drawn:
     """`plot_runs`, and everything that it made."""
     experiments = by_experiment(read_folders(folders))
-    figures, table = _draw(experiments, Path(output))
-    return Drawn(figures, table, max(int(run.metrics["step"].max()) for runs in experiments.values() for run in runs))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # intervals are many small computations: a second thread takes more than it gives
+    try:
+        figures, table = _draw(experiments, Path(output))
+    finally:
+        torch.set_num_threads(threads)
+    return Drawn(experiments, figures, table)
 
 
 def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
@@ -108,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         drawn = draw_runs(given.runs, output)
         drawn.log(output)
         if given.records:
-            write_records(by_experiment(read_folders(given.runs)), given.records)
+            write_records(drawn.runs, given.records)
     except (FolderError, StrangeFileError) as error:
         parser.error(str(error))
     except OSError as error:

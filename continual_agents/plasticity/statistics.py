@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def _bootstrap(
     if table.shape[0] == 1:
         return Estimate(value, torch.full_like(value, torch.nan), torch.full_like(value, torch.nan))
     # the same draws at every position: a run counts as a whole, and curves stay smooth
-    chosen = _resample(strata or [0] * table.shape[0], table.shape[0], resamples, seed)
+    chosen = _resample(tuple(strata or [0] * table.shape[0]), table.shape[0], resamples, seed)
     block = max(1, 4_000_000 // chosen.numel())  # positions at a time: bounds the memory at about 32 MB
     draws = torch.cat([statistic(part[chosen]) for part in table.split(block, dim=1)], dim=1)
     ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
@@ -99,7 +100,8 @@ def _bootstrap(
     return Estimate(value, low, high)
 
 
-def _resample(strata: Sequence[object], runs: int, resamples: int, seed: int) -> Tensor:
+@functools.lru_cache(maxsize=8)  # the settings of a sweep have as many runs each: a hundred times the same draws
+def _resample(strata: tuple[object, ...], runs: int, resamples: int, seed: int) -> Tensor:
     """Run indices `[resamples, runs]`, drawn with replacement within each stratum."""
     if len(strata) != runs:
         raise ValueError(f"{len(strata)} strata labels for {runs} runs: give one label per run")

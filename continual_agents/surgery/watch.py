@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo  # torch.compiler.disable would load torch._dynamo here: a second of CPU
 from torch.utils.hooks import RemovableHandle
 
 from .finding import Reader, axes_of, is_paused
@@ -206,7 +207,7 @@ class Watch:
         else:
             self._reduce(value, self._share(value.detach()))
 
-    @torch.compiler.disable
+    @_disable_dynamo
     def _record_outside(self, value: Tensor) -> None:
         self.record(value)
 
@@ -278,7 +279,7 @@ class Recent:
         """Keep a copy of the first samples."""
         self.inputs = value.detach()[: self.SAMPLES].clone()
 
-    @torch.compiler.disable
+    @_disable_dynamo
     def record_compiled(self, value: Tensor) -> None:
         """As `record`, outside of the compiled graph."""
         self.record(value)

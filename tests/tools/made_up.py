@@ -110,9 +110,9 @@ def levels_run(
     metrics = episodes.rename(columns={"return": "return/mean", "task": "task/index"}).drop(columns="length")
     metrics.to_csv(folder / "metrics.csv", index=False)
     whole = {
-        "experiment": {"name": "mine", "kind": "agent", "environment": {"id": "Mine-v0"}, **experiment},
         "method": {"name": method, "optimizer": {"step_size": step_size}},
+        "experiment": {"name": "mine", "kind": "agent", "environment": {"id": "Mine-v0"}, **experiment},
         "seed": seed,
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(whole))
+    (folder / "config.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))  # the order that runs write
     return folder

@@ -293,7 +293,8 @@ def swept(tmp_path):
             for seed in range(2):
                 levels = [50 + 10 * place + seed - fall * task for task in range(3)]
                 folder = tmp_path / f"{method}_{size}/{seed}"
-                levels_run(folder, levels, method=method, seed=seed, step_size=size, optimizer={"step_size": size})
+                constants = {"optimizer": {"step_size": size}, "tuned_adam": {"step_size": 0.01}}  # another method's
+                levels_run(folder, levels, method=method, seed=seed, step_size=size, **constants)
     return tmp_path
 
 

@@ -168,9 +168,10 @@ def test_an_environment_that_announces_no_task_has_one(tmp_path):
 
 def test_a_stub_of_a_last_task_is_left_out():
     steps = np.arange(1000, 21_001, 1000)
-    episodes = pd.DataFrame({"step": steps, "task": (steps > 10_000) * 1 + (steps > 20_000), "performance": steps})
+    tasks_of = (steps > 10_000) * 1 + (steps > 20_000)
+    episodes = pd.DataFrame({"replicate": 0, "step": steps, "task": tasks_of, "performance": steps})
     # tasks end at 10,000 and 20,000; the third has 1,000 steps only; the last quarter is (7500, 10000], (17500, 20000]
-    assert tasks.returns_at_task_ends(episodes).to_dict() == {0: 9_000.0, 1: 19_000.0}
+    assert tasks.returns_at_task_ends(episodes).loc[0].to_dict() == {0: 9_000.0, 1: 19_000.0}
 
 
 def test_stream_figure_shows_the_numbers_of_the_folders(streams):
@@ -218,6 +219,16 @@ def test_sweep_over_several_parameters_has_a_block_per_combination(tmp_path):
         "activation relu\nstep size 0.001", "step size 0.01", "last tenth",
         "activation tanh\nstep size 0.001", "step size 0.01", "last tenth",
     ]  # fmt: skip
+
+
+def test_of_a_sweep_over_many_values_some_have_a_panel_and_the_last_panel_has_all(tmp_path):
+    sizes = [k / 1000 for k in range(1, 31)]
+    stream_run(tmp_path / "swept", step_sizes=sizes, seeds=2)
+    *panels, last = stream.sweep_figure(tidy.tidy(folders.read_folders([tmp_path]))).axes
+    titles = [axes.get_title(loc="left").removeprefix("step size ") for axes in panels]
+    assert (titles[0], titles[-1], len(titles)) == ("0.001", "0.03", stream.MOST_VALUES)
+    bars = next(one for one in last.containers if one.get_label() == "backprop")
+    np.testing.assert_allclose(np.asarray(bars[0].get_xdata(), float), sizes)
 
 
 def test_a_method_without_the_parameter_is_in_every_panel_and_a_line_in_the_last(tmp_path):

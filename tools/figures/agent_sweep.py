@@ -17,9 +17,9 @@ def sweep_of_agents(runs: list[RunFolder]) -> Stream:
     """
     data = task_ends(runs)
     own = ["setting", "method", "seed"]
-    settings = {key: short_key(key) for key in data.runs.columns if key not in own}
-    table = data.runs[[*own, *settings]].rename(columns=settings)
-    # a method reads its experiment's constants: the last of one name is the method's
+    # a method reads its experiment's constants: of one name, what counts is the method's, which is put last
+    keys = sorted(data.runs.columns.difference(own, sort=False), key=lambda key: key.startswith("method."))
+    table = data.runs[[*own, *keys]].rename(columns={key: short_key(key) for key in keys})
     table = table.loc[:, ~table.columns.duplicated(keep="last")].rename_axis("replicate").reset_index()
     table = table.map(lambda value: str(value) if isinstance(value, list) else value)
     parameters = varied(table)

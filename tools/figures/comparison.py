@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,35 +47,43 @@ def compare(runs: list[RunFolder]) -> Comparison:
 def _compare(given: tuple[RunFolder, ...]) -> Comparison:
     runs = list(given)
     labels = setting_labels(runs)
-    episodes, metrics = [], []
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        mark = {"setting": label, "replicate": number}
-        metrics.append(run.metrics.assign(**mark))
-        episodes.append(_episodes(run).assign(**mark))
-    settings = sorted(dict.fromkeys(labels), key=_preference)
+    metrics = _marked([run.metrics for run in runs], range(len(runs)), labels)
+    episodes = _episodes(runs, labels, metrics)
     measure = "return"
-    if not any(one["performance"].notna().any() for one in episodes) and all("reward/mean" in m for m in metrics):
+    if not episodes["performance"].notna().any() and all("reward/mean" in run.metrics for run in runs):
         # no episode has ended anywhere: a continuing task is judged by its reward
-        measure = "reward per step"
-        episodes = [
-            _episodes(run, reward=True).assign(**{key: one[key].iloc[0] for key in ("setting", "replicate")})
-            for run, one in zip(runs, metrics, strict=True)
-        ]
-    return Comparison(runs[0].experiment, pd.concat(episodes), pd.concat(metrics), settings, runs, measure)
+        measure, episodes = "reward per step", _performance(metrics, "reward/mean")
+    settings = sorted(dict.fromkeys(labels), key=_preference)
+    return Comparison(runs[0].experiment, episodes, metrics, settings, runs, measure)
 
 
-def _episodes(run: RunFolder, reward: bool = False) -> pd.DataFrame:
-    if run.episodes is not None and not reward:
-        table = run.episodes.rename(columns={"return": "performance"})
-    else:
-        measure = "reward/mean" if reward else "return/mean"
-        names = {measure: "performance", "task/friction": "friction", "task/index": "task"}
-        table = run.metrics.rename(columns=names)
-    for column, default in (("task", 0), ("friction", np.nan), ("performance", np.nan)):
-        if column not in table.columns:
-            table = table.assign(**{column: default})
+def _episodes(runs: list[RunFolder], labels: list[str], metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row per episode; of runs without episodes.csv, one per row of metrics.csv."""
+    parts = []
+    for own, group in itertools.groupby(range(len(runs)), lambda number: runs[number].episodes is not None):
+        numbers = list(group)
+        if own:
+            tables = [table for number in numbers if (table := runs[number].episodes) is not None]
+            parts.append(_performance(_marked(tables, numbers, labels), "return"))
+        else:
+            parts.append(_performance(metrics[metrics["replicate"].isin(numbers)], "return/mean"))
+    return pd.concat(parts)
+
+
+def _marked(tables: list[pd.DataFrame], numbers: Sequence[int], labels: list[str]) -> pd.DataFrame:
+    """Tables of runs one below the other, with their settings and numbers."""
+    lengths = [len(table) for table in tables]
+    settings = pd.Series([labels[number] for number in numbers]).repeat(lengths).array
+    return pd.concat(tables).assign(setting=settings, replicate=np.repeat(numbers, lengths))
+
+
+def _performance(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The columns of `Comparison.episodes`, `performance` from the column `measure`."""
+    table = table.rename(columns={measure: "performance", "task/friction": "friction", "task/index": "task"})
+    missing = {"task": 0, "friction": np.nan, "performance": np.nan}
+    table = table.assign(**{column: value for column, value in missing.items() if column not in table.columns})
     table = table.assign(task=table["task"].fillna(0))  # an environment that announces no task has one
-    return table[["step", "performance", "task", "friction"]]
+    return table[["step", "performance", "task", "friction", "setting", "replicate"]]
 
 
 def _preference(label: str) -> tuple[int, str]:

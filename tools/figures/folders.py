@@ -12,7 +12,7 @@ import pandas as pd
 from continual_agents.runs import read_configuration
 from tools.text import visible_everywhere
 
-from .tables import check_distinct, read_table
+from .tables import check_distinct, read_table, read_tables
 
 IGNORED = (
     "seed",
@@ -32,6 +32,8 @@ IGNORED = (
     "code",  # runs.csv: what took the steps
 )
 """Configuration keys (or their prefixes) that do not make a different setting of the same method."""
+
+_IGNORED = tuple(f"{key}." for key in IGNORED)
 
 COLUMNS = {"metrics": ("step",), "episodes": ("step", "return", "friction", "task"), "runs": ("run",)}
 """Columns that figures cannot do without."""
@@ -124,19 +126,25 @@ def find_folders(paths: Iterable[Path | str]) -> list[Path]:
     return list(found)
 
 
-def read_folder(path: Path) -> RunFolder:
+def read_folder(path: Path, known: Mapping[Path, pd.DataFrame] | None = None) -> RunFolder:
     """Read one run folder; a half-written last line of a running or killed run is left out.
+
+    Args:
+        path: the folder.
+        known: tables that were read already, of this folder or of others.
 
     Raises:
         FolderError: a file that cannot be read, or tables that are empty or lack a column.
     """
     try:
         config = visible_everywhere(read_configuration(path / "config.yaml"))
-        metrics = read_table(path / "metrics.csv", COLUMNS["metrics"])
+        metrics, episodes = (
+            known[file] if known and file in known else read_table(file, COLUMNS[file.stem])
+            for file in (path / "metrics.csv", path / "episodes.csv")
+        )
         if metrics is None:
             raise FolderError(f"{path}/metrics.csv holds no whole row: nothing was logged yet")
         check_distinct(path / "metrics.csv", metrics)
-        episodes = read_table(path / "episodes.csv", COLUMNS["episodes"])
         runs = read_table(path / "runs.csv", COLUMNS["runs"], words=True)
     except ValueError as error:
         raise FolderError(str(error)) from error
@@ -146,9 +154,13 @@ def read_folder(path: Path) -> RunFolder:
 def read_folders(paths: Iterable[Path | str]) -> list[RunFolder]:
     """Every run below `paths` that has logged something."""
     runs, problems = [], []
-    for path in find_folders(paths):
+    found = find_folders(paths)
+    known: dict[Path, pd.DataFrame] = {}
+    for name in ("metrics", "episodes"):
+        known |= read_tables((path / f"{name}.csv" for path in found), COLUMNS[name])
+    for path in found:
         try:
-            runs.append(read_folder(path))
+            runs.append(read_folder(path, known))
         except FolderError as error:
             problems.append(str(error))
     if not runs:
@@ -228,7 +240,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def is_setting(key: str) -> bool:
     """Whether a configuration key says what was compared, not merely where, when or with which seed it ran."""
-    return not any(key == ignored or key.startswith(f"{ignored}.") for ignored in IGNORED)
+    return not f"{key}.".startswith(_IGNORED)
 
 
 def _name(entry: Any, default: str) -> str:

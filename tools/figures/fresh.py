@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats.t.ppf, without the half second that loading scipy.stats takes
 
 from .folders import method_label
 from .tasks import TaskEnds, whole
@@ -59,7 +59,8 @@ def difference(data: TaskEnds, setting: str, reference: str = FRESH) -> Differen
     Where the reference was run with several settings, a run's partner is the one that agrees with it in most of them.
     """
     own = data.of(setting)
-    partners = {name: _partners(data, name, reference) for name in own.index}
+    others = np.flatnonzero((data.runs["method"] == reference).to_numpy())
+    partners = {name: _partners(data, name, others) for name in own.index} if len(others) else {}
     pairs = pd.DataFrame(
         {name: own.loc[name] - data.ends.loc[other].mean() for name, other in partners.items() if other}
     ).T
@@ -93,22 +94,21 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
     """Student's interval of the mean, nan below `ENOUGH` values; right for few seeds, unlike a bootstrap."""
     if len(values) < ENOUGH:
         return np.nan, np.nan
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def _partners(data: TaskEnds, name: object, reference: str) -> list[object]:
-    """The runs of `reference` with this run's seed and tasks; of several, those nearest in their settings."""
-    runs, words = data.runs, data.words
-    place = runs.index.get_loc(name)
-    alike = (runs["method"] == reference).to_numpy() & (runs["seed"] == runs["seed"].iloc[place]).to_numpy()
-    for column in [runs.columns.get_loc(key) for key in data.world]:
-        alike &= words[:, column] == words[place, column]
-    candidates = np.flatnonzero(alike)
+def _partners(data: TaskEnds, name: object, others: np.ndarray) -> list[object]:
+    """Which of `others`, places of runs, have this run's seed and tasks; of several, the nearest in settings."""
+    words, place = data.words, data.runs.index.get_loc(name)
+    alike = data.seeds[others] == data.seeds[place]
+    for column in [data.runs.columns.get_loc(key) for key in data.world]:
+        alike &= words[others, column] == words[place, column]
+    candidates = others[alike]
     if not len(candidates):
         return []
     shared = (words[candidates] == words[place]).sum(axis=1)
-    return list(runs.index[candidates[shared == shared.max()]])
+    return list(data.runs.index[candidates[shared == shared.max()]])
 
 
 def _missing_runs(data: TaskEnds, reference: str) -> str:

@@ -38,6 +38,9 @@ FEW = 20
 COLUMNS = 3
 """Panels side by side in the sweep figure."""
 
+MOST_VALUES = 11
+"""Values of the varied parameter that have a panel each, and a mark on the axis of the last one."""
+
 
 def plot_stream(runs: list[RunFolder], path: Path) -> Path:
     """Performance per task with 95% intervals over runs, diagnostics below; a row per method where they are many."""
@@ -69,7 +72,8 @@ def plot_sweep(data: Stream, path: Path) -> Path:
     """A panel of curves per value of the varied parameter, and one of the last tenth of the stream against the value.
 
     Where several parameters vary, each combination of the others has such a block of panels. Methods without the
-    parameter (plain backprop has no replacement rate) are in every panel.
+    parameter (plain backprop has no replacement rate) are in every panel. Of more than `MOST_VALUES` values, so many
+    have a panel, evenly chosen; the last panel has them all.
     """
     with style():
         return save(sweep_figure(data), path)
@@ -87,14 +91,14 @@ def sweep_figure(data: Stream) -> Figure:
                 one = _with(one, parameter, value)
             blocks.append((", ".join(f"{short(k)} {v}" for k, v in zip(others, key, strict=True)), one))
     values = [_ordered(one[name]) for _, one in blocks]
-    rows = [-(-(len(known) + 1) // COLUMNS) for known in values]
+    rows = [-(-(min(len(known), MOST_VALUES) + 1) // COLUMNS) for known in values]
     height = 1.75 * sum(rows) + 0.2
     figure = Figure(figsize=(WIDTH, height))
     figure.subplots_adjust(left=0.1, right=0.78, top=1 - 0.3 / height, bottom=0.5 / height)
     grid = figure.add_gridspec(sum(rows), COLUMNS, hspace=0.8, wspace=0.14)
     row = 0
     for (title, records), known, taken in zip(blocks, values, rows, strict=True):
-        cells = [grid[row + k // COLUMNS, k % COLUMNS] for k in range(len(known) + 1)]
+        cells = [grid[row + k // COLUMNS, k % COLUMNS] for k in range(min(len(known), MOST_VALUES) + 1)]
         _sweep(figure, cells, data, records, name, known, title)
         row += taken
     return figure
@@ -106,7 +110,8 @@ def _sweep(
     methods = list(dict.fromkeys(data.records["method"]))
     look, edges = looks(methods), _edges(data)
     first: Axes | None = None
-    for number, (cell, value) in enumerate(zip(cells, values, strict=False)):
+    drawn = _some(values)
+    for number, (cell, value) in enumerate(zip(cells, drawn, strict=False)):
         axes = figure.add_subplot(cell, sharey=first)
         first = first or axes
         chosen = _with(records, name, value)
@@ -124,8 +129,14 @@ def _sweep(
         if number % COLUMNS == 0:
             axes.set_ylabel(data.measure.replace("_", " "))
     last = figure.add_subplot(cells[-1], sharey=first)
-    last.tick_params(labelleft=len(values) % COLUMNS == 0)
+    last.tick_params(labelleft=len(drawn) % COLUMNS == 0)
     _sensitivity(last, data, records, name, values)
+
+
+def _some(values: list) -> list:
+    """At most `MOST_VALUES` of them: the ends and evenly chosen ones between."""
+    places = np.linspace(0, len(values) - 1, min(len(values), MOST_VALUES)).round().astype(int)
+    return [values[place] for place in places]
 
 
 def _with(records: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
@@ -163,7 +174,9 @@ def _sensitivity(axes: Axes, data: Stream, records: pd.DataFrame, name: str, val
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
     crowded: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(values) > 3 else {}
-    axes.set_xticks(places, [_text(value) for value in values], size=6.5, **crowded)
+    if len(values) <= MOST_VALUES or not numeric:  # else marks of our own would cover each other
+        ticks = _some(list(zip(places, map(_text, values), strict=True)))
+        axes.set_xticks([place for place, _ in ticks], [text for _, text in ticks], size=6.5, **crowded)
     axes.set_title(title, loc="left")
     axes.set_xlabel(short(name))
     label_ends(axes, ends, size=7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,10 @@ CHUNK = 50_000
 
 COUNTS = {"step": 2.0**53, "run": 1e9}
 """Columns of whole numbers from 0, and their largest."""
+
+
+TOGETHER = 8 << 20
+"""Bytes of tables that are parsed as one text."""
 
 
 class TableError(ValueError):
@@ -76,6 +80,65 @@ def read_table(path: Path, columns: Iterable[str], *, words: bool = False) -> pd
     return table
 
 
+def read_tables(paths: Iterable[Path], columns: Iterable[str]) -> dict[Path, pd.DataFrame]:
+    """Tables of numbers, many at once: those with one header are parsed as one text.
+
+    Parsing a short table costs some 2 ms, whatever is in it; a thousand parsed as one cost 20 ms.
+
+    Args:
+        paths: CSV files.
+        columns: what each has to have.
+
+    Returns:
+        By path what `read_table` gives. Left out is what needs a look of its own: files that are missing, empty, long
+        or with quotes, and all that were parsed beside one that `read_table` may refuse.
+    """
+    alike: dict[bytes, dict[Path, bytes]] = {}
+    found: dict[Path, pd.DataFrame] = {}
+    size = 0
+    for path in paths:
+        try:
+            content = read_file(path, most=TOGETHER)
+        except (OSError, StrangeFileError):
+            continue
+        header, _, rows = content[: content.rfind(b"\n") + 1].partition(b"\n")
+        if _is_plain(header, rows):
+            alike.setdefault(header, {})[path] = rows
+            size += len(rows)
+        if size > TOGETHER:
+            found |= _parse(alike, columns)
+            alike, size = {}, 0
+    return found | _parse(alike, columns)
+
+
+def _is_plain(header: bytes, rows: bytes) -> bool:
+    """Whether each line of `rows` is a row, and the first one as wide as the header."""
+    width = header.count(b",")
+    odd = any(sign in header or sign in rows for sign in (b'"', b"\r", b"\0")) or b"\n\n" in b"\n" + rows
+    return bool(rows) and not odd and width < MOST_COLUMNS and rows[: rows.index(b"\n")].count(b",") == width
+
+
+def _parse(alike: Mapping[bytes, Mapping[Path, bytes]], columns: Iterable[str]) -> dict[Path, pd.DataFrame]:
+    """Tables by header, then by path, each group parsed as one text and cut apart."""
+    found: dict[Path, pd.DataFrame] = {}
+    for header, tables in alike.items():
+        first = next(iter(tables))
+        try:
+            whole = pd.read_csv(io.BytesIO(b"\n".join([header, b"".join(tables.values())])), encoding="utf-8")
+            _check_columns(first, whole, columns)
+            _check_numbers(first, whole, words=False)
+        except (ValueError, OverflowError, pd.errors.ParserError):  # `read_table` says in which file, and what
+            continue
+        ends = np.cumsum([rows.count(b"\n") for rows in tables.values()])
+        if len(whole) != ends[-1]:
+            continue
+        whole.columns = [visible_everywhere(str(name)) for name in whole.columns]
+        whole = whole.copy()  # one block per type, which makes cutting apart and joining ten times cheaper
+        for path, start, end in zip(tables, [0, *ends], ends, strict=False):
+            found[path] = whole.iloc[start:end].set_axis(pd.RangeIndex(end - start))
+    return found
+
+
 def check_distinct(path: Path, table: pd.DataFrame) -> None:
     """Whether each run has each step once.
 
@@ -98,9 +161,11 @@ def _check_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> N
 
 
 def _check_numbers(path: Path, chunk: pd.DataFrame, words: bool) -> None:
-    for name in chunk.columns:
+    for name, dtype in zip(chunk.columns, chunk.dtypes, strict=True):
+        if dtype.kind in "iuf" and name not in COUNTS:
+            continue
         values = chunk[name]
-        if values.dtype.kind not in "iuf" and (not words or name in COUNTS):
+        if dtype.kind not in "iuf" and (not words or name in COUNTS):
             wrong = np.flatnonzero(
                 (pd.to_numeric(values.astype(str), errors="coerce").isna() & values.notna()).to_numpy()
             )

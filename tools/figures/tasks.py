@@ -42,6 +42,11 @@ class TaskEnds:
         """Everything in `runs` as text, `[runs, columns]`: a missing value is as good as another, unlike in pandas."""
         return self.runs.map(str).to_numpy(object)
 
+    @functools.cached_property
+    def seeds(self) -> np.ndarray:
+        """Seed of each run; nan, which is like no other, where it has none."""
+        return self.runs["seed"].to_numpy(object, na_value=np.nan)
+
     def of(self, setting: str) -> pd.DataFrame:
         """The rows of `ends` that belong to a setting."""
         return self.ends.loc[self.runs.index[self.runs["setting"] == setting]]
@@ -61,7 +66,6 @@ def task_ends(runs: list[RunFolder]) -> TaskEnds:
 @functools.lru_cache(maxsize=1)  # as `compare`
 def agent_task_ends(data: Comparison) -> TaskEnds:
     """Returns at the ends of tasks."""
-    ends = {number: returns_at_task_ends(one) for number, one in data.episodes.groupby("replicate", sort=False)}
     setting_of = data.metrics.groupby("replicate")["setting"].first()
     rows = [
         {"setting": setting_of[number], "method": method_label(run.method), "seed": run.config.get("seed")}
@@ -71,7 +75,7 @@ def agent_task_ends(data: Comparison) -> TaskEnds:
     runs = pd.DataFrame(rows)
     world = [key for key in runs.columns if key.startswith("experiment.environment.")]
     # a run in which no episode has ended yet keeps its row
-    table = pd.DataFrame(ends).T.reindex(runs.index).sort_index(axis=1)
+    table = returns_at_task_ends(data.episodes).reindex(runs.index)
     return TaskEnds(data.experiment, data.measure, True, table, runs, data.settings, world)
 
 
@@ -89,26 +93,27 @@ def stream_task_ends(data: Stream, world: list[str]) -> TaskEnds:
     return TaskEnds(data.experiment, data.measure, data.higher_is_better, ends, runs, data.settings, known)
 
 
-def returns_at_task_ends(episodes: pd.DataFrame) -> pd.Series:
+def returns_at_task_ends(episodes: pd.DataFrame) -> pd.DataFrame:
     """Mean return over the last quarter of each task's steps; a last task shorter than half the others is left out.
 
     Args:
-        episodes: one run, columns `step`, `performance`, `task`.
+        episodes: columns `replicate`, `step`, `performance`, `task`.
 
     Returns:
-        By task; a task in whose last quarter no return is known is not there.
+        A row per run, a column per task in order; nan for a task in whose last quarter no return is known.
     """
-    start, means, lengths = 0.0, {}, []
-    for number, task in episodes.groupby("task"):
-        end = float(task["step"].max())
-        late = task.loc[task["step"] > end - (end - start) / 4, "performance"]
-        if late.notna().any():
-            means[number] = float(late.mean())
-            lengths.append(end - start)
-        start = end
-    if len(lengths) > 1 and lengths[-1] < 0.5 * float(np.median(lengths[:-1])):
-        means.popitem()
-    return pd.Series(means, dtype=float)
+    groups = episodes.groupby(["replicate", "task"])
+    ends = groups["step"].max().astype(float)
+    starts = ends.groupby(level="replicate").shift(fill_value=0.0)
+    place = groups.ngroup().to_numpy()
+    late = episodes["step"].to_numpy() > (ends - (ends - starts) / 4).to_numpy()[place]
+    means = episodes["performance"].where(late).groupby([episodes["replicate"], episodes["task"]]).mean()
+    table, lengths = means.unstack(), (ends - starts).where(means.notna()).unstack().to_numpy()
+    for run, known in enumerate(np.isfinite(lengths)):
+        *before, last = np.flatnonzero(known) if known.any() else (-1,)
+        if before and lengths[run, last] < 0.5 * np.median(lengths[run, before]):
+            table.iloc[run, last] = np.nan
+    return table.dropna(axis=1, how="all")
 
 
 def whole(ends: pd.DataFrame) -> pd.DataFrame:

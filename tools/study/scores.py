@@ -46,7 +46,7 @@ def higher_is_better(folder: Path) -> bool:
 
 
 def _agent_tasks(run: RunFolder) -> list[float]:
-    return returns_at_task_ends(compare([run]).episodes).tolist()
+    return returns_at_task_ends(compare([run]).episodes).to_numpy(float).ravel().tolist()
 
 
 def _stream_tasks(run: RunFolder) -> list[list[float]]:

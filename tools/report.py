@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from continual_agents.runs.checkpoint import write_bytes
-from continual_agents.runs.provenance import read_sessions
+from continual_agents.runs.sessions import read_sessions
 from tools.figures.agent import plot_agent
 from tools.figures.agent_sweep import sweep_of_agents
 from tools.figures.comparison import compare

@@ -1,9 +1,8 @@
-"""What a run was made with: versions, machine, git state; environment.json has it of every session."""
+"""What a process runs with: versions, machine, git state."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from .files import read_file
 
 PACKAGES = (
     "continual-agents",
@@ -27,58 +24,6 @@ PACKAGES = (
     "torch",
     "torchrl",
 )
-
-
-LARGEST = 8 << 20
-"""Bytes of environment.json; a session takes some 1,500."""
-
-MOST_SESSIONS = 1000
-"""Of more sessions the first one and the latest ones are kept."""
-
-
-def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """The sessions of an environment.json; none where there is no such file.
-
-    Raises:
-        ValueError: it is no ordinary file, or not what `describe` gives; in one line.
-    """
-    try:
-        sessions = json.loads(read_file(path, most=LARGEST))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged") from error
-    if not isinstance(sessions, list) or not all(map(_is_session, sessions)):
-        raise ValueError(f"{path} is not the note of a run's sessions")
-    return sessions
-
-
-def keep_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `MOST_SESSIONS` of them."""
-    return sessions if len(sessions) <= MOST_SESSIONS else [sessions[0], *sessions[1 - MOST_SESSIONS :]]
-
-
-NUMERICAL = ("gymnasium", "numpy", "pybullet", "torch")
-"""Packages whose other versions may round otherwise."""
-
-
-def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What of a session may change the last digits of numbers, as `torch 2.12 (2.11 before)`; empty if nothing."""
-    pairs = [("processor", "machine", "processor"), ("GPU", "machine", "gpu")]
-    pairs += [(name, "packages", name) for name in NUMERICAL]
-    found = []
-    for name, group, key in pairs:
-        old, new = ((session.get(group) or {}).get(key) for session in (before, now))
-        if old is not None and old != new:
-            found.append(f"{name} {new} ({old} before)")
-    return ", ".join(found)
-
-
-def _is_session(session: Any) -> bool:
-    parts = ("machine", "packages", "git")
-    return isinstance(session, dict) and all(isinstance(session.get(part) or {}, dict) for part in parts)
 
 
 def describe() -> dict[str, Any]:

@@ -158,6 +158,8 @@ def test_numbers_that_are_not_finite_score_nan(tmp_path: Path) -> None:
         ({"methods": {"pp": None}}, "method=pp: no such method; did you mean ppo?"),
         ({"methods": {"ppo": {STEP_SIZE: []}}}, f"methods.ppo.{STEP_SIZE}=[]: at least one value"),
         ({"methods": {"ppo": {STEP_SIZE: [-1.0]}}}, "-1.0"),
+        ({"common": ["experiment=changing_cartpole"], "methods": {"ppo": {STEP_SIZE: [1e-3, 2e-3]}}},
+         f"candidates 'method=ppo {STEP_SIZE}=0.001' and 'method=ppo {STEP_SIZE}=0.002' would be the same run"),
         ({"common": ["experiment=permuted_digits"], "methods": {"l2": None}, "fresh": {"seeds": [0, 2]}},
          "seeds=[0, 2]: the seeds of a stream run as one stack and must follow each other"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 from continual_agents.runs import read_configuration
 from continual_agents.settings import check_type, nearest, written
 from tools.command_line import UsageError, compose_config, own_folder, parse_overrides, plain_config
+from tools.unread import OWN
 
 from .scores import CRITERIA
 
@@ -142,15 +143,16 @@ def jobs(protocol: Protocol, stage: str, candidates: list[Candidate]) -> list[Jo
         candidates: what is run.
 
     Raises:
-        UsageError: settings that cannot be composed.
+        UsageError: settings that cannot be composed, or candidates of a method that would be the same run.
     """
     asked = getattr(protocol, stage)
-    made = []
+    made, seen = [], dict[str, Candidate]()
     for candidate in candidates:
         own, words = own_folder([*protocol.common, *candidate.words, *asked["overrides"]])
         if swept := [one.input_line for one in parse_overrides(words) if one.is_sweep_override()]:
             raise UsageError(f"{swept[0]}: several values belong under methods, as a list")
         config = plain_config(compose_config(words, own))
+        _check_told_apart(candidate, config, seen)
         place = protocol.folder / stage / candidate.method
         if stage == "tuning":
             place /= f"candidate_{candidate.number}"
@@ -163,6 +165,30 @@ def jobs(protocol: Protocol, stage: str, candidates: list[Candidate]) -> list[Jo
             made.append(_stack(candidate, config, asked["seeds"], place))
     order = {seed: number for number, seed in enumerate(asked["seeds"])}
     return sorted(made, key=lambda job: order[job.seeds[0]])
+
+
+def _check_told_apart(candidate: Candidate, config: dict[str, Any], seen: dict[str, Candidate]) -> None:
+    """Whether a candidate differs from all others in something that its runs read.
+
+    A constant that the experiment has for one method hides the one for all: `experiment.optimizer.step_size` says nothing
+    to PPO where there is an `experiment.ppo.step_size`.
+
+    Args:
+        candidate: one more.
+        config: its configuration, resolved.
+        seen: those before it, by what their runs read; this one is added.
+
+    Raises:
+        UsageError: one before it would be the same run.
+    """
+    experiment = config["experiment"]
+    own = {key: experiment.get(key) for key in OWN.get(experiment["kind"], experiment)}
+    other = seen.setdefault(json.dumps([candidate.method, config["method"], own], sort_keys=True), candidate)
+    if other is not candidate:
+        raise UsageError(
+            f"{candidate.method}: the candidates {other.settings!r} and {candidate.settings!r} would be the same run: "
+            f"give settings that it reads here; what it reads stands in the file of method={candidate.method}"
+        )
 
 
 def _stack(candidate: Candidate, config: dict[str, Any], seeds: list[int], place: Path) -> Job:

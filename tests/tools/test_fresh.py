@@ -252,7 +252,7 @@ def test_a_step_size_that_a_method_reads_from_its_experiment_is_named_once(tmp_p
             constants = {"optimizer": {"step_size": size}, "network": {"hidden": [width]}}
             levels_run(tmp_path / f"{size}/{width}", [0, 1], step_size=size, **constants)
     assert set(folders.setting_labels(read(tmp_path))) == {
-        f"PPO, hidden [{width}], step size {size}" for size in (0.001, 0.0001) for width in (8, 16)
+        f"PPO, step size {size}, hidden [{width}]" for size in (0.001, 0.0001) for width in (8, 16)
     }
 
 

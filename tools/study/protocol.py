@@ -170,8 +170,8 @@ def jobs(protocol: Protocol, stage: str, candidates: list[Candidate]) -> list[Jo
 def _check_told_apart(candidate: Candidate, config: dict[str, Any], seen: dict[str, Candidate]) -> None:
     """Whether a candidate differs from all others in something that its runs read.
 
-    A constant that the experiment has for one method hides the one for all: `experiment.optimizer.step_size` says nothing
-    to PPO where there is an `experiment.ppo.step_size`.
+    A constant of one method hides the one of all: `experiment.optimizer.step_size` says nothing to PPO where there is
+    an `experiment.ppo.step_size`.
 
     Args:
         candidate: one more.

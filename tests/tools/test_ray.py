@@ -1,10 +1,12 @@
 """Runs as tasks of Ray. Ray's own processes take seconds to start: the long test is by hand, `-m slow`."""
 
+import functools
 import importlib.util
 import json
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,42 @@ def test_settings_that_cannot_be(word: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         make_launcher(["hydra/launcher=ray", f"hydra.launcher.{word}"])
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "address", "tries"),
+    [
+        (Exception("timed out"), None, 5),
+        (Exception("timed out"), "auto", 1),
+        (ConnectionError("nobody there"), None, 1),
+    ],
+)
+def test_a_cluster_that_is_slow_to_start_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, address: str | None, tries: int
+) -> None:
+    calls = []
+
+    def begin(late: int) -> None:
+        def init(**_: object) -> None:
+            calls.append("init")
+            if calls.count("init") <= late:
+                raise error
+
+        shutdown = functools.partial(calls.append, "shutdown")
+        ray = types.SimpleNamespace(
+            init=init, shutdown=shutdown, is_initialized=lambda: False, cluster_resources=lambda: {"CPU": 2},
+            remote=lambda function: types.SimpleNamespace(options=lambda **_: function),
+        )  # fmt: skip
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        calls.clear()
+        make_launcher(["hydra/launcher=ray", f"hydra.launcher.address={address or 'null'}"])
+
+    with pytest.raises(UsageError, match=rf"^hydra.launcher.address={address}: {error}$"):
+        begin(late=9)
+    assert calls.count("init") == tries
+    if tries > 1:
+        begin(late=2)
+        assert calls == ["init", "shutdown", "init", "shutdown", "init"]
 
 
 @pytest.mark.slow

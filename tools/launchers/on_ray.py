@@ -16,6 +16,9 @@ from .worker import train
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, which every node must see under this name."""
 
+STARTS = 5
+"""How often Ray is started: it gives its own processes half a minute, which is little on a machine at work."""
+
 
 @dataclasses.dataclass
 class Task:
@@ -72,10 +75,7 @@ class Ray(Launcher[Task]):
             raise ValueError(f"hydra.launcher.max_retries={max_retries}: at least 0, or -1 for always")
         self._ray, self._ours = ray, not ray.is_initialized()
         if self._ours:
-            try:
-                ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise ValueError(f"hydra.launcher.address={address}: {' '.join(str(error).split())}") from error
+            _begin(ray, address)
         super().__init__(max(1, int(ray.cluster_resources().get("CPU", 1)) // num_cpus) if at_once == -1 else at_once)
         variables = {"OMP_NUM_THREADS": str(num_cpus), "PYTHONPATH": str(ROOT)}
         self._train = ray.remote(train_in).options(
@@ -124,6 +124,24 @@ class Ray(Launcher[Task]):
             self._ray.wait([one.result for one in started], timeout=0.5)
         else:
             time.sleep(0.5)
+
+
+def _begin(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start one.
+
+    Raises:
+        ValueError: it cannot be reached, or does not start.
+    """
+    for attempt in range(STARTS):
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            return
+        except Exception as error:  # what Ray raises where its processes were too slow is of no class of its own
+            said = f"hydra.launcher.address={address}: {' '.join(str(error).split())}"
+            refused = isinstance(error, ConnectionError | RuntimeError | ValueError)
+            if refused or address is not None or attempt == STARTS - 1:
+                raise ValueError(said) from error
+            ray.shutdown()
 
 
 def train_in(config: Config, place: str) -> str:

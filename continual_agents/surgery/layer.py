@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from .births import birth_of, needs_inputs, obstacle
 from .finding import Reader, Units
+from .hooks import Recent
 from .replace import Renewal
 from .scratch import Scratch
-from .watch import Recent, Watch
+from .watch import Watch
 from .words import nearest
 
 

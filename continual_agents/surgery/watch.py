@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo  # torch.compiler.disable would load torch._dynamo here: a second of CPU
 from torch.utils.hooks import RemovableHandle
 
-from .finding import Reader, axes_of, is_paused
+from .finding import Reader, axes_of
+from .hooks import Hook
 from .scratch import Scratch
 
 _OF_ONE = frozenset(("activity", "deviation"))
@@ -141,19 +141,19 @@ class Watch:
         h = value.detach()
         if h.ndim != 2 or h.shape[1:] != place.shape:
             h = self._share(h)
-        self.in_place = h.shape[1:] == place.shape
-        if not self.in_place:
-            self._reduce(value, h)
-        elif h.ndim == 2 and len(h) == 1 and self.wants <= _OF_ONE:
-            place.copy_(h[0])
+        shape = h.shape
+        self.in_place = shape[1:] == place.shape
+        flat = self.in_place and len(shape) == 2
+        if flat and shape[0] == 1 and self.wants <= _OF_ONE:
+            place.copy_(h.squeeze(0))
             self._records.append((1, {"mean": place}))
             self.lone = True
-        elif h.ndim == 2 and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE)):
+        elif flat and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE)):
             torch.sum(h, 0, out=place)
-            self._records.append((len(h), {"mean": place}))
-            self.due = len(h)
+            self._records.append((shape[0], {"mean": place}))
+            self.due = shape[0]
         else:
-            self._reduce(value, h, place)
+            self._reduce(value, h, place if self.in_place else None)
 
     def _record_more(self, value: Tensor) -> None:
         """Where there is no place for the mean, or it holds the first pass's."""
@@ -238,59 +238,6 @@ class Watch:
             return h.mean([0, *range(2, h.ndim)], dtype=dtype)
         values = h.mean(0, dtype=dtype)
         return values if self.reader.block == 1 else values.view(self.width, -1).mean(1)
-
-
-class Hook:
-    """What a module holds: calls its watch in graph-building passes. Copies and pickles of it do nothing."""
-
-    def __init__(self, watch: Watch | Recent | None = None, *, output: bool = False) -> None:
-        self.watch, self.output = watch, output
-
-    def __call__(self, module: torch.nn.Module, args: Any, value: Any) -> None:
-        """Forward hook (module, args, output) or forward pre-hook (module, args, kwargs)."""
-        watch = self.watch
-        if watch is None or not watch.active or not torch.is_grad_enabled() or is_paused():
-            return
-        given = value if self.output else args[0] if args else next(iter(value.values()))
-        if isinstance(given, tuple):  # a PackedSequence: only the steps that exist; else a layer's several outputs
-            given = given[0]
-            given = given[0] if isinstance(given, tuple) else given
-        if torch.compiler.is_compiling():
-            watch.record_compiled(given)
-        elif isinstance(given, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(given):
-            watch.record(given)
-
-    def __reduce__(self) -> tuple:  # what copy.deepcopy and pickle make of it
-        return Hook, ()
-
-
-class Recent:
-    """Keeps a few samples of the latest training inputs of a layer, for births that look at them."""
-
-    SAMPLES = 32
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.active = True
-        self.inputs: Tensor | None = None
-        self._handle = module.register_forward_pre_hook(Hook(self), with_kwargs=True)
-
-    @torch.no_grad()
-    def record(self, value: Tensor) -> None:
-        """Keep a copy of the first samples."""
-        self.inputs = value.detach()[: self.SAMPLES].clone()
-
-    @_disable_dynamo
-    def record_compiled(self, value: Tensor) -> None:
-        """As `record`, outside of the compiled graph."""
-        self.record(value)
-
-    def clear(self) -> None:
-        """Nothing to forget between steps."""
-
-    def close(self) -> None:
-        """Remove the hook."""
-        self._handle.remove()
-        self.inputs = None
 
 
 def average(parts: list[tuple[int, Tensor]]) -> Tensor:

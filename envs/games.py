@@ -59,6 +59,7 @@ class MinAtar(gymnasium.Env[np.ndarray, Any]):
         if not 0 <= sticky_action_prob <= 1:
             raise ValueError(f"changing.sticky_action_prob={sticky_action_prob}: a probability in [0, 1]")
         try:
+            importlib.import_module("minatar")
             self._makers = [importlib.import_module(f"minatar.environments.{name}").Env for name in games]
         except ModuleNotFoundError as error:
             raise ImportError(

@@ -68,6 +68,7 @@ WORDS: dict[str, list[Case]] = {
         Case("experiment.environment.time_limit=abc", "experiment.environment.time_limit=abc: a whole number or null is needed", "agent"),
         Case("experiment.probe.every=1.5", "experiment.probe.every=1.5: a whole number is needed", "agent"),
         Case("experiment.agent.replay_buffer.size=0.5", "agent.replay_buffer.size=0.5: a whole number is needed", "dqn"),
+        Case("experiment.environment.id=MinAtar-v0", "MinAtar-v0 needs the package minatar: pip install --constraint constraints.txt -e '.[minatar]'", "dqn", given="without it", hidden="minatar"),
         Case("experiment.network.conv=[[8,3,1]]", "network.conv=[[8, 3, 1]]: the observations are no pictures, give null", "dqn"),
         Case("experiment.agent.utd_ratio=0.25", "agent.utd_ratio=0.25 times agent.frames_per_batch=10 is 2.5 gradient steps: a whole number of at least 1 is needed", "dqn"),
         Case("experiment.agent.log_interval=15", "agent.log_interval=15: a positive multiple of agent.frames_per_batch=10", "dqn"),

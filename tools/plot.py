@@ -40,7 +40,7 @@ class Drawn:
     Attributes:
         runs: by experiment.
         figures: PNG files, each experiment's main figure before its sweep.
-        table: as `summary_table` gives it.
+        table: one row per experiment and setting, the columns `tools.figures.table.COLUMNS`.
     """
 
     runs: dict[str, list[RunFolder]]
@@ -68,7 +68,15 @@ class Drawn:
 
 
 def draw_runs(folders: Iterable[Path | str], output: Path | str) -> Drawn:
-    """`plot_runs`, and everything that it made."""
+    """Draw the figures of all runs below `folders` into `output` and write table.csv and table.md there.
+
+    Args:
+        folders: run folders, or folders that hold some at any depth.
+        output: folder for the files; made if missing.
+
+    Raises:
+        FolderError: no run to be found, naming what a run folder holds.
+    """
     experiments = by_experiment(read_folders(folders))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # intervals are many small computations: a second thread takes more than it gives
@@ -79,28 +87,15 @@ def draw_runs(folders: Iterable[Path | str], output: Path | str) -> Drawn:
     return Drawn(experiments, figures, table)
 
 
-def plot_runs(folders: Iterable[Path | str], output: Path | str) -> Path:
-    """Draw the figures of all runs below `folders` into `output` and write table.csv and table.md there.
-
-    Args:
-        folders: run folders, or folders that hold some at any depth.
-        output: folder for the files; made if missing.
-
-    Returns:
-        The main figure of the first experiment, a PNG.
-
-    Raises:
-        FolderError: no run to be found, naming what a run folder holds.
-    """
-    return draw_runs(folders, output).figures[0]
-
-
-def summary_table(folders: Iterable[Path | str]) -> pd.DataFrame:
-    """One row per experiment and setting: distance to a fresh network, first and last tasks, dead units, rank.
-
-    The columns are `tools.figures.table.COLUMNS`; `tools.figures.table.readable` makes Markdown of it.
-    """
-    return _table(by_experiment(read_folders(folders)))
+def figures_of(runs: list[RunFolder], path: Path) -> dict[Path, str]:
+    """Draw the main figure of one experiment's runs at `path`, and a sweep's beside it; each file and what it shows."""
+    text = "Performance per task beside a fresh network's, with dead units, weights and rank below"
+    main, data = (plot_stream, tidy(runs)) if runs[0].is_stream else (plot_agent, sweep_of_agents(runs))
+    figures = {main(runs, path): text}
+    if data.parameters and len(data.records):
+        sweep = plot_sweep(data, path.with_name(f"{path.stem}_sweep.png"))
+        figures[sweep] = f"Performance by {', '.join(data.parameters)}"
+    return figures
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -131,29 +126,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _draw(experiments: dict[str, list[RunFolder]], output: Path) -> tuple[list[Path], pd.DataFrame]:
     """All figures and both tables."""
-    figures = []
+    figures: list[Path] = []
     for name, runs in experiments.items():
         stem = "figure" if len(experiments) == 1 else re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
-        path = output / f"{stem}.png"
-        if runs[0].is_stream:
-            data = tidy(runs)
-            figures.append(plot_stream(runs, path))
-            if data.parameters:
-                figures.append(plot_sweep(data, path.with_name(f"{path.stem}_sweep.png")))
-        else:
-            figures.append(plot_agent(runs, path))
-            data = sweep_of_agents(runs)
-            if data.parameters and len(data.records):
-                figures.append(plot_sweep(data, path.with_name(f"{path.stem}_sweep.png")))
-    table = _table(experiments)
+        figures += figures_of(runs, output / f"{stem}.png")
+    table = make_table([row for runs in experiments.values() for row in rows_of(runs)])
     cells = table.map(cell).to_csv(index=False)
     for name, text in (("table.csv", cells), ("table.md", readable(table))):
         write_bytes(output / name, text.encode())
     return figures, table
-
-
-def _table(experiments: dict[str, list[RunFolder]]) -> pd.DataFrame:
-    return make_table([row for runs in experiments.values() for row in rows_of(runs)])
 
 
 if __name__ == "__main__":

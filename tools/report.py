@@ -16,19 +16,17 @@ import yaml
 
 from continual_agents.runs.checkpoint import write_bytes
 from continual_agents.runs.sessions import read_sessions
-from tools.figures.agent import plot_agent
-from tools.figures.agent_sweep import sweep_of_agents
 from tools.figures.comparison import compare
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
 from tools.figures.paired import paired_table
 from tools.figures.published import Published, beside
 from tools.figures.relearning import relearning_rows
 from tools.figures.sentences import sentence
-from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import interval, make_table, number, readable_columns, rows_of
 from tools.figures.tasks import task_ends
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above, unwritable
+from tools.plot import figures_of
 from tools.text import visible, visible_everywhere
 
 STYLE = """
@@ -125,15 +123,7 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
 
 def _figures(runs: list[RunFolder]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figure.png"
-        text = "Performance per task beside a fresh network's, with dead units, weights and rank below"
-        if runs[0].is_stream:
-            data, images = tidy(runs), [_image(plot_stream(runs, path), text)]
-        else:
-            data, images = sweep_of_agents(runs), [_image(plot_agent(runs, path), text)]
-        if data.parameters and len(data.records):
-            images.append(_image(plot_sweep(data, path), f"Performance by {', '.join(data.parameters)}"))
-        return images
+        return [_image(path, text) for path, text in figures_of(runs, Path(folder) / "figure.png").items()]
 
 
 def _image(path: Path, text: str) -> str:

@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tools.figures.folders import by_experiment, read_folders
+from tools.figures.table import make_table, rows_of
+
 LAYERS = ("actor.0", "actor.2", "critic.0", "critic.2")
 
 
@@ -116,3 +119,8 @@ def levels_run(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))  # the order that runs write
     return folder
+
+
+def summary_table(folders: list[Path]) -> pd.DataFrame:
+    """The table that `tools.plot` writes of these folders, without its figures."""
+    return make_table([row for runs in by_experiment(read_folders(folders)).values() for row in rows_of(runs)])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.tools.made_up import levels_run, stream_run
+from tests.tools.made_up import levels_run, stream_run, summary_table
 from tools import plot
 from tools.figures import (
     agent,
@@ -67,7 +67,7 @@ def test_difference_and_interval_by_hand(three_seeds):
 def test_one_ruinous_task_hides_no_loss_in_the_others(tmp_path):
     put(tmp_path, "fresh", {seed: [0, 500, 510, 490, 505] for seed in range(3)})
     put(tmp_path, "ppo", {0: [0, 400, 410, 405, 400], 1: [0, 300, -9e5, 310, 320], 2: [0, 350, 340, 330, 600]})
-    (row,) = plot.summary_table([tmp_path]).query("setting == 'PPO'").to_dict("records")
+    (row,) = summary_table([tmp_path]).query("setting == 'PPO'").to_dict("records")
     assert row["plasticity"] == "level"
     assert (row["tasks_worse"], row["tasks_worse_low"]) == pytest.approx((11 / 12, 11 / 12 - T3 / 12), abs=1e-6)
     said = sentences.against_fresh(row)
@@ -91,7 +91,7 @@ def test_runs_are_paired_by_seed_whatever_their_order_and_a_seed_alone_is_left_o
     put(tmp_path, "ppo", {3: [0, 9], 5: [0, 99], 7: [0, 999], 11: [0, -5000]})
     found = fresh.difference(tasks.task_ends(read(tmp_path)), "PPO")
     assert (found.value, found.low, found.high, found.n) == (-1.0, -1.0, -1.0, 3)
-    row = plot.summary_table([tmp_path]).set_index("setting").loc["PPO"]
+    row = summary_table([tmp_path]).set_index("setting").loc["PPO"]
     assert (row["pairs"], row["runs"]) == (3, 4)
     assert "(3 of 4 seeds, 1 task after the first)" in sentences.against_fresh({"setting": "PPO", **row})
 
@@ -144,7 +144,7 @@ def test_settings_of_the_world_that_are_null_match(tmp_path):
 def test_what_is_missing_is_said(tmp_path, fresh_runs, ppo_runs, missing, text):
     put(tmp_path, "fresh", fresh_runs)
     put(tmp_path, "ppo", ppo_runs)
-    row = plot.summary_table([tmp_path]).set_index("setting").loc["PPO"]
+    row = summary_table([tmp_path]).set_index("setting").loc["PPO"]
     assert (row["plasticity"], row["missing"]) == ("unknown", missing)
     assert text in sentences.against_fresh({"setting": "PPO", **row})
 
@@ -168,14 +168,14 @@ def test_errors_are_lost_above_and_streams_pair_their_runs_by_seed(tmp_path):
         rise = metrics["run"].map(dict(enumerate(worse))) * (metrics["task/index"] > 0) * (method == "backprop")
         metrics["squared_error"] = 1.0 + metrics["run"] + rise
         metrics.sample(frac=1, random_state=0).to_csv(folder / "metrics.csv", index=False)
-    row = plot.summary_table([tmp_path]).set_index("setting").loc["backprop"]
+    row = summary_table([tmp_path]).set_index("setting").loc["backprop"]
     half = T3 * 0.1 / math.sqrt(3)
     assert [row[f"minus_fresh{end}"] for end in ("", "_low", "_high")] == pytest.approx([0.2, 0.2 - half, 0.2 + half])
     assert row["plasticity"] == "level"  # the interval of three seeds reaches below 0
     metrics = pd.read_csv(tmp_path / "backprop/metrics.csv")
     metrics.loc[metrics["task/index"] > 0, "squared_error"] += 1.0
     metrics.to_csv(tmp_path / "backprop/metrics.csv", index=False)
-    row = plot.summary_table([tmp_path]).set_index("setting").loc["backprop"]
+    row = summary_table([tmp_path]).set_index("setting").loc["backprop"]
     assert row["plasticity"] == "lost"
     text = sentences.against_fresh({"setting": "backprop", **row})
     assert text.startswith(
@@ -192,7 +192,7 @@ def test_a_diverged_run_of_a_stack_hides_nothing_and_is_counted_out(tmp_path):
         if method == "backprop":
             metrics.loc[(metrics["run"] == 2) & (metrics["task/index"] > 1), "accuracy"] = np.nan
         metrics.to_csv(folder / "metrics.csv", index=False)
-    row = plot.summary_table([tmp_path]).set_index("setting").loc["backprop"]
+    row = summary_table([tmp_path]).set_index("setting").loc["backprop"]
     assert (row["pairs"], row["runs"], row["n"], row["tasks"]) == (3, 4, 3, 5)
     assert row["minus_fresh"] == pytest.approx(-0.1)
 
@@ -233,7 +233,7 @@ def test_the_command_ends_with_what_it_found_and_where_to_read_more(three_seeds,
 def test_without_fresh_runs_it_is_said_once_and_the_trend_given(tmp_path):
     put(tmp_path, "ppo", {seed: [100, 50 + seed, 10 + seed] for seed in range(5)})
     put(tmp_path, "l2", {seed: [100, 100, 100 + seed] for seed in range(5)})
-    text = sentences.conclusion(plot.summary_table([tmp_path]), tmp_path).splitlines()
+    text = sentences.conclusion(summary_table([tmp_path]), tmp_path).splitlines()
     assert text[0] == "Unknown whether plasticity is lost: no fresh runs: add method=fresh."
     assert text[1].startswith("PPO gets worse with the tasks: return goes from 100 on the first tasks to 12")
     assert text[2].startswith("Read more: ")
@@ -308,7 +308,7 @@ def test_a_sweep_over_agents_settings_ends_in_a_sweep_figure(swept):
     np.testing.assert_allclose(curves["PPO"], [[1, 60.5], [2, 50.5], [3, 40.5]])
     bars = next(one for one in last.containers if one.get_label() == "PPO")
     np.testing.assert_allclose(bars[0].get_ydata(), [35.5, 45.5, 55.5, 65.5])  # tasks 2 and 3
-    assert plot.plot_runs([swept], swept / "out") == swept / "out/figure.png"
+    assert plot.draw_runs([swept], swept / "out").figures[0] == swept / "out/figure.png"
     assert (swept / "out/figure_sweep.png").exists()
 
 
@@ -322,7 +322,7 @@ def test_of_many_settings_the_figure_shows_each_methods_best_and_the_control_of_
 def test_a_mean_over_tasks_does_not_hide_a_loss_that_comes_late(tmp_path):
     put(tmp_path, "fresh", {seed: [10, 10, 10, 10] for seed in range(5)})
     put(tmp_path, "ppo", {seed: [10, 90 + seed, 10, 4 + seed / 10] for seed in range(5)})
-    row = plot.summary_table([tmp_path]).set_index("setting").loc["PPO"]
+    row = summary_table([tmp_path]).set_index("setting").loc["PPO"]
     text = sentences.against_fresh({"setting": "PPO", **row})
     assert "no loss of plasticity is shown, it gains from what it learned before; but it gets worse" in text
     assert "by -5.80 [-5.9" in text

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.tools.made_up import agent_run, stream_run
+from tests.tools.made_up import agent_run, stream_run, summary_table
 from tools import plot
 from tools.figures import agent, comparison, estimates, folders, stream, style, table, tasks, tidy
 
@@ -113,7 +113,7 @@ def test_iqm_from_eight_runs_on(tmp_path):
 
 
 def test_summary_table_of_agents_by_hand(ants):
-    summary = plot.summary_table([ants]).set_index("setting")
+    summary = summary_table([ants]).set_index("setting")
     assert list(summary.index) == ["continual backprop", "PPO"]
     ends = {0: [], 2: []}
     for seed in range(5):
@@ -138,7 +138,7 @@ def test_summary_table_of_agents_by_hand(ants):
 
 
 def test_overall_return_is_the_interquartile_mean_with_tasks_as_strata(ants):
-    summary = plot.summary_table([ants]).set_index("setting")
+    summary = summary_table([ants]).set_index("setting")
     (runs,) = folders.by_experiment(folders.read_folders([ants / "ppo"])).values()
     scores = tasks.task_ends(runs).ends.to_numpy()
     assert scores.shape == (5, 3)
@@ -152,7 +152,7 @@ def test_overall_return_is_the_interquartile_mean_with_tasks_as_strata(ants):
 def test_a_run_on_its_way_does_not_hide_what_the_others_did(tmp_path):
     for seed, steps in enumerate((300_000, 300_000, 60_000)):
         agent_run(tmp_path / str(seed), seed=seed, steps=steps)
-    row = plot.summary_table([tmp_path]).iloc[0]
+    row = summary_table([tmp_path]).iloc[0]
     assert (row["n"], row["tasks"]) == (2, 3)
 
 
@@ -161,7 +161,7 @@ def test_an_environment_that_announces_no_task_has_one(tmp_path):
         folder = agent_run(tmp_path / f"{seed}", seed=seed, change=10**9)
         episodes = pd.read_csv(folder / "episodes.csv")
         episodes.assign(task=np.nan, friction=np.nan).to_csv(folder / "episodes.csv", index=False)
-    (row,) = plot.summary_table([tmp_path]).to_dict("records")
+    (row,) = summary_table([tmp_path]).to_dict("records")
     assert (row["n"], row["tasks"], row["verdict"]) == (2, 1, "one task")
     assert row["first"] == pytest.approx(row["overall"])
 
@@ -291,15 +291,15 @@ def test_more_methods_than_colours_are_all_drawn_and_differ(tmp_path):
 
 def test_errors_are_better_when_low(tmp_path):
     stream_run(tmp_path / "a", method="backprop", loss=0.005, measure="error")
-    row = plot.summary_table([tmp_path]).iloc[0]
+    row = summary_table([tmp_path]).iloc[0]
     assert row["measure"] == "error"
     assert row["last"] > row["first"]
     assert row["change"] < 0
     assert row["verdict"] == "loses"
 
 
-def test_plot_runs_writes_figures_and_tables(ants, streams, tmp_path):
-    path = plot.plot_runs([ants, streams], tmp_path / "figures")
+def test_draw_runs_writes_figures_and_tables(ants, streams, tmp_path):
+    path = plot.draw_runs([ants, streams], tmp_path / "figures").figures[0]
     assert path == tmp_path / "figures" / "slippery_ant.png"
     names = {file.name for file in path.parent.iterdir()}
     figures = {
@@ -314,14 +314,14 @@ def test_plot_runs_writes_figures_and_tables(ants, streams, tmp_path):
         assert (np.abs(picture.astype(int) - wanted).sum(1) < 12).sum() > 500, colour
     written = pd.read_csv(path.parent / "table.csv")
     assert list(written.columns) == list(table.COLUMNS)
-    pd.testing.assert_frame_equal(written, plot.summary_table([ants, streams]), check_dtype=False)
+    pd.testing.assert_frame_equal(written, summary_table([ants, streams]), check_dtype=False)
     text = (path.parent / "table.md").read_text().splitlines()
     assert len(text) == 2 + len(written)
     assert len({len(line) for line in text}) == 1
 
 
 def test_same_folders_same_files(ants, tmp_path):
-    one, other = (plot.plot_runs([ants], tmp_path / name) for name in "ab")
+    one, other = (plot.draw_runs([ants], tmp_path / name).figures[0] for name in "ab")
     for end in (".png", ".svg"):
         assert one.with_suffix(end).read_bytes() == other.with_suffix(end).read_bytes()
 
@@ -362,9 +362,9 @@ def test_a_killed_run_with_half_a_line_is_read(tmp_path):
 
 def test_nothing_to_read_is_one_clear_message(tmp_path, capsys):
     with pytest.raises(folders.FolderError, match=r"holds config\.yaml and metrics\.csv"):
-        plot.plot_runs([tmp_path], tmp_path)
+        plot.draw_runs([tmp_path], tmp_path)
     with pytest.raises(folders.FolderError, match="is not a folder"):
-        plot.summary_table([tmp_path / "absent"])
+        summary_table([tmp_path / "absent"])
     with pytest.raises(SystemExit):
         plot.main([str(tmp_path)])
     assert "no run in" in capsys.readouterr().err

@@ -12,8 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from continual_agents.plasticity.measures import shown
-
 from .comparison import Comparison, compare
 from .estimates import ENOUGH_FOR_IQM, binned, estimate, nice_width
 from .folders import RunFolder
@@ -21,6 +19,7 @@ from .forest import best_rows, forest_figure
 from .style import WIDTH, draw_curve, label_ends, looks, make_room, save, style, thousands
 from .task_panel import draw_task_ends
 from .tasks import TaskEnds, agent_task_ends
+from .tidy import panels
 
 MOST_LINES = 7
 """With more settings than this, each method's best one is drawn; the sweep figure has the rest."""
@@ -48,13 +47,13 @@ def agent_figure(data: Comparison) -> Figure:
 
     Above them the friction of each seed, where the seeds differ in it.
     """
-    panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.metrics, row.column)}
+    below = panels(data.metrics)
     stretches = _stretches(data.episodes)
     ends = agent_task_ends(data)
     if len(data.settings) > MOST_LINES:
         data = dataclasses.replace(data, settings=_best_settings(ends))
         ends = dataclasses.replace(ends, settings=data.settings)
-    heights = [1.6 if len(ends.ends.columns) > 1 else 2.4, *[1.05] * len(panels)]
+    heights = [1.6 if len(ends.ends.columns) > 1 else 2.4, *[1.05] * len(below)]
     if len(ends.ends.columns) > 1:
         heights.insert(0, 2.4)
     grounds = _distinct_grounds(stretches)
@@ -73,11 +72,11 @@ def agent_figure(data: Comparison) -> Figure:
     if len(ends.ends.columns) > 1:
         late = stretches.assign(place=stretches["end"] - (stretches["end"] - stretches["start"]) / 8)
         draw_task_ends(top, ends, late.groupby("task")["place"].mean())
-    curves = axes[-1 - len(panels)]
+    curves = axes[-1 - len(below)]
     statistic = _curves(curves, data, data.episodes, "performance", edges, factor=1.0, counts=curves is top)
     what = "return per episode" if data.measure == "return" else data.measure
     curves.set_title(f"{what}, {statistic}", loc="left")
-    for panel, (column, (title, factor)) in zip(axes[len(axes) - len(panels) :], panels.items(), strict=True):
+    for panel, (column, (title, factor)) in zip(axes[len(axes) - len(below) :], below.items(), strict=True):
         _curves(panel, data, data.metrics, column, edges, factor=factor, counts=False, bottom=0.0)
         panel.set_title(title, loc="left")
     for panel in axes:
@@ -102,11 +101,9 @@ def _curves(
     for setting in data.settings:
         values = factor * binned(records[records["setting"] == setting], column, position="step", edges=edges)
         curve = estimate(values, iqm=iqm)
-        draw_curve(axes, (edges[:-1] + edges[1:]) / 2, curve, look[setting])
-        known = curve[0][np.isfinite(curve[0])]
-        drawn.append(known)
+        drawn.append(curve[0])
         label = f"{setting} (n={numbers[setting]})" if counts else setting
-        ends[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
+        ends[label] = draw_curve(axes, (edges[:-1] + edges[1:]) / 2, curve, look[setting])
     axes.margins(x=0)
     axes.set_ylim(bottom=bottom)
     room = "" if bottom is not None else make_room(axes, np.concatenate([*drawn, []]))
@@ -196,7 +193,3 @@ def _best_settings(data: TaskEnds) -> list[str]:
         if method not in best or mean > means[best[method]]:
             best[method] = setting
     return list(best.values())
-
-
-def _has(metrics: pd.DataFrame, column: str) -> bool:
-    return column in metrics.columns and bool(metrics[column].notna().any())

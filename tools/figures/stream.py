@@ -12,8 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from continual_agents.plasticity.measures import shown
-
 from .estimates import binned, estimate, nice_width
 from .folders import RunFolder, short
 from .forest import best_rows, forest_figure
@@ -21,7 +19,7 @@ from .fresh import difference
 from .style import WIDTH, draw_curve, label_ends, looks, save, style, thousands
 from .task_panel import with_difference
 from .tasks import TaskEnds, task_ends
-from .tidy import Stream, tidy
+from .tidy import Stream, panels, tidy
 
 BINS = 50
 """Most bins over all tasks."""
@@ -53,18 +51,18 @@ def plot_stream(runs: list[RunFolder], path: Path) -> Path:
 def stream_figure(data: Stream, ends: TaskEnds) -> Figure:
     """A wide panel of performance beside a fresh network's, a small one per logged diagnostic that figures show."""
     settings = data.settings if len(data.settings) <= MOST_LINES else data.best_settings()
-    panels = {row.column: (row.title, row.factor) for row in shown("figure") if _has(data.records, row.column)}
-    figure = Figure(figsize=(WIDTH, 4.3 if panels else 2.6))
+    small = panels(data.records)
+    figure = Figure(figsize=(WIDTH, 4.3 if small else 2.6))
     top = figure.add_subplot(
-        figure.add_gridspec(1, 1, left=0.11, right=0.72, top=0.94, bottom=0.52 if panels else 0.17)[0]
+        figure.add_gridspec(1, 1, left=0.11, right=0.72, top=0.94, bottom=0.52 if small else 0.17)[0]
     )
     width = _curves(top, data, settings, "performance", ends=ends)
     statistic = "single runs" if max(map(data.replicates, settings)) == 1 else "mean and 95% interval"
     bins = f", bins of {thousands(width)} {AXES[data.position]}s" if width > 1 else ""
     top.set_title(f"{data.measure.replace('_', ' ')}, {statistic}{bins}", loc="left")
     top.set_xlabel(AXES[data.position])
-    if panels:
-        _small_panels(figure, data, settings, panels)
+    if small:
+        _small_panels(figure, data, settings, small)
     return figure
 
 
@@ -216,9 +214,9 @@ def _text(value: Any) -> str:
     return thousands(value)
 
 
-def _small_panels(figure: Figure, data: Stream, settings: list[str], panels: dict[str, tuple[str, float]]) -> None:
-    grid = figure.add_gridspec(1, len(panels), top=0.32, bottom=0.1, left=0.11, right=0.98, wspace=0.38)
-    for number, (column, (title, factor)) in enumerate(panels.items()):
+def _small_panels(figure: Figure, data: Stream, settings: list[str], small: dict[str, tuple[str, float]]) -> None:
+    grid = figure.add_gridspec(1, len(small), top=0.32, bottom=0.1, left=0.11, right=0.98, wspace=0.38)
+    for number, (column, (title, factor)) in enumerate(small.items()):
         axes = figure.add_subplot(grid[number])
         _curves(axes, data, settings, column, factor=factor)
         axes.set_title(title, loc="left")
@@ -238,12 +236,11 @@ def _curves(
     for setting in settings:
         records = data.records[data.records["setting"] == setting]
         curve = estimate(factor * binned(records, column, position=data.position, edges=edges))
-        draw_curve(axes, _centres(data, edges), curve, look[setting])
-        known = curve[0][np.isfinite(curve[0])]
+        end = draw_curve(axes, _centres(data, edges), curve, look[setting])
         label = f"{setting.replace(', ', chr(10), 1)} (n={data.replicates(setting)})"
         if ends is not None:
             label = with_difference(label, setting, difference(ends, setting))
-        texts[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
+        texts[label] = end
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(thousands)
@@ -264,7 +261,3 @@ def _edges(data: Stream) -> np.ndarray:
 def _centres(data: Stream, edges: np.ndarray) -> np.ndarray:
     """Middle of the bins: of the whole tasks in them, or of the stretch of examples."""
     return (edges[:-1] + edges[1:]) / 2 + (0.0 if data.position == "step" else 0.5)
-
-
-def _has(records: pd.DataFrame, column: str) -> bool:
-    return column in records.columns and bool(records[column].notna().any())

@@ -101,13 +101,14 @@ def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def draw_curve(
     axes: Axes, x: np.ndarray, curve: tuple[np.ndarray, np.ndarray, np.ndarray], look: Mapping[str, Any]
-) -> None:
-    """A line with its interval shaded."""
+) -> tuple[float, str]:
+    """A line with its interval shaded; the line's end and its colour, for `label_ends`."""
     value, low, high = curve
     known = np.isfinite(value)
     marker = {"marker": "o" if known.sum() == 1 else None, "markersize": 3}
     axes.plot(x[known], value[known], **{**marker, **look})
     axes.fill_between(x[known], low[known], high[known], color=look["color"], alpha=0.18, linewidth=0)
+    return float(value[known][-1]) if known.any() else np.nan, look["color"]
 
 
 DWARFED = 30

@@ -26,11 +26,9 @@ def draw_task_ends(axes: Axes, data: TaskEnds, places: pd.Series) -> None:
         ends = whole(data.of(setting))
         curve = estimate(ends.to_numpy(float))
         x = places.reindex(ends.columns).to_numpy(float)
-        draw_curve(axes, x, curve, {**look[setting], "marker": "o", "markersize": 2.5})
-        known = curve[0][np.isfinite(curve[0])]
-        drawn.append(known)
+        drawn.append(curve[0])
         label = with_difference(f"{setting} (n={len(ends)})", setting, difference(data, setting))
-        texts[label] = (float(known[-1]) if known.size else np.nan, look[setting]["color"])
+        texts[label] = draw_curve(axes, x, curve, {**look[setting], "marker": "o", "markersize": 2.5})
         single = single and len(ends) < 2
     axes.margins(x=0)
     room = make_room(axes, np.concatenate([*drawn, []]))

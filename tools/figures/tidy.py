@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from continual_agents.plasticity.measures import shown
+
 from .folders import FolderError, RunFolder, flatten, is_setting, method_label, preference, short
 
 MEASURES = {"accuracy": True, "test_accuracy": True, "error": False, "squared_error": False, "loss": False}
@@ -86,10 +88,10 @@ def tidy(runs: list[RunFolder]) -> Stream:
     return Stream(runs[0].experiment, records, replicates, settings, parameters, measure)
 
 
-def task_table(records: pd.DataFrame, column: str = "performance") -> np.ndarray:
-    """Mean of `column` per run and task, `[runs, tasks]`; the tasks that every run has, in order."""
-    table = records.pivot_table(index="replicate", columns="task", values=column, aggfunc="mean")
-    return table.dropna(axis=1).to_numpy(float)
+def panels(records: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """Title and factor of each diagnostic that figures show, by its column, of those that the runs logged."""
+    known = [row for row in shown("figure") if row.column in records.columns and records[row.column].notna().any()]
+    return {row.column: (row.title, row.factor) for row in known}
 
 
 def _replicates(folder: int, run: RunFolder) -> list[dict[str, Any]]:

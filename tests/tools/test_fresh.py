@@ -81,7 +81,7 @@ def test_a_ruinous_task_leaves_room_for_the_others(tmp_path):
         figure = agent.agent_figure(comparison.compare(read(tmp_path)))
     top = next(axes for axes in figure.axes if "last quarter" in axes.get_title("left"))
     assert top.get_yscale() == "symlog"
-    assert top.get_title("left").endswith(", log beyond 1000")
+    assert top.get_title("left").endswith(", log beyond 1k")
     inside = top.transAxes.inverted().transform(top.transData.transform([[0, 0], [0, 500]]))[:, 1]
     assert inside[1] - inside[0] > 0.1
 

@@ -109,8 +109,8 @@ def _curves(
     room = "" if bottom is not None else make_room(axes, np.concatenate([*drawn, []]))
     label_ends(axes, ends)
     if max(numbers.values()) == 1:
-        return f"single runs{room}"
-    return f"{'interquartile mean' if iqm else 'mean'} and 95% interval{room}"
+        return room or "single runs"
+    return room or f"{'interquartile mean' if iqm else 'mean'} and 95% interval"
 
 
 def _friction_strip(axes: Axes, grounds: list[pd.DataFrame], norm: LogNorm, end: float) -> None:

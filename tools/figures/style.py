@@ -132,7 +132,7 @@ def make_room(axes: Axes, values: np.ndarray) -> str:
     axes.yaxis.set_major_formatter(thousands)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylim(low, high)  # final: labels are placed by them
-    return f", log beyond {usual:g}"
+    return f"log beyond {thousands(usual)}"
 
 
 def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]], *, gap: float = 1.15, size: float = 8) -> None:

@@ -34,7 +34,9 @@ def draw_task_ends(axes: Axes, data: TaskEnds, places: pd.Series) -> None:
     room = make_room(axes, np.concatenate([*drawn, []]))
     label_ends(axes, texts)
     statistic = "single runs" if single else "mean and 95% interval"
-    axes.set_title(f"{data.measure.replace('_', ' ')} in the last quarter of each task, {statistic}{room}", loc="left")
+    axes.set_title(
+        f"{data.measure.replace('_', ' ')} in the last quarter of each task, {room or statistic}", loc="left"
+    )
 
 
 def with_difference(label: str, setting: str, found: Difference) -> str:

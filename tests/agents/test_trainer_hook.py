@@ -1,12 +1,15 @@
 """`SurgeryHook` under TorchRL's stock Trainer: the guide's scripts, at tiny sizes, and what the hook promises."""
 
 import functools
+import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from torch import nn
 from torchrl.modules import QValueActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss, DQNLoss
@@ -20,6 +23,21 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "torchrl.md"
 SCRIPTS = dict(re.findall(r"## (\w+)\n.*?```python\n(.*?)```", GUIDE.read_text(), re.S))
 SIZES = {"PPO": (96, 32, 16, 2), "DQN": (96, 16, 8, 32), "SAC": (96, 16, 8, 32)}
 STEPS = {"PPO": 3 * 2 * 2, "DQN": 5 * 16, "SAC": 5 * 16}
+
+
+@pytest.fixture
+def torchrl_store() -> Iterator[None]:
+    """Hydra's one store holds TorchRL's configurations for these tests alone: their `logger/tensorboard` would meet the
+    project's own in every later test of the process."""
+    repo = ConfigStore.instance().repo
+    before = set(repo)
+    importlib.import_module("continual_agents.agents.trainer_config")  # registers them, the first time
+    repo.update(SET_ASIDE)
+    yield
+    SET_ASIDE.update({group: repo.pop(group) for group in set(repo) - before - {"hydra"}})
+
+
+SET_ASIDE: dict[str, Any] = {}
 
 
 def made(kind: str, train: bool = True) -> dict[str, Any]:
@@ -88,7 +106,7 @@ def test_without_a_batch_there_is_nothing_to_probe() -> None:
 @pytest.mark.filterwarnings(
     "ignore:DQNTrainer is an experimental:UserWarning", "ignore::FutureWarning"
 )  # TorchRL's own
-def test_torchrls_hydra_configuration_of_the_guide(tmp_path: Path) -> None:
+def test_torchrls_hydra_configuration_of_the_guide(torchrl_store: None, tmp_path: Path) -> None:
     text = re.findall(r"## Hydra\n.*?```yaml\n(.*?)```", GUIDE.read_text(), re.S)[0]
     small = {"50_000": "96", "1_000}": "3}", "1_000": "16", "1.0e-4": "0.02", "interval: 100": "interval: 2"}
     for name, value in small.items():
@@ -126,7 +144,7 @@ class Registrar:
         self.ops.append((stage, op))
 
 
-def test_what_a_loss_trains_is_found_plain_or_stacked() -> None:
+def test_what_a_loss_trains_is_found_plain_or_stacked(torchrl_store: None) -> None:
     from continual_agents.agents.trainer_config import LossSurgery
 
     torch.manual_seed(0)

@@ -85,6 +85,7 @@ def test_units_and_statistics_are_those_of_the_critics_own_pass(kind: str, deact
         for number, layer in enumerate(cbp.layers):
             (watch,) = layer.watches
             assert len(watch._records) == 1, "not the target's pass, nor the actor's"
+            watch.settle()
             expected = recorder.hidden(batch["observation"], batch["action"], number // 2, number % 2)
             torch.testing.assert_close(watch._records[0][1]["mean"], expected.mean(0))
         optimizer.step()

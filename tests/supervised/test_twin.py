@@ -29,7 +29,7 @@ class Births:
         generator = torch_draws(self.seed, Draw.NEWBORN, layer, self.born[layer])
         self.born[layer] += birth.shape[0]
         bound = self.network.bounds[layer]
-        return torch.empty(birth.shape).uniform_(-bound, bound, generator=generator)
+        return torch.empty(birth.shape, dtype=birth.weight.dtype).uniform_(-bound, bound, generator=generator)
 
 
 def ordinary(network: Mlp, one, seed: int, x, y, loss: str):

@@ -92,7 +92,7 @@ def test_an_update_is_the_loop_written_out_and_continues_exactly() -> None:
             ):
                 parameter.data -= 0.1 * gradient
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        # the penalty is a ratio of divergences of nearly equal policies in float32: rounding is all that is left of some
+        # the penalty is a ratio of divergences of nearly equal policies in float32: rounding is all that is left
         torch.testing.assert_close(one, other, rtol=1e-3, atol=5e-5)
     again = learner(agent(Discrete(3), seed=1))
     again.load_state_dict(copy.deepcopy(ppo.state_dict()))

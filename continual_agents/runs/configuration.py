@@ -86,6 +86,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
         raise
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # PyYAML raises all of them
         problem = getattr(error, "problem", None) or "no text"
+        if isinstance(error, yaml.parser.ParserError | yaml.scanner.ScannerError):
+            problem = "no YAML"  # libyaml and PyYAML have other words for it
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""
         raise ValueError(f"{path} is not a run's configuration: {' '.join(problem.split())}{place}") from error

@@ -150,7 +150,7 @@ FILES: dict[str, list[Case]] = {
         ),
         Case(
             "",
-            "{tmp}/run/config.yaml is not a run's configuration: expected ',' or ']', but got '<stream end>' in line 2; give another folder=...",
+            "{tmp}/run/config.yaml is not a run's configuration: no YAML in line 2; give another folder=...",
             "agent",
             setup=with_config("a: [1\n"),
             given="in a folder whose config.yaml is no YAML",

@@ -14,6 +14,7 @@ from tools.help import help_text
 from tools.train import check_builds, jobs, main
 
 ROOT = Path(__file__).resolve().parents[2]
+OTHER_OPTIMIZERS = ("muon", "trac")
 
 
 @pytest.mark.parametrize("experiment", group_options("experiment"))
@@ -26,9 +27,15 @@ def test_every_experiment_composes_at_every_scale_and_with_every_method(experime
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         offered = [f"+method@method.of.{name}={name}" for name in methods]
         composed = compose("train", [f"experiment={experiment}", "method=compared", *offered])
+    experiment_of = plain_config(compose_config([f"experiment={experiment}"]))["experiment"]
+    shared = {key: experiment_of["optimizer"].get(key) for key in ("step_size", "betas")}
     for name in methods:
         settings = OmegaConf.to_container(composed.method.of[name], resolve=True)
         assert Method(**settings).name == name
+        # where an experiment says what all share, a method differs from another in nothing but itself
+        if shared["betas"] is not None and name not in ("tuned_adam", *OTHER_OPTIMIZERS):
+            own = experiment_of.get(name, {}).get("step_size", shared["step_size"])
+            assert [settings["optimizer"][key] for key in shared] == [own, shared["betas"]], name
 
 
 def test_paper_scale_is_the_published_table() -> None:

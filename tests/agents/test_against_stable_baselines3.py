@@ -11,6 +11,7 @@ from stable_baselines3 import DQN as OtherDQN
 from stable_baselines3 import SAC as OtherSAC
 from stable_baselines3.common.monitor import Monitor
 
+import envs  # noqa: F401 - registers SlipperyAnt-v0
 from continual_agents.agents import train
 from continual_agents.runs import Run
 from tests.agents.test_off_policy import make
@@ -80,3 +81,33 @@ def test_dqn_balances_the_pole(tmp_path: Path) -> None:
     said = told(mine, reference)
     assert min(mine) > 60, said
     assert np.mean(mine) > 0.85 * np.mean(reference), said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_dqn_swings_the_acrobot_up(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    settings = {"batch_size": 64, "hard_update_freq": 250, "double": False, "annealing_frames": 3_000, "eps_end": 0.04}
+    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}, "log_interval": 1_000}
+    mine = [ours(tmp_path, "dqn", seed, 15_000, environment_id="Acrobot-v1", **settings) for seed in SEEDS]
+    other = {"batch_size": 64, "target_update_interval": 250, "buffer_size": 20_000, "train_freq": 10}
+    other |= {"gradient_steps": 10, "exploration_fraction": 0.2, "exploration_final_eps": 0.04}
+    reference = [theirs(OtherDQN, "Acrobot-v1", seed, 15_000, **other) for seed in SEEDS]
+    said = told(mine, reference)
+    # random play needs all of its 500 steps; the task counts as solved at -100
+    assert min(mine) > -150, said
+    assert np.mean(mine) > np.mean(reference) - 30, said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sac_walks_the_slippery_ant(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    settings = {"batch_size": 128, "target_update_polyak": 0.995, "alpha_step_size": 1e-3, "log_interval": 1_000}
+    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}}
+    mine = [ours(tmp_path, "sac", seed, 15_000, environment_id="SlipperyAnt-v0", **settings) for seed in SEEDS]
+    other = {"batch_size": 128, "tau": 0.005, "buffer_size": 20_000, "train_freq": 10, "gradient_steps": 10}
+    reference = [theirs(OtherSAC, "SlipperyAnt-v0", seed, 15_000, **other) for seed in SEEDS]
+    said = told(mine, reference)
+    assert min(mine) > 0, said
+    assert np.mean(mine) > np.mean(reference) - 100, said

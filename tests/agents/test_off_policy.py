@@ -37,14 +37,20 @@ SMALL: dict[str, Any] = {
 
 
 def make(
-    kind: str, operations: Any = None, step_size: float = 1e-3, seed: int = 0, hidden: Any = (16, 16), **settings: Any
+    kind: str,
+    operations: Any = None,
+    step_size: float = 1e-3,
+    seed: int = 0,
+    hidden: Any = (16, 16),
+    environment_id: str | None = None,
+    **settings: Any,
 ) -> Any:
     generators = [torch.Generator().manual_seed(10 * seed + k) for k in range(3)]
     name, networks_of, learner = {
         "dqn": ("CartPole-v1", make_q_network, DQN),
         "sac": ("Pendulum-v1", make_soft_actor_critic, SAC),
     }[kind]
-    environment = make_environment(name)
+    environment = make_environment(environment_id or name)
     environment = environment if kind == "dqn" else rescale_actions(environment)
     networks: Any = networks_of(
         environment.observation_space, environment.action_space, hidden=hidden, generator=generators[0]

@@ -64,6 +64,19 @@ def test_difference_and_interval_by_hand(three_seeds):
     assert [kept.worse, kept.worse_low, kept.worse_high] == pytest.approx([0.5, max(0, 0.5 - half), min(1, 0.5 + half)])
 
 
+def test_who_is_behind_from_the_first_task_on_has_lost_nothing(tmp_path):
+    put(tmp_path, "fresh", {0: [100, 100, 110], 1: [110, 120, 130], 2: [90, 80, 90]})
+    # -50, -48, -52 in the first task; later -49, -51, -50: as far behind as before
+    put(tmp_path, "trac", {0: [50, 51, 61], 1: [62, 69, 79], 2: [38, 30, 40]})
+    # as far behind in the first task; later -70, -71, -69
+    put(tmp_path, "ppo", {0: [50, 30, 40], 1: [62, 49, 59], 2: [38, 11, 21]})
+    data = tasks.task_ends(read(tmp_path))
+    assert fresh.difference(data, "TRAC").verdict == "slower"
+    assert fresh.difference(data, "PPO").verdict == "lost"
+    (row,) = summary_table([tmp_path]).query("setting == 'TRAC'").to_dict("records")
+    assert "so it does the first task: it learns less, no loss of plasticity is shown" in sentences.against_fresh(row)
+
+
 def test_one_ruinous_task_hides_no_loss_in_the_others(tmp_path):
     put(tmp_path, "fresh", {seed: [0, 500, 510, 490, 505] for seed in range(3)})
     put(tmp_path, "ppo", {0: [0, 400, 410, 405, 400], 1: [0, 300, -9e5, 310, 320], 2: [0, 350, 340, 330, 600]})

@@ -20,6 +20,7 @@ from .table import rows_of
 
 LOOKS: dict[str, dict[str, Any]] = {
     "lost": {"color": COLOURS[1], "marker": "v"},
+    "slower": {"color": GREY, "marker": "v"},
     "above": {"color": COLOURS[2], "marker": "^"},
     "level": {"color": GREY, "marker": "o"},
     "unknown": {"color": GREY, "marker": "x"},

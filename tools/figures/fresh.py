@@ -2,7 +2,8 @@
 
 A method has lost plasticity where it ends a task worse than a fresh network that had the same task and the same steps.
 Both meet the same tasks where they share a seed, so the difference is taken run by run and task by task; the first task
-is left out, because there every network is fresh.
+is left out, because there every network is fresh. That task tells a loss from a method that learns less to begin with:
+who is as far behind in the first task as later has lost nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Difference:
         n: pairs of runs that share a seed and their tasks, and that came as far as half of the pairs did.
         tasks: tasks after the first that the pairs have.
         missing: "", or what an answer needs.
-        verdict: "lost", "above", "level" or "unknown": whether the interval lies below, above or around the reference.
+        verdict: "lost", "above", "level" or "unknown": whether the interval lies below, above or around the reference;
+            "slower" where it lies below, as it does in the first task, and is not told to have grown since.
         worse: share of the tasks that end worse than the reference's, mean over seeds, which no single task can rule.
         worse_low: lower end of its 95% t-interval over seeds.
         worse_high: its upper end.
@@ -66,15 +68,24 @@ def difference(data: TaskEnds, setting: str, reference: str = FRESH) -> Differen
     ).T
     if pairs.empty:
         return Difference(np.nan, np.nan, np.nan, 0, 0, _missing_runs(data, reference), "unknown")
-    later = whole(pairs.drop(columns=data.ends.columns[0]))
+    began = data.ends.columns[0]
+    later = whole(pairs.drop(columns=began))
     values = later.mean(axis=1).to_numpy(float)
     n, tasks = len(values), later.shape[1]
     if n == 0:
         return Difference(np.nan, np.nan, np.nan, 0, 0, "one task so far: it has to change", "unknown")
     low, high = t_interval(values)
     missing = "" if n >= ENOUGH else f"{'one seed' if n == 1 else f'{n} seeds'}: at least {ENOUGH} needed"
-    verdict = _verdict(low, high, higher_is_better=data.higher_is_better)
-    shares = ((later < 0) if data.higher_is_better else (later > 0)).mean(axis=1).to_numpy(float)
+    better = data.higher_is_better
+    verdict = _verdict(low, high, higher_is_better=better)
+    if verdict == "lost":
+        at_first = pairs.loc[later.index, began].to_numpy(float)
+        ahead, since = (
+            _verdict(*t_interval(change), higher_is_better=better) for change in (at_first, values - at_first)
+        )
+        if ahead == "lost" and since != "lost":
+            verdict = "slower"
+    shares = ((later < 0) if better else (later > 0)).mean(axis=1).to_numpy(float)
     ends = np.clip(t_interval(shares), 0.0, 1.0)
     return Difference(
         float(values.mean()),

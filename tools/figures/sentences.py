@@ -59,6 +59,7 @@ def against_fresh(row: Mapping[str, Any]) -> str:
     what = f"{ends} {away.lstrip('-')} {side} a fresh network's"
     says = {
         "lost": "it has lost plasticity",
+        "slower": "so it does the first task: it learns less, no loss of plasticity is shown",
         "above": "no loss of plasticity is shown, it gains from what it learned before",
         "level": "no loss of plasticity is shown",
     }[row["plasticity"]]
@@ -72,7 +73,7 @@ def against_fresh(row: Mapping[str, Any]) -> str:
         )
     # a mean over all tasks hides a loss that comes late
     late = ""
-    if row["plasticity"] != "lost" and row["verdict"] == "loses":
+    if row["plasticity"] not in ("lost", "slower") and row["verdict"] == "loses":
         change = alike(row["change"], row["change_low"], row["change_high"])
         late = f"; but it gets worse from the first tasks to the last, by {change[0]} [{change[1]}, {change[2]}]"
     return f"{what} [{low}, {high}] ({seeds}, {tasks}): {says}{late}."

@@ -33,7 +33,9 @@ COLUMNS = (
 HARDER = "task/classes"
 """A stream's column; where it changes, tasks get harder, and first against last tasks says nothing of the network."""
 
-PLASTICITY = {"lost": "lost", "above": "above fresh", "level": "no loss shown", "unknown": "unknown"}
+PLASTICITY = {
+    "lost": "lost", "slower": "slower at once", "above": "above fresh", "level": "no loss shown", "unknown": "unknown",
+}  # fmt: skip
 """What the table says of a setting whose interval lies below, above or around a fresh network."""
 
 TRENDS = {

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import hydra
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
@@ -137,6 +137,9 @@ def check_common(config: Mapping[str, Any]) -> None:
 FAULTS = (FloatingPointError, Fault)
 """What ends a run in flight: divergence, a full disk, a failed environment; the message names the last checkpoint."""
 
+RESOLVED = {"--cfg", "job", "--resolve"}
+"""Words that show what a run reads; Hydra's own answer to them stumbles over a list that an interpolation defaults to."""
+
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def show_config(composed: DictConfig) -> None:
@@ -213,7 +216,9 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
         words: of the command line.
         configs: what `jobs` makes of them, where that is known.
     """
-    if asks_hydra(words):
+    shown = [word for word in words if word not in RESOLVED]
+    resolved = len(words) - len(shown) == len(set(words) & RESOLVED) == 3
+    if asks_hydra(words) and not resolved:
         sys.argv[1:] = hydra_words(words)
         show_config()
         return
@@ -221,6 +226,9 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
     launcher_words, words = split(words)
     code = 0
     try:
+        if resolved:
+            print(OmegaConf.to_yaml(jobs(shown)[0]), end="")
+            return
         configs = jobs(words) if configs is None else configs
         many = any(word in FLAGS for word in words)
         if launcher_words and not many:

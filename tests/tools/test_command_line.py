@@ -92,6 +92,16 @@ def test_a_mapping_on_the_command_line_reaches_the_config() -> None:
     assert all(config["experiment"]["sweep"] == {"optimizer.step_size": [0.01, 0.02]} for config in configs)
 
 
+def test_a_resolved_configuration_is_what_a_run_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--cfg", "job", "--resolve", "method=l2", "seed=3"])
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert OmegaConf.to_container(shown) == plain_config(compose_config(["method=l2", "seed=3"]))
+    assert shown.method.optimizer.betas == [0.99, 0.99]  # the default of an interpolation
+    with pytest.raises(SystemExit):
+        main(["--cfg", "job", "--resolve", "method=l3"])
+    assert "method=l3: no such method" in capsys.readouterr().err
+
+
 def test_help_says_in_a_line_what_every_experiment_and_method_is() -> None:
     # in a process of its own: it has to come without the seconds that torch takes
     code = "import sys; from tools.help import help_text; print(help_text()); assert 'torch' not in sys.modules"

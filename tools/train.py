@@ -138,7 +138,7 @@ FAULTS = (FloatingPointError, Fault)
 """What ends a run in flight: divergence, a full disk, a failed environment; the message names the last checkpoint."""
 
 RESOLVED = {"--cfg", "job", "--resolve"}
-"""Words that show what a run reads; Hydra's own answer to them stumbles over a list that an interpolation defaults to."""
+"""Words that show what a run reads; Hydra's own answer stumbles over a list as the default of an interpolation."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from continual_agents.settings import written
+from continual_agents.settings import keywords, written
 
 from .overrides import CONFIGS as CONFIGS
 from .overrides import FLAGS as FLAGS
@@ -46,12 +46,15 @@ def compose_config(overrides: Sequence[str], own: Path | None = None) -> DictCon
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             try:
-                config, words = _first_composed(parsed, own)
-                config = config if words is None else compose("train", [*_found_in(own), *words])
+                config = _composed(parsed, own)
             except HydraException:  # which says less of a mistyped key
                 chosen = (single(one, own)[0] for one in parsed if one.key_or_group in GROUPS)
-                _check_keys(parsed, compose("train", [*_found_in(own), *chosen]), own)
-                raise
+                without = compose("train", [*_found_in(own), *chosen])
+                added = [one.key_or_group for one in parsed if _leaves_to_its_default(one.key_or_group, without)]
+                _check_keys([one for one in parsed if one.key_or_group not in added], without, own)
+                if not added:
+                    raise
+                config = _composed(parsed, own, added)
         _check_keys(parsed, config, own)
     except OmegaConfBaseException as error:  # the methods are an interpolation that leads nowhere
         raise UsageError(f"{error.full_key or 'experiment'}: {one_line(error)}") from error
@@ -60,12 +63,31 @@ def compose_config(overrides: Sequence[str], own: Path | None = None) -> DictCon
     return config
 
 
-def _first_composed(parsed: Sequence[Override], own: Path | None) -> tuple[DictConfig, list[str] | None]:
+def _composed(parsed: Sequence[Override], own: Path | None, added: Sequence[str] = ()) -> DictConfig:
+    config, words = _first_composed(parsed, own, added)
+    return config if words is None else compose("train", [*_found_in(own), *words])
+
+
+def _leaves_to_its_default(key: str, config: DictConfig) -> bool:
+    """Whether it is an argument of one of the method's operations that the method's file does not mention."""
+    from continual_agents.methods import OPERATIONS  # torch, which a command line that is right does not need
+
+    operation, _, argument = key.rpartition(".")
+    group, _, name = operation.rpartition(".")
+    if group != "method.operations" or name not in OPERATIONS or OmegaConf.select(config, operation) is None:
+        return False
+    known = {one for schema in OPERATIONS[name].schemas for one in keywords(schema)} - {"generator"}
+    return argument in known and OmegaConf.select(config, key) is None
+
+
+def _first_composed(
+    parsed: Sequence[Override], own: Path | None, added: Sequence[str] = ()
+) -> tuple[DictConfig, list[str] | None]:
     """The configuration, and the words that put what `method=compared` compares into it; None: it is complete.
 
     Hydra composes slowly, and forty methods that nobody asked for take it more than a second.
     """
-    words = [(single(one, own)[0], _method_of(one.key_or_group)) for one in parsed]
+    words = [("+" * (one.key_or_group in added) + single(one, own)[0], _method_of(one.key_or_group)) for one in parsed]
     config = compose("train", [*_found_in(own), *(word for word, name in words if name is None)])
     _check_sweep(config)
     if "of" not in (config.get("method") or {}):

@@ -102,6 +102,19 @@ def test_a_resolved_configuration_is_what_a_run_reads(capsys: pytest.CaptureFixt
     assert "method=l3: no such method" in capsys.readouterr().err
 
 
+def test_arguments_that_a_method_leaves_to_their_defaults_can_be_set() -> None:
+    words = ["experiment=changing_cartpole", "method.operations.continual_backprop.every=10"]
+    composed = plain_config(compose_config(words))["method"]["operations"]["continual_backprop"]
+    without = plain_config(compose_config(words[:1]))["method"]["operations"]["continual_backprop"]
+    assert composed == without | {"every": 10}
+    with pytest.raises(UsageError, match="continual_backprop.evry: no such key"):
+        compose_config(["method.operations.continual_backprop.evry=10"])
+    with pytest.raises(UsageError, match="continual_backprop.every: no such key"):  # whose method has no such operation
+        compose_config(["method=l2", "method.operations.continual_backprop.every=10"])
+    with pytest.raises(UsageError, match="generator: no such key"):
+        compose_config(["method.operations.continual_backprop.generator=1"])
+
+
 def test_help_says_in_a_line_what_every_experiment_and_method_is() -> None:
     # in a process of its own: it has to come without the seconds that torch takes
     code = "import sys; from tools.help import help_text; print(help_text()); assert 'torch' not in sys.modules"

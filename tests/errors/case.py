@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 BASES = {
     "agent": "experiment=slippery_ant scale=smoke",
@@ -47,3 +48,8 @@ class Case:
     def command(self) -> str:
         """All words."""
         return " ".join(filter(None, [BASES.get(self.base, ""), self.words]))
+
+
+def cases(*rows: tuple[Any, ...], **common: Any) -> list[Case]:
+    """A table of cases: what they have in common, and of each its `words`, `message`, then `given` and `setup`."""
+    return [Case(*row[:2], **common, **dict(zip(("given", "setup"), row[2:], strict=False))) for row in rows]

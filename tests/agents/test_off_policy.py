@@ -16,7 +16,6 @@ from torchrl.objectives import DQNLoss, SACLoss, SoftUpdate
 from continual_agents.agents import (
     DQN,
     SAC,
-    EnvironmentCollector,
     make_environment,
     make_q_network,
     make_soft_actor_critic,
@@ -24,10 +23,10 @@ from continual_agents.agents import (
     train,
 )
 from continual_agents.agents.exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
-from continual_agents.methods import Method
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from tests.agents.test_training import equal, final
+from tests.agents.helpers import equal, final, make_agent, stop_and_go_on
+from tests.surgery.networks import network
 
 SURGERY = {"continual_backprop": {"rate": 1e-2, "maturity": 10, "birth": "lecun_uniform"}}
 SMALL: dict[str, Any] = {
@@ -37,34 +36,12 @@ SMALL: dict[str, Any] = {
 
 
 def make(
-    kind: str,
-    operations: Any = None,
-    step_size: float = 1e-3,
-    seed: int = 0,
-    hidden: Any = (16, 16),
-    environment_id: str | None = None,
+    kind: str, operations: Any = None, step_size: float = 1e-3, hidden: Any = (16, 16), environment_id: str = "",
     **settings: Any,
-) -> Any:
-    generators = [torch.Generator().manual_seed(10 * seed + k) for k in range(3)]
-    name, networks_of, learner = {
-        "dqn": ("CartPole-v1", make_q_network, DQN),
-        "sac": ("Pendulum-v1", make_soft_actor_critic, SAC),
-    }[kind]
-    environment = make_environment(environment_id or name)
-    environment = environment if kind == "dqn" else rescale_actions(environment)
-    networks: Any = networks_of(
-        environment.observation_space, environment.action_space, hidden=hidden, generator=generators[0]
-    )
-    method = Method(
-        name="m",
-        optimizer={"kind": "adam", "step_size": step_size},
-        operations={} if operations is None else operations,
-    )
-    optimizer = method.make_optimizer(networks.parameters())
-    made = method.make_operations(networks.bodies, optimizer, generators[1])
-    agent: Any = learner(networks, optimizer, made, generator=generators[2], **{**SMALL, **settings})
-    collector = EnvironmentCollector(environment, networks, frames=agent.frames_per_batch, seed=seed)
-    return collector, agent
+) -> Any:  # fmt: skip
+    environment = make_environment(environment_id or {"dqn": "CartPole-v1", "sac": "Pendulum-v1"}[kind])
+    environment, chosen = environment if kind == "dqn" else rescale_actions(environment), {**SMALL, **settings}
+    return make_agent(kind, environment, {"hidden": hidden}, operations, step_size=step_size, **chosen)
 
 
 def batch_of(actions: Tensor, size: int, count: int = 32) -> TensorDict:
@@ -106,25 +83,9 @@ def test_dqns_loss_and_gradients_equal_torchrls(double: bool, distance: Any) -> 
         torch.testing.assert_close(a, b)
 
 
-class Both(nn.Module):
-    """A critic of two inputs around one of ours."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.net(torch.cat((observation, action), -1))
-
-
-class Clamped(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.net(observation).chunk(2, -1)
-        return mean, log_std.clamp(-20, 2).exp()
+def clamped(around: nn.Module, observation: Tensor) -> tuple[Tensor, Tensor]:
+    mean, log_std = around.net(observation).chunk(2, -1)
+    return mean, log_std.clamp(-20, 2).exp()
 
 
 def test_sacs_losses_and_gradients_equal_torchrls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,16 +102,21 @@ def test_sacs_losses_and_gradients_equal_torchrls(monkeypatch: pytest.MonkeyPatc
         agent.targets[name].load_state_dict(other.bodies[name].state_dict())
     batch = batch_of(torch.rand(32, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1, 3)
     actor = ProbabilisticActor(
-        TensorDictModule(Clamped(copy.deepcopy(networks.bodies["actor"])), ["observation"], ["loc", "scale"]),
+        TensorDictModule(
+            network(clamped, net=copy.deepcopy(networks.bodies["actor"])), ["observation"], ["loc", "scale"]
+        ),
         in_keys=["loc", "scale"],
         distribution_class=TanhNormal,
         distribution_kwargs={"upscale": 1e6, "tanh_loc": False, "safe_tanh": False},
         return_log_prob=True,
     )
-    critics = [
-        ValueOperator(Both(copy.deepcopy(networks.bodies[f"critic_{k}"])), in_keys=["observation", "action"])
+    both = [  # critics of two inputs around ours
+        network(
+            lambda around, *pair: around.net(torch.cat(pair, -1)), net=copy.deepcopy(networks.bodies[f"critic_{k}"])
+        )
         for k in (1, 2)
     ]
+    critics = [ValueOperator(critic, in_keys=["observation", "action"]) for critic in both]
     loss = SACLoss(
         actor, critics, loss_function="l2", alpha_init=0.3, target_entropy=-2.0, action_spec=None, deactivate_vmap=True
     )
@@ -319,11 +285,8 @@ def go(kind: str, folder: Path, steps: int) -> None:
 
 @pytest.mark.parametrize("kind", ["dqn", "sac"])
 def test_stopped_run_continues_bit_for_bit(tmp_path: Path, kind: str) -> None:
-    go(kind, tmp_path / "whole", 300)
-    for steps in (50, 200, 300):  # before the buffer of 150 is full, and after
-        go(kind, tmp_path / "parts", steps)
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "parts" / table).read_bytes()
+    # before the buffer of 150 is full, and after
+    stop_and_go_on(tmp_path, lambda folder, steps: go(kind, folder, steps), 50, 200, 300)
     equal(final(tmp_path / "whole"), final(tmp_path / "parts"))
     assert len((tmp_path / "whole/metrics.csv").read_text().splitlines()) == 7
 

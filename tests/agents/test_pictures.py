@@ -15,8 +15,6 @@ from torch.nn import functional
 from continual_agents import surgery
 from continual_agents.agents import (
     AGENTS,
-    DQN,
-    PPO,
     EnvironmentCollector,
     fit_spaces,
     load_policy,
@@ -29,8 +27,8 @@ from continual_agents.agents.evaluation import policy_of
 from continual_agents.networks import ConvNet
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
+from tests.agents.helpers import equal, final, make_agent, same_tables
 from tests.agents.test_off_policy import SMALL
-from tests.agents.test_training import equal, final
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
 
@@ -194,21 +192,13 @@ def test_an_environment_that_shows_no_whole_numbers_is_named() -> None:
 
 
 def go(kind: str, folder: Path, steps: int) -> Any:
-    generators = [torch.Generator().manual_seed(k) for k in range(3)]
-    environment = make_environment("NoisePictures-v0")
-    row = AGENTS["ppo" if kind == "ppo" else "dqn"]
-    networks = row.make_networks(
-        environment.observation_space, environment.action_space, hidden=[8], generator=generators[0]
+    ppo = {"batch": 50, "minibatch": 25, "epochs": 2}
+    settings = ppo if kind == "ppo" else {**SMALL, "replay_buffer": {"size": 150, "storage": kind}}
+    environment, renewing = make_environment("NoisePictures-v0"), {"continual_backprop": {"rate": 1e-2, "maturity": 5}}
+    collector, learner = make_agent(
+        "ppo" if kind == "ppo" else "dqn", environment, {"hidden": [8]}, renewing, step_size=1e-3, **settings
     )
-    optimizer = torch.optim.Adam(networks.parameters(), 1e-3)
-    units = surgery.find(networks.bodies)
-    surgeon = surgery.ContinualBackprop(units, optimizer, rate=1e-2, maturity=5, generator=generators[1])
-    settings = {**SMALL, "replay_buffer": {"size": 150, "storage": kind}}
-    if kind == "ppo":
-        learner: Any = PPO(networks, optimizer, [surgeon], batch=50, minibatch=25, epochs=2, generator=generators[2])
-    else:
-        learner = DQN(networks, optimizer, [surgeon], generator=generators[2], **settings)
-    collector = EnvironmentCollector(environment, networks, frames=learner.frames_per_batch)
+    networks, (surgeon,) = learner.networks, learner.operations
     with Run.open(folder, {"seed": 0}) as run:
         train(run, collector, learner, steps=steps, probe=Probe(networks.bodies), probe_every=2)
     assert surgeon.report()["replaced/actor.1" if kind == "ppo" else "replaced/q.1"] > 0 or steps < 300
@@ -229,8 +219,7 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, kind: str) -> None:
             gc.collect()
             assert not left[0].exists()
             left[0].mkdir()  # as of a session that was killed
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "parts" / table).read_bytes()
+    same_tables(tmp_path)
     equal(final(tmp_path / "whole"), final(tmp_path / "parts"))
     if kind == "memmap":
         assert whole.replay.sample(5)["observation"].dtype == torch.uint8

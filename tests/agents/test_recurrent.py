@@ -12,11 +12,10 @@ from torch import Tensor
 from continual_agents.agents import EnvironmentCollector, make_environment, train
 from continual_agents.agents.recurrent_policy import make_recurrent_actor_critic
 from continual_agents.agents.recurrent_ppo import RecurrentPPO
-from continual_agents.methods import Method
 from continual_agents.networks import RecurrentBody
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from tests.agents.test_training import equal, final
+from tests.agents.helpers import equal, final, make_agent, stop_and_go_on
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
 
@@ -61,23 +60,13 @@ def test_unrolling_is_stepping_one_by_one_with_its_gradients(share: float) -> No
 
 
 def make(
-    operations: Any = None, count: int = 1, seed: int = 0, env: str = "CartPole-v1", **settings: Any
+    operations: Any = None, count: int = 1, env: str = "CartPole-v1", **settings: Any
 ) -> tuple[EnvironmentCollector, RecurrentPPO]:
-    generators = [torch.Generator().manual_seed(10 * seed + k) for k in range(3)]
-    environment: Any = make_environment(env, count)
-    space = environment if count == 1 else None
-    networks = make_recurrent_actor_critic(
-        space.observation_space if space else environment.single_observation_space,
-        space.action_space if space else environment.single_action_space,
-        hidden=[8, 8],
-        generator=generators[0],
-    )
-    method = Method(name="m", optimizer={"kind": "adam", "step_size": 1e-3}, operations=operations or {})
-    optimizer = method.make_optimizer(networks.parameters())
-    made = method.make_operations(networks.bodies, optimizer, generators[1])
     small: dict[str, Any] = {"batch": 96, "epochs": 2, "minibatch": 48, "sequence": 16}
-    agent = RecurrentPPO(networks, optimizer, made, generator=generators[2], **{**small, **settings})
-    return EnvironmentCollector(environment, networks, frames=agent.frames_per_batch, seed=seed), agent
+    environment = make_environment(env, count)
+    return make_agent(
+        "recurrent_ppo", environment, {"hidden": [8, 8]}, operations, step_size=1e-3, **{**small, **settings}
+    )
 
 
 @pytest.mark.parametrize(("count", "env"), [(1, "CartPole-v1"), (3, "CartPole-v1"), (1, "Pendulum-v1")])
@@ -159,11 +148,7 @@ def go(folder: Path, steps: int) -> None:
 
 
 def test_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
-    go(tmp_path / "whole", 480)
-    for steps in (96, 288, 480):
-        go(tmp_path / "parts", steps)
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "parts" / table).read_bytes()
+    stop_and_go_on(tmp_path, go, 96, 288, 480)
     equal(final(tmp_path / "whole"), final(tmp_path / "parts"))
 
 

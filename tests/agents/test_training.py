@@ -16,42 +16,21 @@ from continual_agents.agents import (
     PPO,
     EnvironmentCollector,
     NotFiniteError,
-    make_actor_critic,
     make_environment,
     train,
 )
-from continual_agents.methods import Method
 from continual_agents.plasticity import Probe
-from continual_agents.runs import Run, read_checkpoint
+from continual_agents.runs import Run
+from tests.agents.helpers import equal, final, make_agent, same_tables, stop_and_go_on
 
 SURGERY = {"continual_backprop": {"rate": 1e-2, "maturity": 10, "birth": "lecun_uniform"}, "perturb": {"noise": 1e-5}}
 
 
 def make(
-    environment: Any,
-    seed: int = 0,
-    operations: Any = None,
-    step_size: float = 3e-4,
-    hidden: Any = (64, 64),
-    **agent: Any,
+    environment: Any, operations: Any = SURGERY, step_size: float = 3e-4, hidden: Any = (64, 64), **agent: Any
 ) -> tuple:
-    generators = [torch.Generator().manual_seed(seed + k) for k in range(3)]
-    networks = make_actor_critic(
-        getattr(environment, "single_observation_space", environment.observation_space),
-        getattr(environment, "single_action_space", environment.action_space),
-        hidden=hidden,
-        generator=generators[0],
-    )
-    method = Method(
-        name="cbp",
-        optimizer={"kind": "adam", "step_size": step_size},
-        operations=SURGERY if operations is None else operations,
-    )
-    optimizer = method.make_optimizer(networks.parameters())
-    made = method.make_operations(networks.bodies, optimizer, generators[1])
-    ppo = PPO(networks, optimizer, made, generator=generators[2], **agent)
-    collector = EnvironmentCollector(environment, networks, frames=agent["batch"], seed=seed)
-    return collector, ppo, Probe(networks.bodies)
+    collector, ppo = make_agent("ppo", environment, {"hidden": hidden}, operations, step_size=step_size, **agent)
+    return collector, ppo, Probe(ppo.networks.bodies)
 
 
 def slippery() -> envs.SlipperyAnt:
@@ -66,31 +45,9 @@ def go(folder: Path, steps: int) -> None:
     environment.close()
 
 
-def final(folder: Path) -> dict:
-    return read_checkpoint(sorted((folder / "checkpoints").glob("*.pt"))[-1])["state"]["run"]
-
-
-def equal(a: Any, b: Any, path: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            equal(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            equal(x, y, f"{path}/{index}")
-    else:
-        assert a == b, path
-
-
 def test_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
-    go(tmp_path / "whole", 1280)
-    for steps in (384, 512, 1280):  # stopped twice, in the middle of episodes, friction segments and probe periods
-        go(tmp_path / "parts", steps)
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "parts" / table).read_bytes()
+    # stopped twice, in the middle of episodes, friction segments and probe periods
+    stop_and_go_on(tmp_path, go, 384, 512, 1280)
     a, b = final(tmp_path / "whole"), final(tmp_path / "parts")
     # the simulator's own file may hold addresses; what it continues to is compared by everything above
     a["collector"].pop("environment"), b["collector"].pop("environment")
@@ -108,11 +65,7 @@ def test_stopped_vector_run_continues_bit_for_bit(tmp_path: Path) -> None:
             train(run, collector, ppo, steps=steps)
         environment.close()
 
-    part(tmp_path / "whole", 256)
-    for steps in (128, 256):
-        part(tmp_path / "parts", steps)
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "parts" / table).read_bytes()
+    stop_and_go_on(tmp_path, part, 128, 256)
 
 
 def test_request_to_stop_finishes_the_update_saves_and_continues_exactly(tmp_path: Path) -> None:
@@ -134,8 +87,7 @@ def test_request_to_stop_finishes_the_update_saves_and_continues_exactly(tmp_pat
     part(tmp_path / "parts", 128)
     assert (tmp_path / "parts/metrics.csv").read_text().count("\n") == 3
     part(tmp_path / "parts", None)
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "parts" / table).read_bytes()
+    same_tables(tmp_path)
 
 
 def test_divergence_names_step_parameter_and_last_good_checkpoint(tmp_path: Path) -> None:

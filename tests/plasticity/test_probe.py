@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from continual_agents import plasticity, surgery
+from tests.surgery.networks import network
 
 
 def generator(seed=0):
@@ -64,17 +65,9 @@ def test_tanh_and_sigmoid_units_die_by_saturation():
         assert plasticity.Probe(net)(BATCH)["plasticity/dead_units/0"] == 1 / 8
 
 
-class Functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 2)
-
-    def forward(self, x):
-        return self.second(torch.tanh(self.first(x)))
-
-
 def test_functional_activations_are_recognised():
-    net = Functional()
+    layers = {"first": nn.Linear(5, 8), "second": nn.Linear(8, 2)}
+    net = network(lambda net, x: net.second(torch.tanh(net.first(x))), **layers)
     with torch.no_grad():
         net.first.weight.mul_(0.01)
         net.first.bias.zero_()
@@ -82,17 +75,9 @@ def test_functional_activations_are_recognised():
     assert plasticity.Probe(net)(BATCH)["plasticity/dead_units/first"] == 2 / 8
 
 
-class LastStep(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.memory, self.head = nn.GRU(5, 6, batch_first=True), nn.Linear(6, 2)
-
-    def forward(self, x):
-        return self.head(self.memory(x)[0][:, -1])
-
-
 def test_recurrent_layers_count_every_step_as_batch():
-    net = LastStep()
+    layers = {"memory": nn.GRU(5, 6, batch_first=True), "head": nn.Linear(6, 2)}
+    net = network(lambda net, x: net.head(net.memory(x)[0][:, -1]), **layers)
     sequences = BATCH.reshape(4, 10, 5)
     seen = plasticity.Probe(net, sequences).activations(sequences)
     torch.testing.assert_close(seen["memory"], net.memory(sequences)[0].reshape(-1, 6))

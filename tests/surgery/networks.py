@@ -21,6 +21,14 @@ class Case:
     read: Callable[[int], dict]  # out-weights
 
 
+def network(forward: Callable, **parts: object) -> nn.Module:
+    """A network of these parts, made in this order; `forward(net, x)` is its pass."""
+    net = type("Network", (nn.Module,), {"forward": forward})()
+    for name, part in parts.items():
+        setattr(net, name, part)
+    return net
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -73,53 +81,34 @@ class Residual(nn.Module):
         return F.relu(y + (x if self.down is None else self.down(x)))
 
 
-class ResNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, padding=1)
-        self.blocks = nn.Sequential(Residual(6, 6), Residual(6, 8))
-        self.head = nn.Linear(8, 4)
+def resnet() -> nn.Module:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.head(F.adaptive_avg_pool2d(net.blocks(F.relu(net.stem(x))), 1).flatten(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(F.relu(self.stem(x)))
-        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+    blocks = {"stem": nn.Conv2d(3, 6, 3, padding=1), "blocks": nn.Sequential(Residual(6, 6), Residual(6, 8))}
+    return network(forward, **blocks, head=nn.Linear(8, 4))
 
 
-class Transformer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(3, 8)
-        layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder(self.embed(x)))
+def transformer() -> nn.Module:
+    embed, layer = nn.Linear(3, 8), nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    parts = {"embed": embed, "encoder": nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)}
+    return network(lambda net, x: net.head(net.encoder(net.embed(x))), **parts, head=nn.Linear(8, 2))
 
 
-class Heads(nn.Module):
+def heads() -> nn.Module:
     """One trunk, two heads that read it differently, and a skip connection that is concatenated."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Linear(3, 6)
-        self.left = nn.Linear(6, 2)
-        self.right = nn.Linear(3 + 6, 2)
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        h = F.relu(net.trunk(x))
+        return net.left(h) + net.right(torch.cat([x, torch.tanh(h)], -1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.trunk(x))
-        return self.left(h) + self.right(torch.cat([x, torch.tanh(h)], -1))
+    return network(forward, trunk=nn.Linear(3, 6), left=nn.Linear(6, 2), right=nn.Linear(3 + 6, 2))
 
 
-class Gated(nn.Module):
+def gated() -> nn.Module:
     """Two layers whose units are multiplied: value and gate of a unit belong together."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value, self.gate, self.out = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(6, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.value(x) * torch.sigmoid(self.gate(x)))
+    parts = {"value": nn.Linear(3, 6), "gate": nn.Linear(3, 6), "out": nn.Linear(6, 2)}
+    return network(lambda net, x: net.out(net.value(x) * torch.sigmoid(net.gate(x))), **parts)
 
 
 class Squeeze(nn.Module):
@@ -152,16 +141,14 @@ class Functional(nn.Module):
         return self.b(F.relu(h))
 
 
-class Concatenated(nn.Module):
+def concatenated() -> nn.Module:
     """Concatenated ReLU: every unit is read twice."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden, self.out = nn.Linear(3, 4), nn.Linear(8, 2)
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        h = net.hidden(x)
+        return net.out(F.relu(torch.cat([h, -h], -1)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.hidden(x)
-        return self.out(F.relu(torch.cat([h, -h], -1)))
+    return network(forward, hidden=nn.Linear(3, 4), out=nn.Linear(8, 2))
 
 
 def gates(i: int, n: int, width: int = 5) -> list[int]:
@@ -293,14 +280,14 @@ CASES: dict[str, Case] = {
         lambda i: {"out.weight": (ALL, i), "down.weight": (ALL, i)},
     ),
     "residual stream": Case(
-        ResNet,
+        resnet,
         normal(4, 3, 5, 5),
         "stem",
         lambda i: dict.fromkeys(STREAM, i),
         lambda i: dict.fromkeys(("blocks.0.conv1.weight", "blocks.1.conv1.weight", "blocks.1.down.weight"), (ALL, i)),
     ),
     "residual inside": Case(
-        ResNet,
+        resnet,
         normal(4, 3, 5, 5),
         "blocks.1.conv1",
         lambda i: {
@@ -310,28 +297,28 @@ CASES: dict[str, Case] = {
         lambda i: {"blocks.1.conv2.weight": (ALL, i)},
     ),
     "transformer": Case(
-        Transformer,
+        transformer,
         normal(4, 5, 3),
         "encoder.layers.0.linear1",
         lambda i: {"encoder.layers.0.linear1.weight": i, "encoder.layers.0.linear1.bias": i},
         lambda i: {"encoder.layers.0.linear2.weight": (ALL, i)},
     ),
     "heads": Case(
-        Heads,
+        heads,
         normal(16, 3),
         "trunk",
         lambda i: {"trunk.weight": i, "trunk.bias": i},
         lambda i: {"left.weight": (ALL, i), "right.weight": (ALL, 3 + i)},
     ),
     "gated": Case(
-        Gated,
+        gated,
         normal(16, 3),
         "value",
         lambda i: dict.fromkeys(("value.weight", "value.bias", "gate.weight", "gate.bias"), i),
         lambda i: {"out.weight": (ALL, i)},
     ),
     "concatenated relu": Case(
-        Concatenated,
+        concatenated,
         normal(16, 3),
         "hidden",
         lambda i: {"hidden.weight": i, "hidden.bias": i},

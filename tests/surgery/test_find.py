@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from continual_agents import surgery
 from continual_agents.surgery.finding import LAYERS
 from tests.surgery.checks import check
-from tests.surgery.networks import CASES, Heads, Recurrent, ResNet, Transformer
+from tests.surgery.networks import CASES, Recurrent, heads, network, resnet, transformer
 
 
 def mlp(n_in: int = 4) -> nn.Sequential:
@@ -37,16 +38,8 @@ def test_actor_and_critic_are_never_paired() -> None:
         assert len(units.outgoing) == 1
     assert names(surgery.find([mlp(), mlp(2)])) == ["0.0", "0.2", "1.0", "1.2"]
     assert names(surgery.find(nn.ModuleDict({"a": mlp()}))) == ["a.0", "a.2"]
-
-    class Both(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.actor, self.critic = mlp(), mlp(2)
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.actor(x), self.critic(x[:, :2])
-
-    found = surgery.find(Both(), torch.randn(3, 4))
+    both = network(lambda net, x: (net.actor(x), net.critic(x[:, :2])), actor=mlp(), critic=mlp(2))
+    found = surgery.find(both, torch.randn(3, 4))
     assert names(found) == ["actor.0", "actor.2", "critic.0", "critic.2"]
     assert found.left_out == {"actor.4": "output layer", "critic.4": "output layer"}
 
@@ -81,36 +74,29 @@ def test_conv_net_of_continual_imagenet_with_and_without_inputs() -> None:
 
 
 def test_residual_stream_is_one_group() -> None:
-    found = surgery.find(ResNet(), torch.randn(2, 3, 5, 5))
+    found = surgery.find(resnet(), torch.randn(2, 3, 5, 5))
     assert names(found) == ["stem", "blocks.0.conv1", "blocks.1.conv1", "blocks.1.conv2"]
     stem, last = found[0], found[3]
     assert len(stem.incoming) == 2  # stem and the block that adds to it
     assert [type(r.module) for r in stem.outgoing] == [nn.Conv2d] * 3
     assert len(last.incoming) == 2  # conv2 and the projection of the skip
-    assert names(surgery.find(ResNet())) == names(found)
+    assert names(surgery.find(resnet())) == names(found)
 
 
 def test_a_stream_that_the_input_is_added_to_is_left_out_with_the_reason() -> None:
-    class Skip(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = x + self.b(F.relu(self.a(x)))
-            return self.c(x)
-
-    for found in (surgery.find(Skip()), surgery.find(Skip(), torch.randn(2, 4))):
+    layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 1)}
+    skip = network(lambda net, x: net.c(x + net.b(F.relu(net.a(x)))), **layers)
+    for found in (surgery.find(skip), surgery.find(skip, torch.randn(2, 4))):
         assert names(found) == ["a"]
         assert found.left_out == {"b": "a value that is no unit is added to them (+)", "c": "output layer"}
 
 
 def test_transformer_offers_its_mlp_blocks() -> None:
-    found = surgery.find(Transformer(), torch.randn(2, 5, 3))
+    found = surgery.find(transformer(), torch.randn(2, 5, 3))
     assert names(found) == ["encoder.layers.0.linear1"]
     assert "MultiheadAttention" in found.left_out["embed"]
     with pytest.raises(ValueError, match=r"give example inputs: surgery.find\(net, \*inputs\)"):
-        surgery.find(Transformer())
+        surgery.find(transformer())
 
 
 def test_recurrent_layers() -> None:
@@ -127,18 +113,14 @@ def test_recurrent_layers() -> None:
 
 
 def test_a_recurrence_written_by_hand() -> None:
-    class Hand(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.u, self.w, self.o = nn.Linear(3, 5), nn.Linear(5, 5, bias=False), nn.Linear(5, 2)
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        h = torch.zeros(len(x), 5)
+        for t in range(x.shape[1]):
+            h = torch.tanh(net.u(x[:, t]) + net.w(h))
+        return net.o(h)
 
-        def forward(self, x: Tensor) -> Tensor:
-            h = torch.zeros(len(x), 5)
-            for t in range(x.shape[1]):
-                h = torch.tanh(self.u(x[:, t]) + self.w(h))
-            return self.o(h)
-
-    found = surgery.find(Hand(), torch.randn(2, 4, 3))
+    hand = network(forward, u=nn.Linear(3, 5), w=nn.Linear(5, 5, bias=False), o=nn.Linear(5, 2))
+    found = surgery.find(hand, torch.randn(2, 4, 3))
     assert names(found) == ["u"]
     assert {type(m) for m in found[0].incoming} == {nn.Linear}
     assert len(found[0].incoming) == 2
@@ -146,22 +128,17 @@ def test_a_recurrence_written_by_hand() -> None:
 
 
 def test_several_readers_and_concatenation() -> None:
-    found = surgery.find(Heads(), torch.randn(3, 3))
+    found = surgery.find(heads(), torch.randn(3, 3))
     assert repr(found[0]) == "trunk: Linear[6] -> relu -> left: Linear + right: Linear (inputs 3..)"
     assert [r.source for r in found[0].outgoing] == [0, 1]  # they read different tensors
 
 
 def test_units_that_are_also_returned_are_left_out() -> None:
-    class Features(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
+    def forward(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        h = F.relu(net.a(x))
+        return {"features": h, "value": net.b(h)}
 
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            h = F.relu(self.a(x))
-            return {"features": h, "value": self.b(h)}
-
-    found = surgery.find(Features(), torch.randn(2, 3))
+    found = surgery.find(network(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 1)), torch.randn(2, 3))
     assert names(found) == []
     assert "also the network's output (find(..., outputs=...)" in found.left_out["a"]
     assert found.left_out["b"] == "output layer"
@@ -169,15 +146,14 @@ def test_units_that_are_also_returned_are_left_out() -> None:
 
 
 def test_a_reader_shared_with_something_else_is_left_out() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.shared = nn.Linear(3, 3), nn.Linear(3, 1)
+    parts = {"a": nn.Linear(3, 3), "shared": nn.Linear(3, 1)}
+    net = network(lambda net, x: net.shared(F.relu(net.a(x))) + net.shared(x), **parts)
+    assert "also applied to something else" in surgery.find(net).left_out["a"]
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.shared(F.relu(self.a(x))) + self.shared(x)
 
-    assert "also applied to something else" in surgery.find(Shared()).left_out["a"]
+def around(between: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Two layers, and `between` them something."""
+    return network(lambda net, x: net.b(between(net.a(x))), a=nn.Linear(3, 4), b=nn.Linear(4, 1))
 
 
 @pytest.mark.parametrize(
@@ -192,15 +168,7 @@ def test_a_reader_shared_with_something_else_is_left_out() -> None:
     ],
 )
 def test_what_mixes_units_is_named(between, reason: str) -> None:
-    class Mixed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(between(self.a(x)))
-
-    found = surgery.find(Mixed(), torch.randn(4, 3))
+    found = surgery.find(around(between), torch.randn(4, 3))
     assert names(found) == []
     assert re.search(reason, found.left_out["a"])
 
@@ -218,28 +186,14 @@ def test_what_mixes_units_is_named(between, reason: str) -> None:
     ],
 )
 def test_what_leaves_units_alone_is_seen_through(between) -> None:
-    class Plain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(between(self.a(x)))
-
-    found = surgery.find(Plain(), torch.randn(4, 3))
+    found = surgery.find(around(between), torch.randn(4, 3))
     assert names(found) == ["a"], found
 
 
 def test_channels_last_flatten_is_refused() -> None:
-    class Last(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(1, 3, 2), nn.Linear(12, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.a(x).permute(0, 2, 3, 1).flatten(1))
-
-    assert "splits or mixes" in surgery.find(Last(), torch.randn(2, 1, 3, 3)).left_out["a"]
+    parts = {"a": nn.Conv2d(1, 3, 2), "b": nn.Linear(12, 1)}
+    last = network(lambda net, x: net.b(net.a(x).permute(0, 2, 3, 1).flatten(1)), **parts)
+    assert "splits or mixes" in surgery.find(last, torch.randn(2, 1, 3, 3)).left_out["a"]
 
 
 def test_an_unknown_layer_names_register_and_a_registered_one_works() -> None:
@@ -357,13 +311,6 @@ def test_wrapped_networks_are_unwrapped() -> None:
     ],
 )
 def test_whether_what_is_read_is_at_least_zero(between, positive: bool) -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(between(self.a(x)))
-
-    for found in (surgery.find(Net()), surgery.find(Net(), torch.randn(2, 3))):
+    net = around(between)
+    for found in (surgery.find(net), surgery.find(net, torch.randn(2, 3))):
         assert found[0].outgoing[0].positive is positive

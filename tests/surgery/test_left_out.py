@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 from continual_agents import surgery
 from continual_agents.surgery.finding import LAYERS, NORMS
 from tests.surgery.checks import check
+from tests.surgery.networks import network
 
 
 def mlp() -> nn.Sequential:
@@ -203,17 +204,11 @@ def test_norms_that_go_their_own_way_are_looked_into() -> None:
 
 
 def test_a_gain_starts_at_the_median_of_the_gains_and_an_offset_at_0() -> None:
-    class Gain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
-            self.gain = nn.Parameter(torch.tensor([1e-5, 2e-5, 3e-5, 0.0]))
-            self.offset = nn.Parameter(torch.ones(1, 4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(F.relu(self.a(x)) * self.gain.view(1, -1) + self.offset)
-
-    net = Gain()
+    net = network(
+        lambda net, x: net.b(F.relu(net.a(x)) * net.gain.view(1, -1) + net.offset),
+        **{"a": nn.Linear(3, 4), "b": nn.Linear(4, 1), "offset": nn.Parameter(torch.ones(1, 4))},
+        gain=nn.Parameter(torch.tensor([1e-5, 2e-5, 3e-5, 0.0])),
+    )
     x = torch.randn(5, 3)
     for found in (surgery.find(net), surgery.find(net, x)):
         assert names(found) == ["a"]
@@ -223,30 +218,21 @@ def test_a_gain_starts_at_the_median_of_the_gains_and_an_offset_at_0() -> None:
 
 
 def test_one_factor_for_all_units_is_no_unit_and_hinders_none() -> None:
-    class Attended(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.factor, self.b = nn.Linear(3, 4), nn.Linear(3, 1), nn.Linear(4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.a(x) * torch.sigmoid(self.factor(x)))
-
-    for found in (surgery.find(Attended()), surgery.find(Attended(), torch.randn(2, 3))):
+    layers = {"a": nn.Linear(3, 4), "factor": nn.Linear(3, 1), "b": nn.Linear(4, 1)}
+    attended = network(lambda net, x: net.b(net.a(x) * torch.sigmoid(net.factor(x))), **layers)
+    for found in (surgery.find(attended), surgery.find(attended, torch.randn(2, 3))):
         assert names(found) == ["a"]
         assert found.left_out["factor"] == "one factor for all units of another layer"
 
 
 def test_an_empty_sequential_is_an_identity() -> None:
-    class Shortcut(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.short, self.out = nn.Linear(3, 4), nn.Linear(4, 4), nn.Sequential(), nn.Linear(4, 1)
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        h = F.relu(net.a(x))
+        return net.out(F.relu(net.b(h) + net.short(h)))
 
-        def forward(self, x: Tensor) -> Tensor:
-            h = F.relu(self.a(x))
-            return self.out(F.relu(self.b(h) + self.short(h)))
-
-    symbolic, traced = surgery.find(Shortcut()), surgery.find(Shortcut(), torch.randn(2, 3))
+    layers = {"a": nn.Linear(3, 4), "b": nn.Linear(4, 4), "short": nn.Sequential(), "out": nn.Linear(4, 1)}
+    net = network(forward, **layers)
+    symbolic, traced = surgery.find(net), surgery.find(net, torch.randn(2, 3))
     assert repr(symbolic) == repr(traced)
     assert "a + b: Linear[4]" in repr(traced)
 
@@ -264,27 +250,25 @@ def test_an_agent_without_forward_gets_the_hint() -> None:
 
 
 def test_outputs_names_what_counts_as_output() -> None:
-    class Features(nn.Module):
-        def __init__(self, kind: type) -> None:
-            super().__init__()
-            self.a, self.b, self.kind = nn.Linear(3, 4), nn.Linear(4, 1), kind
+    def features(kind: type) -> nn.Module:
+        def forward(net: nn.Module, x: Tensor):
+            h = F.relu(net.a(x))
+            return {"features": h, "value": net.b(h)} if kind is dict else (net.b(h), h)
 
-        def forward(self, x: Tensor):
-            h = F.relu(self.a(x))
-            return {"features": h, "value": self.b(h)} if self.kind is dict else (self.b(h), h)
+        return network(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 1))
 
     x = torch.randn(2, 3)
     for kind, key in ((dict, "value"), (tuple, 0)):
         for inputs in ((), (x,)):
-            assert "outputs=..." in surgery.find(Features(kind), *inputs).left_out["a"]
-            found = surgery.find(Features(kind), *inputs, outputs=key)
+            assert "outputs=..." in surgery.find(features(kind), *inputs).left_out["a"]
+            found = surgery.find(features(kind), *inputs, outputs=key)
             assert names(found) == ["a"]
             assert found.left_out == {"b": "output layer"}
-    assert names(surgery.find(Features(dict), x, outputs=["value"])) == ["a"]
+    assert names(surgery.find(features(dict), x, outputs=["value"])) == ["a"]
     with pytest.raises(ValueError, match=r"outputs='policy': the network returns 'features', 'value'"):
-        surgery.find(Features(dict), x, outputs="policy")
+        surgery.find(features(dict), x, outputs="policy")
     with pytest.raises(ValueError, match=r"outputs=3: the network returns 0 to 1"):
-        surgery.find(Features(tuple), x, outputs=3)
+        surgery.find(features(tuple), x, outputs=3)
 
 
 def test_lazy_layers_get_their_parameters_from_the_example_or_say_so() -> None:
@@ -310,20 +294,14 @@ def test_pruned_layers_are_left_out_with_the_reason() -> None:
     assert names(surgery.find(net)) == ["0", "2", "4"]
 
 
-class Tasks(nn.Module):
+def tasks() -> nn.Module:
     """One trunk, one head for each task."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
-        self.heads = nn.ModuleList([nn.Linear(8, 2), nn.Linear(8, 3)])
-
-    def forward(self, x: Tensor, task: int = 0) -> Tensor:
-        return self.heads[task](self.trunk(x))
+    parts = {"trunk": nn.Sequential(nn.Linear(3, 8), nn.ReLU()), "heads": nn.ModuleList(map(nn.Linear, (8, 8), (2, 3)))}
+    return network(lambda net, x, task=0: net.heads[task](net.trunk(x)), **parts)
 
 
 def test_heads_that_are_used_in_turn_are_all_readers() -> None:
-    net, x = Tasks(), torch.randn(5, 3)
+    net, x = tasks(), torch.randn(5, 3)
     found = surgery.find(net, x)
     assert found.left_out["heads.1"].startswith("no forward pass reached it: give one that does")
     for passes in ([(x, 0), (x, 1)], [{"x": x, "task": 0}, {"x": x, "task": 1}]):
@@ -337,46 +315,30 @@ def test_heads_that_are_used_in_turn_are_all_readers() -> None:
 
 
 def test_state_of_a_deep_recurrent_layer() -> None:
-    class Deep(nn.Module):
-        def __init__(self, at: object) -> None:
-            super().__init__()
-            self.rnn, self.head, self.at = nn.GRU(3, 5, num_layers=2), nn.Linear(5, 2), at
+    def found(at: object) -> surgery.Found:
+        layers = {"rnn": nn.GRU(3, 5, num_layers=2), "head": nn.Linear(5, 2)}
+        return surgery.find(network(lambda net, x: net.head(net.rnn(x)[1][at]), **layers), torch.randn(4, 2, 3))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.rnn(x)[1][self.at])
-
-    x = torch.randn(4, 2, 3)
-    assert names(surgery.find(Deep(-1), x)) == names(surgery.find(Deep(1), x)) == ["rnn"]
-    assert "state of an inner layer is used" in surgery.find(Deep(0), x).left_out["rnn"]
-    assert "the states of all 2 layers" in surgery.find(Deep(slice(None)), x).left_out["rnn"]
+    assert names(found(-1)) == names(found(1)) == ["rnn"]
+    assert "state of an inner layer is used" in found(0).left_out["rnn"]
+    assert "the states of all 2 layers" in found(slice(None)).left_out["rnn"]
 
 
 def test_tied_weights_are_refused_with_the_reason() -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table, self.a, self.b, self.out = nn.Embedding(9, 6), nn.Linear(6, 8), nn.Linear(8, 6), nn.Linear(6, 9)
-            self.out.weight = self.table.weight
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.out(F.relu(self.b(F.relu(self.a(self.table(x))))))
-
-    found = surgery.find(Tied(), torch.tensor([1, 2]))
+    layers = {"table": nn.Embedding(9, 6), "a": nn.Linear(6, 8), "b": nn.Linear(8, 6), "out": nn.Linear(6, 9)}
+    tied = network(lambda net, x: net.out(F.relu(net.b(F.relu(net.a(net.table(x)))))), **layers)
+    tied.out.weight = tied.table.weight
+    found = surgery.find(tied, torch.tensor([1, 2]))
     assert names(found) == ["a"]
     assert found.left_out["b"] == "out shares a parameter with another layer"
 
 
 def test_attention_is_left_out_with_the_reason() -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).view(2, 5, 2, 4).transpose(1, 2) for layer in (net.q, net.k, net.v))
+        return net.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, 8))
 
-        def forward(self, x: Tensor) -> Tensor:
-            q, k, v = (layer(x).view(2, 5, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
-            return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, 8))
-
-    found = surgery.find(Attention(), torch.randn(2, 5, 8))
+    found = surgery.find(network(forward, **{name: nn.Linear(8, 8) for name in "qkvo"}), torch.randn(2, 5, 8))
     assert not len(found)
     for name in "qkv":
         assert "splits or mixes them" in found.left_out[name]
@@ -392,7 +354,7 @@ def test_notes_say_where_the_mean_is_kept_roughly() -> None:
 
 
 def test_finding_again_gives_the_same() -> None:
-    net = Tasks()
+    net = tasks()
     before = copy.deepcopy(net.state_dict())
     x = torch.randn(2, 3)
     assert repr(surgery.find(net, passes=[(x, 0), (x, 1)])) == repr(surgery.find(net, passes=[(x, 0), (x, 1)]))
@@ -400,16 +362,12 @@ def test_finding_again_gives_the_same() -> None:
 
 
 def test_readers_from_before_layers_turned_out_to_share_their_units() -> None:
-    class Early(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.early, self.late = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(6, 2)
+    def forward(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = net.a(x), net.b(x)
+        return net.early(b), net.late(a + b)
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            a, b = self.a(x), self.b(x)
-            return self.early(b), self.late(a + b)
-
-    net, x = Early(), torch.randn(4, 3)
+    layers = {"a": nn.Linear(3, 6), "b": nn.Linear(3, 6), "early": nn.Linear(6, 2), "late": nn.Linear(6, 2)}
+    net, x = network(forward, **layers), torch.randn(4, 3)
     (units,) = surgery.find(net, x)
     assert {reader.module for reader in units.outgoing} == {net.early, net.late}
     check(net, units, [1, 2], lambda: net(x))

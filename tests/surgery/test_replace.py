@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from continual_agents import surgery
-from tests.surgery.networks import CASES, Case
+from tests.surgery.networks import CASES, Case, network
 
 OPTIMIZERS = {
     "sgd momentum": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
@@ -212,17 +212,15 @@ def test_initial_bias() -> None:
         surgery.replace_(surgery.find(net)[0], [0], bias="one")
 
 
-class Stream(nn.Module):
+def stream() -> nn.Module:
     """A residual stream whose units feed back into themselves through two layers."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c, self.head = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        h = net.a(x)
+        h = h + torch.relu(net.b(h))
+        return net.head(h + torch.relu(net.c(h)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.a(x)
-        h = h + torch.relu(self.b(h))
-        return self.head(h + torch.relu(self.c(h)))
+    return network(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 6), c=nn.Linear(6, 6), head=nn.Linear(6, 2))
 
 
 def test_units_that_feed_back_into_themselves_keep_the_mean_roughly_and_say_so() -> None:
@@ -232,7 +230,7 @@ def test_units_that_feed_back_into_themselves_keep_the_mean_roughly_and_say_so()
     for seed in range(20):
         for handed in moved:
             torch.manual_seed(seed)
-            net, x = Stream().double(), torch.randn(200, 3).double() + 1
+            net, x = stream().double(), torch.randn(200, 3).double() + 1
             units = surgery.find(net)[0]
             assert repr(units).endswith("; the mean is kept roughly: they feed back into themselves")
             seen: list[torch.Tensor] = []

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from supervised.networks import make_network
-from tools.benchmarks.streams import product_rate
 from tools.parser import Parser
+
+from ._turns import in_turn, timed
+from .streams import product_rate, step_operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Way:
         loss.backward()
         self.optimizer.step()
 
+    def steps(self, data: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """One step after the other."""
+        for x, y in data:
+            self.step(x, y)
+
     def weights(self) -> Tensor:
         """All of them in one row."""
         return torch.cat([parameter.detach().contiguous().flatten() for parameter in self.module.parameters()])
@@ -99,35 +105,18 @@ def compare(case: Case, ways: list[str], *, rounds: int, steps: int) -> dict[str
     """Least processor time of a step, seconds, and the largest difference of a weight to the plain way's, by way."""
     data = batches(case, steps)
     made = {way: Way(case, way) for way in ways}
-    best = dict.fromkeys(ways, float("inf"))
-    for number in range(rounds + 1):  # the first one compiles and fills caches
-        for way, one in made.items():
-            started = time.process_time()
-            for x, y in data:
-                one.step(x, y)
-            if number:
-                best[way] = min(best[way], (time.process_time() - started) / steps)
+    taken = in_turn({way: timed(functools.partial(one.steps, data)) for way, one in made.items()}, rounds)
     reference = made[ways[0]].weights()
-    return {way: (best[way], float((one.weights() - reference).abs().max())) for way, one in made.items()}
-
-
-def operations(case: Case) -> float:
-    """Floating-point operations of a gradient step, as torch counts them."""
-    module = make_network(case.network, case.shape, case.outputs).module(0)
-    ((x, y),) = batches(case, 1)
-    with FlopCounterMode(display=False) as counter:
-        functional.cross_entropy(module(x), y).backward()
-    return float(counter.get_total_flops())
+    off = {way: float((one.weights() - reference).abs().max()) for way, one in made.items()}
+    return {way: (min(taken[way]) / steps, off[way]) for way in ways}
 
 
 def profile(case: Case, *, steps: int, rows: int) -> str:
     """Where the processor time of the plain way goes: torch's own table, the most expensive operators first."""
     way, data = Way(case, "plain"), batches(case, steps)
-    for x, y in data[:1]:
-        way.step(x, y)
+    way.steps(data[:1])
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        for x, y in data:
-            way.step(x, y)
+        way.steps(data)
     return str(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows, max_name_column_width=45))
 
 
@@ -150,8 +139,9 @@ def main(arguments: list[str]) -> None:
     print("| network | way | ms a step | over plain | arithmetic over a large product's | weights |", flush=True)
     print("|---|---|---|---|---|---|", flush=True)
     for name in chosen.cases:
-        count = operations(CASES[name])
-        found = compare(CASES[name], ways, rounds=chosen.rounds, steps=chosen.steps)
+        case = CASES[name]
+        count = step_operations(case.network, *batches(case, 1)[0], case.outputs)
+        found = compare(case, ways, rounds=chosen.rounds, steps=chosen.steps)
         for way, (seconds, off) in found.items():
             same = "the same bits" if off == 0 else f"within {off:.1g}"
             share = f"{count / seconds / rate:.0%}"

@@ -6,8 +6,8 @@ ways' weights agree with the loop's is checked.
 
 from __future__ import annotations
 
+import functools
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -20,6 +20,8 @@ from supervised.networks import make_network
 from tools.benchmarks.conv import CASES, Case, batches
 from tools.benchmarks.streams import SURGERY
 from tools.parser import Parser
+
+from ._turns import clock_of, in_turn, timed
 
 LEARNING = {"kind": "sgd", "step_size": 0.01, "momentum": 0.9}
 
@@ -92,7 +94,6 @@ def looped(case: Case, runs: int, device: str, *, surgery: bool, fast: bool) -> 
 def compare(case: Case, runs: int, *, rounds: int, steps: int, device: str) -> dict[str, tuple[float, float]]:
     """By way: run-steps per second, and the largest difference of a weight to the loop's after as many steps."""
     gpu = device != "cpu"
-    clock = time.perf_counter if gpu else time.process_time
     x, y = _data(case, runs, steps, device)
     ways: dict[str, Callable[[], Stack | LoopedLearner]] = {
         "loop": lambda: looped(case, runs, device, surgery=False, fast=False),
@@ -106,19 +107,9 @@ def compare(case: Case, runs: int, *, rounds: int, steps: int, device: str) -> d
         ways["torch.func"] = lambda: Stack(case, runs, device)
         if gpu:
             ways["graph of torch.func"] = lambda: CapturedStack(case, runs, device)
-    made, best = {name: make() for name, make in ways.items()}, dict.fromkeys(ways, float("inf"))
-    for one in made.values():
-        one.learn(x, y)
-    for _ in range(rounds):
-        for name, one in made.items():
-            if gpu:
-                torch.cuda.synchronize()
-            started = clock()
-            one.learn(x, y)
-            if gpu:
-                torch.cuda.synchronize()
-            best[name] = min(best[name], (clock() - started) / steps)
-    return {name: (runs / best[name], difference(made, name)) for name in made}
+    made = {name: make() for name, make in ways.items()}
+    turns = {name: timed(functools.partial(one.learn, x, y), clock=clock_of(device)) for name, one in made.items()}
+    return {name: (runs * steps / min(taken), difference(made, name)) for name, taken in in_turn(turns, rounds).items()}
 
 
 def _data(case: Case, runs: int, steps: int, device: str) -> tuple[Tensor, Tensor]:

@@ -10,21 +10,20 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from gymnasium.utils import seeding
 
-from continual_agents.runs.provenance import describe
 from envs import SlipperyAnt, SlipperyVectorEnv
 from envs.walker import Walker
+from tools.figures.table import markdown
 from tools.parser import Parser
+
+from ._turns import Turn, in_turn, machine, ratio
 
 FRICTION = 1.2
 MEMBERS = 8
-Turn = Callable[[], float]
-"""Does its steps and returns the CPU seconds that one of them took."""
 
 
 def main(arguments: list[str]) -> None:
@@ -35,10 +34,7 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.rounds < 1 or chosen.steps < 1:
         parser.error(f"--rounds={chosen.rounds} --steps={chosen.steps}: both must be at least 1")
-    machine = describe()["machine"]
-    print(
-        f"{machine['processor']}, {machine['cores']} cores, one used; {chosen.rounds} rounds of {chosen.steps} steps\n"
-    )
+    print(f"{machine()}, one used; {chosen.rounds} rounds of {chosen.steps} steps\n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # third parties' deprecations would tear the table apart
         measured = in_turn(contestants(chosen.steps), chosen.rounds)
@@ -159,27 +155,13 @@ def vector(actions: np.ndarray) -> Turn:
     return run
 
 
-def in_turn(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Seconds per contestant and round, after a round that only warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds + 1):
-        for name, turn in turns.items():
-            measured = turn()
-            if number:
-                seconds[name].append(measured)
-    return seconds
-
-
 def _print_table(what: str, seconds: dict[str, list[float]]) -> None:
     first, last = next(iter(seconds)), list(seconds)[-1]
-    print(f"| {what} | us, median | us, best | x the first | of the bests | {last} / it | of the bests |")
-    print("|---|---|---|---|---|---|---|")
+    rows = []
     for name, times in seconds.items():
-        to_first = statistics.median(own / base for own, base in zip(times, seconds[first], strict=True))
-        to_last = statistics.median(base / own for own, base in zip(times, seconds[last], strict=True))
-        median, best = 1e6 * statistics.median(times), 1e6 * min(times)
         bests = min(times) / min(seconds[first]), min(seconds[last]) / min(times)
-        print(
-            f"| {name} | {median:.0f} | {best:.0f} | {to_first:.2f} | {bests[0]:.2f} | {to_last:.2f} | {bests[1]:.2f} |"
-        )
-    print()
+        numbers = ratio(times, seconds[first]), bests[0], ratio(seconds[last], times), bests[1]
+        spans = [f"{1e6 * one:.0f}" for one in (statistics.median(times), min(times))]
+        rows.append([name, *spans, *(f"{number:.2f}" for number in numbers)])
+    headings = ["us, median", "us, best", "x the first", "of the bests", f"{last} / it", "of the bests"]
+    print(markdown([what, *headings], rows))

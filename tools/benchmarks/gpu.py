@@ -7,9 +7,7 @@ eager steps and of the captured graph, in turn in one run, beside the same stack
 from __future__ import annotations
 
 import sys
-import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,14 @@ import torch
 
 from continual_agents import surgery
 from continual_agents.methods import Method
-from supervised.looped import LoopedLearner
 from supervised.networks import Mlp, make_network
 from supervised.stacked.learner import StackedLearner
-from supervised.streams.images import Images
-from supervised.streams.permuted import PermutedImages
 from supervised.streams.stream import Stream
 from supervised.streams.table import make_stream
-from tools.benchmarks.streams import SURGERY, memory_floor
 from tools.parser import Parser
+
+from ._turns import in_turn
+from .streams import SURGERY, copy_rate, memory_floor, mnist_sized, stack_turn
 
 NETWORK = Mlp(inputs=20, outputs=4, hidden=(32, 32))
 BUSY = {"rate": 1e-2, "maturity": 20, "decay": 0.99, "utility": "adaptable_contribution"}
@@ -64,12 +61,9 @@ STACKS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...], int]] =
 
 def stream_of(settings: dict[str, Any], runs: int, device: str) -> Stream:
     """A stream on the device; "noise" has MNIST's shape and its share of black pixels."""
-    if settings["kind"] != "noise":
-        return make_stream(settings, range(runs), device=device)
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(2000, 784, generator=generator) * (torch.rand(2000, 784, generator=generator) < 0.19)
-    labels = torch.randint(0, 10, (2000,), generator=generator)
-    return PermutedImages(range(runs), Images("noise", pixels, labels, 10), device=device)
+    if settings["kind"] == "noise":
+        return mnist_sized(range(runs), device)
+    return make_stream(settings, range(runs), device=device)
 
 
 def agreement(name: str, steps: int = 400) -> dict[str, Any]:
@@ -119,44 +113,9 @@ def waits(generator: torch.Generator | None, *, replacing: bool) -> str:
     return f"180 steps did not wait for the device ({replaced:.0f} units replaced)"
 
 
-def rounds(
-    stream: Stream, settings: dict[str, Any], operations: dict[str, Any], fast: bool, steps: int
-) -> Iterator[float]:
-    """Run-steps per second, round after round."""
-    network = make_network(settings, stream.shape, stream.outputs)
-    methods = [Method(name="x", optimizer={"kind": "sgd", "step_size": 3e-3}, operations=operations)] * stream.runs
-    learner: Any
-    if not isinstance(network, Mlp):
-        learner = LoopedLearner(network, methods, range(stream.runs), loss=stream.loss, device="cuda")
-    else:
-        learner = StackedLearner(
-            network, methods, range(stream.runs), loss=stream.loss, batch=stream.batch, device="cuda", fast=fast
-        )
-    learner.learn(*stream.next(40))
-    while True:
-        done = 0
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        while done < steps:
-            x, y = stream.next(steps - done)
-            learner.learn(x, y)
-            done += len(x)
-        torch.cuda.synchronize()
-        yield done * stream.runs / (time.perf_counter() - started)
-
-
-def copy_rate() -> float:
-    """Bytes per second that a large device copy reads and writes."""
-    source = torch.zeros(2**29, device="cuda")
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(10):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        target.copy_(source)
-        torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return 2 * source.numel() * 4 / best
+def device_copy() -> float:
+    """Bytes per second of a copy that no cache holds."""
+    return copy_rate("cuda", numbers=2**29)
 
 
 def speeds(name: str, count: int) -> None:
@@ -166,21 +125,19 @@ def speeds(name: str, count: int) -> None:
         stream = stream_of(settings, runs, "cuda")
         mlp = network.get("kind") != "conv"
         ways = {
-            (label, code): rounds(stream, network, operations, code == "graph", steps)
+            f"{label}, {code}": stack_turn(
+                stream, network, operations, steps=steps, step_size=3e-3, fast=code == "graph", device="cuda"
+            )
             for label, operations in (("backprop", {}), ("continual backprop", {"continual_backprop": SURGERY}))
             for code in (("eager", "graph") if mlp else ("loop",))
         }
-        best = dict.fromkeys(ways, 0.0)
-        for _ in range(count):
-            for way, measured in ways.items():
-                best[way] = max(best[way], next(measured))
-        for (label, code), rate in best.items():
-            share = ""
+        for way, taken in in_turn(ways, count, warm=0).items():
+            rate, share = 1 / min(taken), ""
             if mlp:
                 made = make_network(network, stream.shape, stream.outputs)
                 assert isinstance(made, Mlp)
-                share = f"{rate * memory_floor(made) / copy_rate():.0%}"
-            print(f"| {name}: {label}, {code}, {runs} runs | {rate:,.0f} | {share} |", flush=True)
+                share = f"{rate * memory_floor(made) / device_copy():.0%}"
+            print(f"| {name}: {way}, {runs} runs | {rate:,.0f} | {share} |", flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -191,7 +148,9 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("there is no GPU here")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copy {copy_rate() / 1e12:.2f} TB/s", flush=True)
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copy {device_copy() / 1e12:.2f} TB/s", flush=True
+    )
     print("| method | CPU to eager | CPU to graph | replaced | same count | code |\n|---|---|---|---|---|---|")
     for name in METHODS:
         try:

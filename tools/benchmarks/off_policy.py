@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -18,10 +17,10 @@ import torch
 
 from continual_agents.agents import AGENTS, EnvironmentCollector, make_environment, rescale_actions
 from continual_agents.methods import Method
-from continual_agents.runs.provenance import describe
+from tools.figures.table import markdown
 from tools.parser import Parser
 
-from .ppo import _ratios, _table, in_turn
+from ._turns import Turn, in_turn, machine, ratio, timed
 
 PLAIN = Method(name="adam", optimizer={"kind": "adam", "step_size": 1e-3})
 SURGICAL = Method(
@@ -46,8 +45,7 @@ def main(arguments: list[str]) -> None:
             f"--rounds={given.rounds} --frames={given.frames}: at least one round, and a multiple of 10 frames"
         )
     torch.set_num_threads(1)
-    machine = describe()["machine"]
-    print(f"{machine['processor']}, {machine['cores']} cores, one thread used; {given.rounds} rounds, CPU time\n")
+    print(f"{machine()}, one thread used; {given.rounds} rounds, CPU time\n")
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # third parties' deprecations would tear the table apart
@@ -61,12 +59,11 @@ def main(arguments: list[str]) -> None:
             seconds = in_turn(contestants, given.rounds)
             base = next(iter(seconds.values()))
             for name, times in seconds.items():
-                ratio = statistics.median(_ratios(base, times))
-                rows.append([name, f"{given.frames / statistics.median(times):,.0f}", f"{ratio:.2f}"])
-    _table(["agent", "frames/s, median", "x stable-baselines3"], rows)
+                rows.append([name, f"{given.frames / statistics.median(times):,.0f}", f"{ratio(base, times):.2f}"])
+    print(markdown(["agent", "frames/s, median", "x stable-baselines3"], rows))
 
 
-def ours(kind: str, width: int, method: Method, frames: int) -> Callable[[], Any]:
+def ours(kind: str, width: int, method: Method, frames: int) -> Turn:
     """A turn of this project's agent, past its random beginning."""
     environment = make_environment(ENVIRONMENTS[kind])
     environment = rescale_actions(environment) if kind == "sac" else environment
@@ -82,10 +79,10 @@ def ours(kind: str, width: int, method: Method, frames: int) -> Callable[[], Any
         batch_size=BATCH[kind], replay_buffer={"size": SIZE}, **same,
     )  # fmt: skip
     collector = EnvironmentCollector(environment, networks, frames=learner.frames_per_batch)
-    return lambda: [learner.update(collector.collect()) for _ in range(frames // learner.frames_per_batch)]
+    return timed(lambda: [learner.update(collector.collect()) for _ in range(frames // learner.frames_per_batch)])
 
 
-def theirs(kind: str, width: int, frames: int) -> Callable[[], Any]:
+def theirs(kind: str, width: int, frames: int) -> Turn:
     """A turn of stable-baselines3's."""
     from stable_baselines3 import DQN, SAC
 
@@ -95,4 +92,4 @@ def theirs(kind: str, width: int, frames: int) -> Callable[[], Any]:
         train_freq=10, gradient_steps=10, batch_size=BATCH[kind], buffer_size=SIZE,
         policy_kwargs={"net_arch": [width, width]},
     )  # fmt: skip
-    return lambda: model.learn(frames, reset_num_timesteps=False)
+    return timed(lambda: model.learn(frames, reset_num_timesteps=False))

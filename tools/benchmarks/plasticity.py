@@ -6,7 +6,6 @@ import functools
 import itertools
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -16,6 +15,8 @@ from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
 from tools.figures.table import markdown
 from tools.parser import Parser
+
+from ._turns import rate, timed
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +48,7 @@ def looks(rounds: int) -> list[list[str]]:
         hiddens = probe.activations(data)
 
         parts = [functools.partial(net, data), functools.partial(_ranks, hiddens), functools.partial(probe, data)]
-        best = [min(seconds(part) for _ in range(rounds)) for part in parts]
+        best = [1 / rate(part, 1.0, times=rounds) for part in parts]
         rows.append(["-".join(map(str, sizes)), str(batch), *(f"{1e3 * one:.2f}" for one in best)])
     return rows
 
@@ -63,7 +64,7 @@ def share(rounds: int) -> list[list[str]]:
             batch = job.collector.collect()
             job.learner.update(batch)
             learn.append(time.process_time() - started)
-            look.append(seconds(functools.partial(job.probe, batch["observation"])))
+            look.append(timed(functools.partial(job.probe, batch["observation"]))())
     finally:
         job.close()
     update, one = statistics.median(learn), statistics.median(look)
@@ -74,10 +75,3 @@ def share(rounds: int) -> list[list[str]]:
 def _ranks(hiddens: dict[str, torch.Tensor]) -> None:
     for activations in hiddens.values():
         plasticity.singular_values(activations)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Processor time of one call."""
-    started = time.process_time()
-    call()
-    return time.process_time() - started

@@ -11,9 +11,8 @@ import contextlib
 import os
 import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from continual_agents.agents.training import Loop
 from continual_agents.methods import Method
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from continual_agents.runs.provenance import describe
+from tools.figures.table import markdown
 from tools.parser import Parser
+
+from ._turns import Turn, in_turn, machine, ratio, timed
 
 FRAMES = 2048
 PLAIN = Method(name="ppo", optimizer={"kind": "adam", "step_size": 1e-4})
@@ -44,7 +45,6 @@ def _surgical(maturity: int) -> Method:
 
 # instead of 10,000: from the second round on units are replaced somewhat more often than late in a long run
 SURGICAL = _surgical(maturity=100)
-Turn = Callable[[], Any]
 
 
 def main(arguments: list[str]) -> None:
@@ -57,8 +57,7 @@ def main(arguments: list[str]) -> None:
     if rounds < 1:
         parser.error(f"--rounds={rounds}: at least 1")
     torch.set_num_threads(1)
-    machine = describe()["machine"]
-    print(f"{machine['processor']}, {machine['cores']} cores, one thread used; {rounds} rounds, CPU time\n")
+    print(f"{machine()}, one thread used; {rounds} rounds, CPU time\n")
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # third parties' deprecations would tear the tables apart
         if given.part in (None, "loop"):
@@ -79,7 +78,7 @@ def compare_loops(rounds: int, folder: Path) -> None:
             "ours, AntBulletEnv-v0": _ours(_original(), PLAIN),
             "ours, SlipperyAnt": _ours(_slippery(), PLAIN),
             "ours, SlipperyAnt, continual backprop": _ours(_slippery(), SURGICAL),
-            "the same as a training run (tables, TensorBoard, probe)": loop.step,
+            "the same as a training run (tables, TensorBoard, probe)": timed(loop.step),
             "ours, SlipperyAnt, merged fixed joints": _ours(_slippery(merge_fixed_links=True), PLAIN),
             "ours, SlipperyVectorEnv of 8": _ours(envs.SlipperyVectorEnv("ant", 8, friction=1.2), PLAIN),
         }
@@ -88,10 +87,10 @@ def compare_loops(rounds: int, folder: Path) -> None:
     first, second = list(contestants)[:2]
     rows = []
     for name, times in seconds.items():
-        ratios = [statistics.median(_ratios(seconds[base], times)) for base in (first, second)]
+        ratios = [ratio(seconds[base], times) for base in (first, second)]
         rows.append([name, f"{FRAMES / statistics.median(times):,.0f}", f"{FRAMES / min(times):,.0f}"])
         rows[-1] += [f"{ratio:.2f}" for ratio in ratios]
-    _table(["loop", "frames/s, median", "best", "x SB3, AntBulletEnv-v0", "x SB3, SlipperyAnt"], rows)
+    print(markdown(["loop", "frames/s, median", "best", "x SB3, AntBulletEnv-v0", "x SB3, SlipperyAnt"], rows))
     names = {
         "environment": "environment",
         "policy": "policy and collector",
@@ -104,7 +103,7 @@ def compare_loops(rounds: int, folder: Path) -> None:
     whole = sum(means.values())
     print("Where that training run spends its time (wall clock; no look among the first ten updates but the first):\n")
     shares = [[part, f"{1e3 * mean:.0f}", f"{100 * mean / whole:.1f}%"] for part, mean in means.items()]
-    _table(["part", "ms per update", "share"], shares)
+    print(markdown(["part", "ms per update", "share"], shares))
 
 
 def compare_updates(rounds: int) -> None:
@@ -125,9 +124,9 @@ def compare_updates(rounds: int) -> None:
     base = seconds["hand-written torch, fused Adam"]
     rows = []
     for name, times in seconds.items():
-        ratio = statistics.median(_ratios(times, base))
-        rows.append([name, f"{1e3 * statistics.median(times):.0f}", f"{1e3 * min(times):.0f}", f"{ratio:.2f}"])
-    _table(["update", "ms, median", "best", "x hand-written, fused"], rows)
+        ends = [f"{1e3 * one:.0f}" for one in (statistics.median(times), min(times))]
+        rows.append([name, *ends, f"{ratio(times, base):.2f}"])
+    print(markdown(["update", "ms, median", "best", "x hand-written, fused"], rows))
 
 
 def compare_policies(calls: int = 2000) -> None:
@@ -135,34 +134,14 @@ def compare_policies(calls: int = 2000) -> None:
     networks = _networks(28, 8)
     observation, noise = np.zeros((1, 28), np.float32), np.zeros((1, 8), np.float32)
     fast, row = networks.policy.actor(1), TensorDict({"observation": torch.zeros(1, 28)}, [1])
-    contestants: dict[str, Turn] = {
+    contestants: dict[str, Callable[[], object]] = {
         "TorchRL's ProbabilisticActor": lambda: networks.actor(row),
         "the policy's torch code": lambda: networks.policy.act(torch.from_numpy(observation), torch.from_numpy(noise)),
         "the policy in NumPy, as the collector calls it": lambda: fast(observation, noise),
     }
     with torch.no_grad():
-        seconds = in_turn({name: _repeat(turn, calls) for name, turn in contestants.items()}, 5)
-    _table(["policy, one action", "us"], [[name, f"{1e6 * min(t) / calls:.0f}"] for name, t in seconds.items()])
-
-
-def in_turn(contestants: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every turn, after one turn each that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for counted in (False, *[True] * rounds):
-        for name, turn in contestants.items():
-            start = time.process_time()
-            turn()
-            if counted:
-                seconds[name].append(time.process_time() - start)
-    return seconds
-
-
-def _repeat(turn: Turn, calls: int) -> Turn:
-    return lambda: [turn() for _ in range(calls)]
-
-
-def _ratios(above: Iterable[float], below: Iterable[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
+        seconds = in_turn({name: timed(work, count=calls) for name, work in contestants.items()}, 5)
+    print(markdown(["policy, one action", "us"], [[name, f"{1e6 * min(t):.0f}"] for name, t in seconds.items()]))
 
 
 def _original() -> gymnasium.Env[Any, Any]:
@@ -192,7 +171,7 @@ def _learner(method: Method) -> PPO:
 def _ours(environment: Any, method: Method) -> Turn:
     ppo = _learner(method)
     collector = EnvironmentCollector(environment, ppo.networks, frames=FRAMES)
-    return lambda: ppo.update(collector.collect())
+    return timed(lambda: ppo.update(collector.collect()))
 
 
 def _training(run: Run) -> Loop:
@@ -209,7 +188,7 @@ def _baseline(environment: gymnasium.Env[Any, Any]) -> Turn:
         "MlpPolicy", environment, learning_rate=1e-4, n_steps=FRAMES, batch_size=128, n_epochs=10, seed=0,
         policy_kwargs=layers, device="cpu",
     )  # fmt: skip
-    return lambda: model.learn(FRAMES, reset_num_timesteps=False)
+    return timed(lambda: model.learn(FRAMES, reset_num_timesteps=False))
 
 
 def _random_batch() -> TensorDict:
@@ -242,7 +221,7 @@ def _update_only(batch: TensorDict, method: Method, *, stock_loss: bool = False)
         )  # fmt: skip
         zero = torch.zeros(())
         ppo.loss = lambda minibatch: stock(minibatch).update({"kl": zero, "entropy": zero})  # type: ignore[assignment]
-    return lambda: ppo.update(batch)
+    return timed(lambda: ppo.update(batch))
 
 
 def _by_hand(batch: TensorDict, *, fused: bool) -> Turn:
@@ -266,7 +245,7 @@ def _by_hand(batch: TensorDict, *, fused: bool) -> Turn:
         advantage = torch.tensor(result[::-1])
         return (advantage - advantage.mean()) / advantage.std(), advantage + value
 
-    def turn() -> None:
+    def update() -> None:
         advantage, target = advantages()
         for _ in range(10):
             for i in torch.randperm(FRAMES, generator=generator).split(128):
@@ -278,22 +257,9 @@ def _by_hand(batch: TensorDict, *, fused: bool) -> Turn:
                 loss.backward()
                 optimizer.step()
 
-    return turn
+    return timed(update)
 
 
 def _read(path: Path) -> dict[str, list[float]]:
     header, *rows = (line.split(",") for line in path.read_text().splitlines())
     return {name: [float(row[column]) for row in rows] for column, name in enumerate(header)}
-
-
-def _table(header: list[str], rows: Iterable[list[str]]) -> None:
-    for line in _markdown(header, rows):
-        print(line)
-    print()
-
-
-def _markdown(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield "|---" + "|--:" * (len(header) - 1) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"

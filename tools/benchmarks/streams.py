@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +24,8 @@ from supervised.streams.permuted import PermutedImages
 from supervised.streams.stream import Stream
 from supervised.streams.table import make_stream
 from tools.parser import Parser
+
+from ._turns import Turn, clock_of, in_turn, rate, timed
 
 SURGERY = {"rate": 1e-4, "maturity": 100, "decay": 0.99, "utility": "adaptable_contribution"}
 
@@ -51,11 +53,12 @@ class Case:
     step_size: float = 0.003
 
 
-def mnist_sized(seeds: range) -> Stream:
+def mnist_sized(seeds: range, device: str = "cpu") -> Stream:
     """Noise of MNIST's shape, for speed only; 81% of the pixels are 0, as in MNIST."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(2000, 784, generator=generator) * (torch.rand(2000, 784, generator=generator) < 0.19)
-    return PermutedImages(seeds, Images("noise", pixels, torch.randint(0, 10, (2000,), generator=generator), 10))
+    labels = torch.randint(0, 10, (2000,), generator=generator)
+    return PermutedImages(seeds, Images("noise", pixels, labels, 10), device=device)
 
 
 def image_pairs(seeds: range) -> Stream:
@@ -77,44 +80,59 @@ CASES = {
 }  # fmt: skip
 
 
-def stack_rounds(case: Case, operations: dict[str, Any], *, runs: int, fast: bool) -> Iterator[float]:
-    """Run-steps per CPU-second of a stack, round after round."""
-    stream = case.stream(range(runs))
-    learner = _learner(case, stream, operations, fast=fast)
+def stack_turn(
+    stream: Stream, settings: dict[str, Any], operations: dict[str, Any], *, steps: int, step_size: float, fast: bool,
+    device: str = "cpu",
+) -> Turn:  # fmt: skip
+    """A turn of a stack; the seconds of a run-step.
+
+    Args:
+        stream: with as many runs as the stack has.
+        settings: of the network.
+        operations: of the method.
+        steps: gradient steps of a turn.
+        step_size: small enough to stay finite.
+        fast: in native code, or as a CUDA graph.
+        device: of the stream too.
+    """
+    network = make_network(settings, stream.shape, stream.outputs)
+    methods, seeds = [_method(step_size, operations)] * stream.runs, range(stream.runs)
+    learner: Any
+    if isinstance(network, Mlp):
+        learner = StackedLearner(
+            network, methods, seeds, loss=stream.loss, batch=stream.batch, device=device, fast=fast
+        )
+    else:
+        learner = LoopedLearner(network, methods, seeds, loss=stream.loss, device=device)
     learner.learn(*stream.next(12))
-    steps = case.steps * case.runs // runs if fast else case.steps
-    while True:
-        done, started = 0, time.process_time()
+
+    def learn() -> None:
+        done = 0
         while done < steps:
             x, y = stream.next(steps - done)
             learner.learn(x, y)
             done += len(x)
-        yield done * runs / (time.process_time() - started)
+
+    turn = timed(learn, clock=clock_of(device))
+    return lambda: turn() / (steps * stream.runs)
 
 
-def _learner(case: Case, stream: Stream, operations: dict[str, Any], *, fast: bool) -> StackedLearner | LoopedLearner:
-    network = make_network(case.network, stream.shape, stream.outputs)
-    methods = [_method(case, operations)] * stream.runs
-    if not isinstance(network, Mlp):
-        return LoopedLearner(network, methods, range(stream.runs), loss=stream.loss)
-    return StackedLearner(network, methods, range(stream.runs), loss=stream.loss, batch=stream.batch, fast=fast)
+def _method(step_size: float, operations: dict[str, Any]) -> Method:
+    return Method(name="x", optimizer={"kind": "sgd", "step_size": step_size}, operations=operations)
 
 
-def _method(case: Case, operations: dict[str, Any]) -> Method:
-    return Method(name="x", optimizer={"kind": "sgd", "step_size": case.step_size}, operations=operations)
-
-
-def plain_rounds(case: Case, operations: dict[str, Any]) -> Iterator[float]:
-    """Steps per CPU-second of one ordinary module, round after round."""
+def plain_turn(case: Case, operations: dict[str, Any]) -> Turn:
+    """A turn of one ordinary module; the seconds of a step."""
     stream = case.stream(range(1))
     network = make_network(case.network, stream.shape, stream.outputs)
     module = network.module(0)
-    method = _method(case, operations)
+    method = _method(case.step_size, operations)
     optimizer = method.make_optimizer(module.parameters())
     after = method.make_operations(module, optimizer, torch.Generator().manual_seed(0))
     loss_of = functional.cross_entropy if stream.loss == "cross_entropy" else functional.mse_loss
-    while True:
-        done, started = 0, time.process_time()
+
+    def learn() -> None:
+        done = 0
         while done < case.plain_steps:
             x, y = stream.next(case.plain_steps - done)
             for inputs, targets in zip(x[:, 0], y[:, 0], strict=True):
@@ -124,34 +142,30 @@ def plain_rounds(case: Case, operations: dict[str, Any]) -> Iterator[float]:
                 for operation in after:
                     operation.step()
             done += len(x)
-        yield done / (time.process_time() - started)
+
+    turn = timed(learn)
+    return lambda: turn() / case.plain_steps
 
 
-def compare(case: Case, *, rounds: int) -> list[tuple[str, float]]:
-    """Best of interleaved rounds for every way of running the case."""
-    ways: dict[str, Iterator[float]] = {}
+def compare(case: Case, *, rounds: int) -> dict[str, float]:
+    """Run-steps per second of every way of running the case, best of interleaved rounds."""
+    ways: dict[str, Turn] = {}
     codes = (("torch", False),) if case.network.get("kind") == "conv" else (("torch", False), ("native", True))
     for label, operations in (("backprop", {}), ("continual backprop", {"continual_backprop": SURGERY})):
-        ways[f"{label}, plain loop"] = plain_rounds(case, operations)
+        ways[f"{label}, plain loop"] = plain_turn(case, operations)
         for code, fast in codes:
             for runs in (1, case.runs):
-                ways[f"{label}, {code}, {runs} runs"] = stack_rounds(case, operations, runs=runs, fast=fast)
-    best = dict.fromkeys(ways, 0.0)
-    for _ in range(rounds):
-        for name, way in ways.items():
-            best[name] = max(best[name], next(way))
-    return list(best.items())
+                stream, steps = case.stream(range(runs)), case.steps * case.runs // runs if fast else case.steps
+                ways[f"{label}, {code}, {runs} runs"] = stack_turn(
+                    stream, case.network, operations, steps=steps, step_size=case.step_size, fast=fast
+                )
+    return {name: 1 / min(taken) for name, taken in in_turn(ways, rounds, warm=0).items()}
 
 
-def copy_bandwidth() -> float:
-    """Bytes per CPU-second that a large copy reads and writes."""
-    source, target = torch.zeros(2**26), torch.empty(2**26)
-    best = float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        target.copy_(source)
-        best = min(best, time.process_time() - started)
-    return 2 * source.numel() * 4 / best
+def copy_rate(device: str = "cpu", *, numbers: int = 2**26) -> float:
+    """Bytes per second that a large copy reads and writes."""
+    source, target = torch.zeros(numbers, device=device), torch.empty(numbers, device=device)
+    return rate(lambda: target.copy_(source), 2 * 4 * numbers, times=10, device=device)
 
 
 def memory_floor(network: Mlp) -> float:
@@ -161,21 +175,15 @@ def memory_floor(network: Mlp) -> float:
 
 def product_rate() -> float:
     """Floating-point operations per CPU-second of a large matrix product."""
-    a, b, best = torch.rand(1024, 1024), torch.rand(1024, 1024), float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        torch.mm(a, b)
-        best = min(best, time.process_time() - started)
-    return 2 * 1024**3 / best
+    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    return rate(lambda: torch.mm(a, b), 2 * 1024**3)
 
 
-def step_operations(case: Case) -> float:
-    """Floating-point operations of one gradient step, forward and backward, as torch counts them."""
-    stream = case.stream(range(1))
-    module = make_network(case.network, stream.shape, stream.outputs).module(0)
-    x, y = stream.next(1)
+def step_operations(network: dict[str, Any], x: Tensor, y: Tensor, outputs: int) -> float:
+    """Floating-point operations of one gradient step on a batch, forward and backward, as torch counts them."""
+    module = make_network(network, x.shape[1:], outputs).module(0)
     with FlopCounterMode(display=False) as counter:
-        functional.cross_entropy(module(x[0, 0]), y[0, 0]).backward()
+        functional.cross_entropy(module(x), y).backward()
     return float(counter.get_total_flops())
 
 
@@ -189,7 +197,7 @@ def main(arguments: list[str]) -> None:
     print("| case | run-steps/s | over the plain loop | over one run |\n|---|---|---|---|", flush=True)
     for name in chosen.cases:
         case = CASES[name]
-        results = dict(compare(case, rounds=chosen.rounds))
+        results = compare(case, rounds=chosen.rounds)
         for label, value in results.items():
             method, *code = label.split(", ")
             alone = results.get(f"{method}, {code[0]}, 1 runs", value)
@@ -197,10 +205,13 @@ def main(arguments: list[str]) -> None:
             print(f"| {name}: {label} | {value:,.0f} | {ratio} | {value / alone:.1f} |", flush=True)
         if name == "784-2000x3":
             floor = memory_floor(Mlp(inputs=784, outputs=10, hidden=(2000, 2000, 2000)))
-            share = results[f"backprop, native, {case.runs} runs"] * floor / copy_bandwidth()
+            share = results[f"backprop, native, {case.runs} runs"] * floor / copy_rate()
             print(f"| {name}: traffic, were every weight touched, over a large copy's | {share:.0%} | | |", flush=True)
         if name == "conv 32x32":
-            share = results[f"backprop, torch, {case.runs} runs"] * step_operations(case) / product_rate()
+            stream = case.stream(range(1))
+            x, y = stream.next(1)
+            operations = step_operations(case.network, x[0, 0], y[0, 0], stream.outputs)
+            share = results[f"backprop, torch, {case.runs} runs"] * operations / product_rate()
             print(f"| {name}: arithmetic over a large matrix product's | {share:.0%} | | |", flush=True)
 
 

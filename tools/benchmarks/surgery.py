@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from continual_agents import surgery
-from continual_agents.runs.provenance import describe
 from tools.parser import Parser
+
+from ._turns import in_turn, machine, ratio, timed
 
 MATURITY = 10
 Step = Callable[[], object]
@@ -89,8 +90,7 @@ def main(arguments: list[str]) -> None:
         parser.error(f"--rounds={chosen.rounds} --every={chosen.every} --threads={chosen.threads}: at least 1 each")
     if not 0 <= chosen.rate <= 1:
         parser.error(f"--rate={chosen.rate}: a fraction of the units lies in [0, 1]")
-    machine = describe()["machine"]
-    print(f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}; {chosen.rounds} rounds\n")
+    print(f"{machine()}, torch {torch.__version__}; {chosen.rounds} rounds\n")
     print("| network | threads | plain, us a step | with continual backprop | goal | ccbp-pytorch |")
     print("|---|---|---|---|---|---|")
     for case in CASES:
@@ -99,11 +99,11 @@ def main(arguments: list[str]) -> None:
         for threads in chosen.threads:
             torch.set_num_threads(threads)
             clock = time.process_time if threads == 1 else time.perf_counter
-            turns = in_turn(contestants(case, chosen), case.steps, chosen.rounds, clock)
-            print(_row(case.name, threads, turns, case.goal), flush=True)
-            if chosen.compile and case.optimizer != "SGD":
-                turns = in_turn(contestants(case, chosen, compiled=True), case.steps, chosen.rounds, clock)
-                print(_row(f"{case.name}, compiled", threads, turns, case.goal), flush=True)
+            for compiled in (False, True) if chosen.compile and case.optimizer != "SGD" else (False,):
+                steps = contestants(case, chosen, compiled=compiled)
+                turns = {name: timed(step, count=case.steps, clock=clock) for name, step in steps.items()}
+                name = f"{case.name}, compiled" if compiled else case.name
+                print(_row(name, threads, in_turn(turns, chosen.rounds, warm=0), case.goal), flush=True)
 
 
 def contestants(case: Case, chosen: argparse.Namespace, *, compiled: bool = False) -> dict[str, Step]:
@@ -116,22 +116,10 @@ def contestants(case: Case, chosen: argparse.Namespace, *, compiled: bool = Fals
     steps["surgery"] = _with_surgery(copy.deepcopy(net), case, x, y, chosen, compiled)
     if not compiled and (rival := _with_ccbp(copy.deepcopy(net), case, x, y, chosen.rate)):
         steps["ccbp"] = rival
-    return steps
-
-
-def in_turn(steps: Mapping[str, Step], count: int, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds a step of every contestant, one number per round; the order of turns alternates."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         for _ in range(2 * MATURITY):  # past maturity: replacements happen
             step()
-    for number in range(rounds):
-        for name in list(steps)[:: 1 if number % 2 else -1]:
-            start = clock()
-            for _ in range(count):
-                steps[name]()
-            taken[name].append((clock() - start) / count)
-    return taken
+    return steps
 
 
 def _optimizer(net: nn.Module, case: Case, *, units: bool = False) -> torch.optim.Optimizer:
@@ -199,11 +187,6 @@ def _with_ccbp(net: nn.Module, case: Case, x: Tensor, y: Tensor, rate: float) ->
 
 def _row(name: str, threads: int, taken: Mapping[str, Sequence[float]], goal: float) -> str:
     plain = taken["plain"]
-    ratios = {
-        rival: [a / b for a, b in zip(taken[rival], plain, strict=True)]
-        for rival in ("surgery", "ccbp")
-        if rival in taken
-    }
-    cells = {rival: f"x {statistics.median(values):.2f}" for rival, values in ratios.items()}
+    cells = {rival: f"x {ratio(seconds, plain):.2f}" for rival, seconds in taken.items()}
     time_of = f"{statistics.median(plain) * 1e6:,.0f}"
     return f"| {name} | {threads} | {time_of} | {cells['surgery']} | x {goal:g} | {cells.get('ccbp', '-')} |"

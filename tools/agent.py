@@ -173,6 +173,8 @@ class AgentJob:
 
     Attributes:
         steps: environment steps of the run.
+        gradient_steps: about as many of them, the first random frames included.
+        methods: its one method by name.
 
     Raises:
         ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
@@ -187,6 +189,7 @@ class AgentJob:
             )
         self.experiment = experiment
         self.method = method_from(config["method"])
+        self.methods = {self.method.name: self.method}
         check_settings(f"method {self.method.name}: network", self.method.network, mlp, given=("generator",))
         self.steps: int = experiment["steps"]
         self.environment = environment_from(experiment["environment"])
@@ -230,6 +233,8 @@ class AgentJob:
             on_not_finite=settings["on_not_finite"],
         )
         self.probe = Probe(networks.bodies)
+        batches = -(-self.steps // self.learner.frames_per_batch)
+        self.gradient_steps = batches * self.learner.steps_per_batch
 
     def _check_memory(self, network: Mapping[str, Any]) -> None:
         """Whether two such networks and a batch of observations fit."""

@@ -23,3 +23,16 @@ def method_from(settings: Mapping[str, Any]) -> Method:
         if key not in known:
             raise ValueError(f"method.{key} is unknown{nearest(key, known)}")
     return Method(**settings)
+
+
+def idle(method: Method, steps: int) -> list[str]:
+    """What of a method never happens in a run of so many gradient steps, in words."""
+    said = []
+    for name, settings in method.operations.items():
+        for key, what in (("period", "it never acts"), ("maturity", "no unit grows old enough")):
+            value = settings.get(key)
+            if isinstance(value, int) and value > steps and not settings.get("at_task"):
+                said.append(
+                    f"method={method.name}: {name}.{key}={value:,}, and a run takes {steps:,} gradient steps: {what}"
+                )
+    return said

@@ -45,6 +45,8 @@ class StreamJob:
 
     Attributes:
         steps: gradient steps of every run.
+        gradient_steps: the same, as agents call them.
+        methods: what is compared, by name.
 
     Raises:
         ValueError, TypeError, KeyError: a setting out of range or unknown, naming it.
@@ -53,11 +55,12 @@ class StreamJob:
     def __init__(self, config: Mapping[str, Any]):
         self.experiment, self.device = config["experiment"], config["device"]
         self._check_experiment()
-        methods = methods_of(config)
-        check_stream(self.experiment, len(methods))
-        self.plans = make_plans(self.experiment, methods, seed=config["seed"])
+        self.methods = methods_of(config)
+        check_stream(self.experiment, len(self.methods))
+        self.plans = make_plans(self.experiment, self.methods, seed=config["seed"])
         ends = [self._check([self.plans[number] for number in numbers]) for numbers in stacks(self.plans)]
         self.steps: int = self.experiment["steps"] if self.experiment["tasks"] is None else max(ends)
+        self.gradient_steps = self.steps
 
     def _check_experiment(self) -> None:
         """Types and ranges of what no constructor takes."""

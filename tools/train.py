@@ -28,6 +28,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from continual_agents.methods import Method
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types, shortened
@@ -37,6 +38,7 @@ from tools.jobs import asks_hydra
 from tools.jobs import jobs as jobs
 from tools.launchers import make_launcher, split
 from tools.memory import available, gigabytes
+from tools.method import idle
 from tools.text import message, visible, warning_line
 
 MAY_CHANGE = (
@@ -63,9 +65,13 @@ class Job(Protocol):
 
     Attributes:
         steps: where the run ends.
+        gradient_steps: of that run.
+        methods: by name, what is trained.
     """
 
     steps: int
+    gradient_steps: int
+    methods: dict[str, Method]
 
     def run(self, run: Run) -> None:
         """Do it, continuing what `run` holds."""
@@ -193,17 +199,25 @@ def check_builds(configs: Sequence[dict[str, Any]], *, pattern: bool) -> list[di
         UsageError: one cannot be built, or none.
     """
     fit, left_out = [], {}
+    idles: dict[str, None] = {}
     for config in configs:
         try:
-            build(config).close()
+            job = build(config)
+            job.close()
         except UsageError as error:
             if not pattern:
                 raise
             left_out[str(config["method"]["name"])] = error
         else:
             fit.append(config)
+            if config["scale"] != "smoke":  # which asks whether it runs, and no more
+                idles |= dict.fromkeys(
+                    said for method in job.methods.values() for said in idle(method, job.gradient_steps)
+                )
     if not fit:
         raise next(iter(left_out.values()))
+    for said in idles:
+        print(f"note: {said}", file=sys.stderr)
     for name, why in left_out.items():
         warnings.warn(f"method={name} is left out: {why}", stacklevel=2)
     return fit

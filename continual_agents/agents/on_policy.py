@@ -51,8 +51,7 @@ class OnPolicy(Learner):
         self.operation_seconds = 0.0
         if self.on_not_finite == "skip" and not batch_is_finite(batch):
             nothing = dict.fromkeys((*names, "loss/explained_variance"), math.nan)
-            skipped = float(self.epochs * (batch.numel() // self.minibatch))
-            return {**nothing, "optimizer/update_norm": 0.0, "optimizer/skipped_steps": skipped}
+            return {**nothing, "optimizer/update_norm": 0.0, "optimizer/skipped_steps": float(self.steps_per_batch)}
         pieces = self.estimate(batch).to(self._parameters[0].device)
         size = self.minibatch // math.prod(pieces.shape[1:])
         statistics, before = [], [parameter.detach().clone() for parameter in self._parameters]

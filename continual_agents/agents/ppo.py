@@ -93,6 +93,7 @@ class PPO(OnPolicy):
         self.frames_per_batch = self.frames_per_row = batch
         self.epochs = epochs
         self.minibatch = minibatch
+        self.steps_per_batch = epochs * (batch // minibatch)
         self.time_limit_as_termination = time_limit_as_termination
         self.advantage = GAE(
             gamma=discount,

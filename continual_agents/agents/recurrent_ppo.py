@@ -73,6 +73,7 @@ class RecurrentPPO(OnPolicy):
         )  # fmt: skip
         self.frames_per_batch = self.frames_per_row = batch
         self.epochs, self.minibatch, self.sequence = epochs, minibatch, sequence
+        self.steps_per_batch = epochs * (batch // minibatch)
         self.discount, self.gae_lambda, self.clip = discount, gae_lambda, clip
         self.coefficients = value_coefficient, entropy_coefficient
         self.normalise_advantages, self.time_limit_as_termination = normalise_advantages, time_limit_as_termination

@@ -115,6 +115,17 @@ def test_arguments_that_a_method_leaves_to_their_defaults_can_be_set() -> None:
         compose_config(["method.operations.continual_backprop.generator=1"])
 
 
+def test_who_never_acts_in_so_short_a_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["experiment=changing_cartpole", "experiment.steps=5_000", "experiment.reset.period=201"]
+    configs = [*jobs([*words[:2], "method=continual_backprop"]), *jobs([*words, "method=periodic_reset"])]
+    check_builds(configs, pattern=False)
+    # ten batches of 500 steps, each four times in five minibatches; continual backprop's units grow up in 100
+    said = "method=periodic_reset: reset.period=201, and a run takes 200 gradient steps: it never acts"
+    assert capsys.readouterr().err == f"note: {said}\n"
+    check_builds(jobs([*words, "method=periodic_reset", "scale=smoke"]), pattern=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_help_says_in_a_line_what_every_experiment_and_method_is() -> None:
     # in a process of its own: it has to come without the seconds that torch takes
     code = "import sys; from tools.help import help_text; print(help_text()); assert 'torch' not in sys.modules"

@@ -6,18 +6,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from continual_agents.settings import check_counts
 
 from ..data import Textures, load_imagenet
-from ..draws import Draw, numpy_draws
+from ..draws import Draw
 from .class_images import ClassImages
+from .stream import SeededStream
 
 
-class ClassPairs:
+class ClassPairs(SeededStream):
     """Tasks of two classes each, in a random order of pairs; several epochs per task, then a test.
 
     Every class comes once before any comes again. The measure is test accuracy at the task's end (Dohare et al. 2024).
@@ -58,22 +58,15 @@ class ClassPairs:
             raise ValueError(f"{needed}: {images.name} has {images.images} images of each class")
         if 2 * train_images % batch:
             raise ValueError(f"stream.batch={batch} does not divide the {2 * train_images} training images of a task")
-        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
-        self.train_images, self.test_images = train_images, test_images
-        self.device = torch.device(device)
+        super().__init__(seeds, device)
+        self.train_images, self.test_images, self.batch = train_images, test_images, batch
         self.pixels = images.pixels.to(device)
         self.shape: tuple[int, ...] = tuple(self.pixels.shape[2:])
         self._classes = classes
         self.epoch_steps = 2 * train_images // batch
         self.task_steps = epochs * self.epoch_steps
-        self.position = 0
         self._pairs = self._draw_pairs(0)
         self._order = self._draw_order(0)
-
-    @property
-    def task(self) -> int:
-        """Number of the current task, from 0."""
-        return self.position // self.task_steps
 
     def next(self, most: int) -> tuple[Tensor, Tensor]:
         """As `Stream.next`: images `[1, runs, batch, colours, side, side]` in [0, 1], classes `[1, runs, batch]`."""
@@ -110,23 +103,15 @@ class ClassPairs:
     def _draw_pairs(self, task: int) -> Tensor:
         """The two classes of each run's task, `[runs, 2]`."""
         round_, place = divmod(task, self._classes // 2)
-        orders = [numpy_draws(seed, Draw.PAIRS, round_).permutation(self._classes) for seed in self.seeds]
-        return torch.from_numpy(np.stack([order[2 * place : 2 * place + 2] for order in orders])).to(self.device)
+        orders = self.each(lambda one: one.permutation(self._classes), Draw.PAIRS, round_)
+        return orders[:, 2 * place : 2 * place + 2]
 
     def _draw_order(self, epoch: int) -> Tensor:
         """Each run's order of the training images in an epoch, `[runs, 2 * train_images]`."""
-        count = 2 * self.train_images
-        orders = [numpy_draws(seed, Draw.ORDER, epoch).permutation(count) for seed in self.seeds]
-        return torch.from_numpy(np.stack(orders)).to(self.device)
+        return self.each(lambda one: one.permutation(2 * self.train_images), Draw.ORDER, epoch)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Position; everything else follows from it and the seeds."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.position = int(state["position"])
-        last = max(self.position - 1, 0)
+    def return_to(self, last: int) -> None:
+        """As the base."""
         self._pairs = self._draw_pairs(last // self.task_steps)
         self._order = self._draw_order(last // self.epoch_steps)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from continual_agents.settings import check_counts
 
-from ..draws import Draw, numpy_draws
+from ..draws import Draw
 from .images import Images
 from .permuted import load_images
-from .stream import chunk_steps
+from .stream import SeededStream, chunk_steps
 
 
-class GrowingImages:
+class GrowingImages(SeededStream):
     """Task k trains on the first `fractions[k]` of a run's training images; the later tasks on the last fraction.
 
     With fractions 1/2 and 1 this is warm start (Ash and Adams 2020): a network that was trained on half of the data
@@ -61,15 +60,13 @@ class GrowingImages:
         for count in self.counts:
             if count < batch or count % batch:
                 raise ValueError(f"stream.batch={batch} does not divide the {count} training images of a task")
-        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
-        self.images, self.device = images.to(device), torch.device(device)
+        super().__init__(seeds, device)
+        self.images, self.batch = images.to(device), batch
         self.shape: tuple[int, ...] = (images.pixels.shape[1],)
         self.outputs = images.classes
-        orders = np.stack([numpy_draws(seed, Draw.SPLIT).permutation(len(images.labels)) for seed in seeds])
-        self._test = torch.from_numpy(orders[:, :test_images]).to(self.device)
-        self._train = orders[:, test_images : test_images + train_images]
+        orders = self.each(lambda one: one.permutation(len(images.labels)), Draw.SPLIT)
+        self._test, self._train = orders[:, :test_images], orders[:, test_images : test_images + train_images]
         self.task_steps = epochs * self.counts[-1] // batch
-        self.position = 0
         self._shuffle(0)
 
     def next(self, most: int) -> tuple[Tensor, Tensor]:
@@ -105,21 +102,12 @@ class GrowingImages:
         """The order of the epoch at a step, `[runs, steps, batch]`."""
         task, offset = divmod(position, self.task_steps)
         count = self._count(position)
-        key = Draw.ORDER, task, offset // (count // self.batch)
-        orders = [
-            numpy_draws(seed, *key).permutation(train[:count])
-            for seed, train in zip(self.seeds, self._train, strict=True)
-        ]
-        self._order = torch.from_numpy(np.stack(orders)).to(self.device).unflatten(1, (-1, self.batch))
+        order = self.each(lambda one: one.permutation(count), Draw.ORDER, task, offset // (count // self.batch))
+        self._order = self._train.gather(1, order).unflatten(1, (-1, self.batch))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Position; everything else follows from it and the seeds."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.position = int(state["position"])
-        self._shuffle(self.position)
+    def return_to(self, last: int) -> None:
+        """As the base."""
+        self._shuffle(last)
 
 
 def growing_images(

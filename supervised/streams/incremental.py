@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,17 +15,17 @@ from continual_agents.settings import check_counts
 
 from ..data import load_cifar100, load_digits
 from ..data.cifar import CLASSES, TEST_IMAGES, TRAIN_IMAGES, by_class
-from ..draws import Draw, numpy_draws
+from ..draws import Draw
 from .augmentation import Augmentation
 from .class_images import ClassImages
 from .class_pairs import made_textures
-from .stream import chunk_steps
+from .stream import SeededStream, chunk_steps
 
 DIGITS_IMAGES = 174
 """Images of the rarest of scikit-learn's ten digits; each class has so many here."""
 
 
-class ClassIncremental:
+class ClassIncremental(SeededStream):
     """Task k is to tell the first `(k + 1) * increment` classes apart, in an order of classes of the run's own.
 
     Every task shows all images of its classes in each epoch, augmented anew; so tasks grow longer. The measure is test
@@ -95,21 +95,18 @@ class ClassIncremental:
             raise ValueError(f"stream.milestones={list(milestones)}: rising numbers of epochs, at least 1 each")
         if not 0 < gamma <= 1:
             raise ValueError(f"stream.gamma={gamma}: a factor above 0, at most 1")
+        super().__init__(seeds, device)
         self.augmentation = Augmentation(crop=crop, flip=flip, rotate=rotate)
-        self.device = torch.device(device)
         self.pixels = images.pixels.to(device)
         self.shape: tuple[int, ...] = tuple(self.pixels.shape[2:])
         if crop >= self.shape[-1]:
             raise ValueError(f"stream.crop={crop}: a border of less than the {self.shape[-1]} pixels of a side")
-        self.seeds, self.runs, self.batch = list(seeds), len(seeds), batch
-        self.increment, self.epochs, self.outputs = increment, epochs, classes
+        self.increment, self.epochs, self.outputs, self.batch = increment, epochs, classes, batch
         self.train_images, self.validation_images, self.test_images = train_images, validation_images, test_images
         self.milestones, self.gamma = list(milestones), gamma
         self.mean, self.spread = (one.to(device) for one in _colours(images.pixels[:, :train_images]))
         self.task_steps = self.task_start(1)
-        self.position = 0
-        orders = [numpy_draws(seed, Draw.CLASSES).permutation(classes) for seed in self.seeds]
-        self._classes = torch.from_numpy(np.stack(orders)).to(self.device)
+        self._classes = self.each(lambda one: one.permutation(classes), Draw.CLASSES)
         self._epoch: tuple[int, int] | None = None
 
     def task_start(self, task: int) -> int:
@@ -158,12 +155,8 @@ class ClassIncremental:
 
     def _begin(self, task: int, epoch: int) -> None:
         count = self.seen(task) * self.train_images
-        orders = [numpy_draws(seed, Draw.ORDER, task, epoch).permutation(count) for seed in self.seeds]
-        draws = [
-            self.augmentation.draw(numpy_draws(seed, Draw.AUGMENTATION, task, epoch), count) for seed in self.seeds
-        ]
-        self._order = torch.from_numpy(np.stack(orders)).to(self.device)
-        self._draws = torch.from_numpy(np.stack(draws)).to(self.device)
+        self._order = self.each(lambda one: one.permutation(count), Draw.ORDER, task, epoch)
+        self._draws = self.each(lambda one: self.augmentation.draw(one, count), Draw.AUGMENTATION, task, epoch)
         self._epoch = (task, epoch)
 
     def _images(self, arrived: Tensor, numbers: Tensor, drawn: Tensor | None = None) -> Tensor:
@@ -205,14 +198,6 @@ class ClassIncremental:
         """All test images of the classes so far, and their classes."""
         inputs, classes = zip(*self.held_out("test"), strict=True)
         return torch.cat(inputs, 1), torch.cat(classes, 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position; everything else follows from it and the seeds."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.position = int(state["position"])
 
 
 def _colours(pixels: Tensor) -> tuple[Tensor, Tensor]:

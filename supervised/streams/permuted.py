@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from continual_agents.settings import nearest
 
 from ..data import load_digits, load_mnist
-from ..draws import Draw, numpy_draws
+from ..draws import Draw
 from .images import Images, flat_images
-from .stream import chunk_steps
+from .stream import SeededStream, chunk_steps
 
 
-class PermutedImages:
+class PermutedImages(SeededStream):
     """A task is one random permutation of the pixels; every image is shown once, in random order, at batch 1.
 
     Measured by online accuracy: there is no test set (Dohare et al. 2021, 2024).
@@ -45,20 +44,14 @@ class PermutedImages:
         change_every: int | None = None,
         device: torch.device | str = "cpu",
     ):
-        self.seeds, self.runs = list(seeds), len(seeds)
-        self.images, self.device = images.to(device), torch.device(device)
+        super().__init__(seeds, device)
+        self.images = images.to(device)
         self.task_steps = len(images.labels) if change_every is None else change_every
         if self.task_steps < 1:
             raise ValueError(f"stream.change_every={change_every}: at least one example per task")
         self.shape: tuple[int, ...] = (images.pixels.shape[1],)
         self.outputs = images.classes
-        self.position = 0
         self._begin(0)
-
-    @property
-    def task(self) -> int:
-        """Number of the current task, from 0."""
-        return self.position // self.task_steps
 
     def next(self, most: int) -> tuple[Tensor, Tensor]:
         """As `Stream.next`: inputs `[steps, runs, 1, pixels]`, classes `[steps, runs, 1]`."""
@@ -80,15 +73,9 @@ class PermutedImages:
 
     def evaluation(self, examples: int) -> Tensor:
         """The same images at every call, in the current task's permutation: `[runs, examples, pixels]`."""
-        count = min(examples, len(self.images.labels))
-        rows = np.stack(
-            [
-                numpy_draws(seed, Draw.EVALUATION).choice(len(self.images.labels), count, replace=False)
-                for seed in self.seeds
-            ],
-            1,
-        )
-        return self._permute(torch.from_numpy(rows).to(self.device)).transpose(0, 1).contiguous()
+        images = len(self.images.labels)
+        rows = self.each(lambda one: one.choice(images, min(examples, images), replace=False), Draw.EVALUATION, dim=1)
+        return self._permute(rows).transpose(0, 1).contiguous()
 
     def test(self) -> None:
         """There is no test set: the measure is online accuracy."""
@@ -98,24 +85,15 @@ class PermutedImages:
         return self.images.pixels[rows].gather(-1, self._pixels.expand(len(rows), -1, -1))
 
     def _begin(self, task: int, round_: int = 0) -> None:
-        size = self.shape[0]
-        pixels = np.stack([numpy_draws(seed, Draw.PERMUTATION, task).permutation(size) for seed in self.seeds])
-        self._pixels = torch.from_numpy(pixels).to(self.device)
+        self._pixels = self.each(lambda one: one.permutation(self.shape[0]), Draw.PERMUTATION, task)
         self._shuffle(task, round_)
 
     def _shuffle(self, task: int, round_: int) -> None:
         count = len(self.images.labels)
-        order = np.stack([numpy_draws(seed, Draw.ORDER, task, round_).permutation(count) for seed in self.seeds], 1)
-        self._order = torch.from_numpy(order).to(self.device)
+        self._order = self.each(lambda one: one.permutation(count), Draw.ORDER, task, round_, dim=1)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Position; everything else follows from it and the seeds."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.position = int(state["position"])
-        last = max(self.position - 1, 0)
+    def return_to(self, last: int) -> None:
+        """As the base."""
         self._begin(last // self.task_steps, last % self.task_steps // len(self.images.labels))
 
 

@@ -13,10 +13,10 @@ from continual_agents.settings import check_counts
 
 from ..draws import Draw, numpy_draws
 from ..states import array_of
-from .stream import chunk_steps
+from .stream import SeededStream, chunk_steps
 
 
-class SlowlyChangingRegression:
+class SlowlyChangingRegression(SeededStream):
     """Inputs are a constant 1, then slow bits, then random bits; the target is a fixed random network of them.
 
     | input | values | changes |
@@ -65,22 +65,16 @@ class SlowlyChangingRegression:
         check_counts("stream", change_every=change_every, slow_bits=slow_bits, random_bits=random_bits, units=units)
         if random_bits > 12:
             raise ValueError(f"stream.random_bits={random_bits}: at most 12, all their patterns are tabulated")
-        self.seeds, self.runs = list(seeds), len(seeds)
+        super().__init__(seeds, device)
         self.task_steps, self.slow_bits, self.random_bits = change_every, slow_bits, random_bits
-        self.redraw_all, self.device = redraw_all, torch.device(device)
+        self.redraw_all = redraw_all
         width = 1 + slow_bits + random_bits
         self.shape: tuple[int, ...] = (width,)
-        self.position = 0
         self._target = [_target_network(seed, width, units, beta, published_thresholds) for seed in self.seeds]
         patterns = (np.arange(2**random_bits)[:, None] >> np.arange(random_bits)) & 1
         self._patterns = patterns.astype(np.float32)
         self._slow = np.stack([numpy_draws(seed, Draw.FLIPS).integers(0, 2, slow_bits) for seed in self.seeds])
         self._begin()
-
-    @property
-    def task(self) -> int:
-        """Number of the current task, from 0."""
-        return self.position // self.task_steps
 
     def next(self, most: int) -> tuple[Tensor, Tensor]:
         """As `Stream.next`: inputs `[steps, runs, 1, width]`, targets `[steps, runs, 1, 1]`."""
@@ -120,23 +114,23 @@ class SlowlyChangingRegression:
         inputs[:, :, 1 : 1 + self.slow_bits] = self._slow[:, None]
         inputs[:, :, 1 + self.slow_bits :] = self._patterns
         targets = np.stack([_apply(network, x) for network, x in zip(self._target, inputs, strict=True)])
-        order = np.stack(
-            [numpy_draws(seed, Draw.EXAMPLES, task).integers(0, count, self.task_steps) for seed in self.seeds], 1
-        )
-        rows = order + np.arange(self.runs) * count
+        order = self.each(lambda one: one.integers(0, count, self.task_steps), Draw.EXAMPLES, task, dim=1)
         self._inputs = torch.from_numpy(inputs.reshape(-1, self.shape[0])).to(self.device)
         self._targets = torch.from_numpy(targets.reshape(-1)).to(self.device)
-        self._rows = torch.from_numpy(rows).to(self.device)
+        self._rows = order + torch.arange(self.runs, device=self.device) * count
 
     def state_dict(self) -> dict[str, Any]:
         """Position and slow bits; everything else follows from them and the seeds."""
-        return {"position": self.position, "slow": self._slow.copy()}
+        return {**super().state_dict(), "slow": self._slow.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.position, self._slow = int(state["position"]), array_of(state["slow"])
-        # at the end of a task the bits are still the old ones; next() changes them
-        self._begin(max(self.position - 1, 0) // self.task_steps)
+        self._slow = array_of(state["slow"])
+        super().load_state_dict(state)
+
+    def return_to(self, last: int) -> None:
+        """As the base; at the end of a task the bits are still the old ones, `next` changes them."""
+        self._begin(last // self.task_steps)
 
 
 def _target_network(

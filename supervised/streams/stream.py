@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from ..draws import Draw, numpy_draws
 from ..stacked.steps import UNROLLED
 
 
@@ -50,6 +53,49 @@ class Stream(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
+
+
+class SeededStream:
+    """Base of the streams here: each run draws from its own seed, and the position is all that has to be remembered.
+
+    Args:
+        seeds: of the runs.
+        device: of the examples.
+    """
+
+    task_steps: int
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str):
+        self.seeds, self.runs, self.device, self.position = list(seeds), len(seeds), torch.device(device), 0
+
+    @property
+    def task(self) -> int:
+        """Number of the current task, from 0."""
+        return self.position // self.task_steps
+
+    def each(self, draw: Callable[[np.random.Generator], np.ndarray], *key: int, dim: int = 0) -> Tensor:
+        """What `draw` takes from each run's own numbers for one purpose, on the device, with the runs along `dim`.
+
+        Args:
+            draw: from a generator to an array.
+            key: the purpose, a `Draw`, and which one of them.
+            dim: of the runs.
+        """
+        what, *which = key
+        drawn = [draw(numpy_draws(seed, Draw(what), *which)) for seed in self.seeds]
+        return torch.from_numpy(np.stack(drawn, dim)).to(self.device)
+
+    def return_to(self, last: int) -> None:
+        """Draw again what belongs to the step before the position, from 0."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position; everything else follows from it and the seeds."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.position = int(state["position"])
+        self.return_to(max(self.position - 1, 0))
 
 
 def task_start(stream: Stream, task: int) -> int:

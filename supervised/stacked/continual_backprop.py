@@ -18,16 +18,15 @@ from continual_agents.surgery.selection import Budget, least_useful
 from continual_agents.surgery.utility import Signals, absolute_sum, finite, utility_of
 
 from ..draws import Draw, numpy_draws
-from ..states import array_of
 from .network import StackedMlp
 from .optimizers import StackedOptimizer
-from .surgeon import SURGEON, Surgeon, common, only
+from .surgeon import SURGEON, StackedSurgery, common, only
 
 BLOCK = 64
 """Steps for which the random utility is drawn at once."""
 
 
-class StackedContinualBackprop:
+class StackedContinualBackprop(StackedSurgery):
     """Continual backpropagation on every run of a stack (Dohare et al. 2024; formulas in `continual_agents.surgery`).
 
     Args:
@@ -41,20 +40,15 @@ class StackedContinualBackprop:
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
         only(settings, "continual_backprop", "rate", "maturity", "decay", "utility", "transfer", "count_all", *SURGEON)
-        self.stack = stack
-        self.surgeon = Surgeon(stack, optimizer, settings)
+        super().__init__(stack, optimizer, settings)
         self.decay = float(common(settings, "decay", 0.99))
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay={self.decay}: the decay of a running mean lies in [0, 1)")
         self.utility = utility_of(common(settings, "utility", "contribution"))
-        self.transfer = bool(common(settings, "transfer", True))
         count_all = bool(common(settings, "count_all", False))
-        widths = stack.network.hidden
-        shapes = [(stack.runs, width) for width in widths]
-        kind: dict[str, Any] = {"device": stack.device, "dtype": stack.dtype}
         # utility, mean output, and the sum of the weights so far (1 - decay^age), which corrects both
-        self.worth, self.means, self.weights = ([torch.zeros(shape, **kind) for shape in shapes] for _ in range(3))
-        self.births = [torch.zeros(shape, dtype=torch.int64, device=stack.device) for shape in shapes]
+        self.worth, self.means, self.weights = self.per_unit(), self.per_unit(), self.per_unit()
+        self.births = self.per_unit(torch.int64)
         # a budget follows from width, rate, maturity and step: runs that have these in common share its arithmetic
         groups: dict[tuple[float, int], list[int]] = {}
         for run, one in enumerate(settings):
@@ -62,16 +56,14 @@ class StackedContinualBackprop:
         self.plans = [
             _Plan(layer, runs, Budget(width, rate, maturity, count_all=count_all))
             for (rate, maturity), runs in groups.items()
-            for layer, width in enumerate(widths)
+            for layer, width in enumerate(stack.network.hidden)
         ]
-        self.replaced = np.zeros((stack.runs, len(widths)), dtype=np.int64)
-        self.steps = 0
         self._noise: list[Tensor] = []
 
-    follows = native = True
+    remembers = ("worth", "means", "weights", "births")
 
     @property
-    def draws(self) -> bool:
+    def draws(self) -> bool:  # type: ignore[override]
         """Whether every step draws random numbers."""
         return "noise" in self.utility.needs
 
@@ -142,39 +134,20 @@ class StackedContinualBackprop:
         self.replaced[plan.runs, layer] += plan.count
         return layer, plan.runs, units, means
 
-    def start_task(self, index: int) -> None:
-        """Tasks are nothing to it."""
-
     def report(self) -> dict[str, np.ndarray]:
-        """Units replaced so far per layer, and their mean age, each `[runs]`."""
-        numbers: dict[str, np.ndarray] = {"replaced": self.replaced.sum(1).astype(float)}
-        for layer in range(self.replaced.shape[1]):
-            numbers[f"replaced/hidden_{layer}"] = self.replaced[:, layer].astype(float)
-            age = (self.steps - self.births[layer]).double().mean(1)
-            numbers[f"age_mean/hidden_{layer}"] = age.cpu().numpy()
-        return numbers
+        """As the base, and the units' mean age per layer."""
+        ages = [(self.steps - births).double().mean(1).cpu().numpy() for births in self.births]
+        return super().report() | {f"age_mean/hidden_{layer}": age for layer, age in enumerate(ages)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        lists = {name: [t.clone() for t in getattr(self, name)] for name in ("worth", "means", "weights", "births")}
-        return {
-            **lists,
-            "plans": [plan.state_dict() for plan in self.plans],
-            "replaced": self.replaced.copy(),
-            "born": self.surgeon.born.copy(),
-            "steps": self.steps,
-        }
+        """As the base, and when units go next."""
+        return {**super().state_dict(), "plans": [plan.state_dict() for plan in self.plans]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        for name in ("worth", "means", "weights", "births"):
-            for tensor, stored in zip(getattr(self, name), state[name], strict=True):
-                tensor.copy_(stored)
+        super().load_state_dict(state)
         for plan, stored in zip(self.plans, state["plans"], strict=True):
             plan.load_state_dict(stored)
-        self.replaced = array_of(state["replaced"])
-        self.surgeon.born = array_of(state["born"])
-        self.steps = int(state["steps"])
         self._noise = []
 
 

@@ -28,14 +28,15 @@ class Derivative:
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _sigmoid(z: Tensor) -> Tensor:
+def sigmoid(z: Tensor) -> Tensor:
+    """1 / (1 + exp(-z)), every entry rounded alike."""
     # torch.sigmoid rounds the last few entries of a tensor otherwise than the rest, so a run alone would differ from
     # the same run in a stack; tanh does not
     return (z * 0.5).tanh_().add_(1.0).mul_(0.5)
 
 
 def _expm1(z: Tensor) -> Tensor:
-    """exp(z) - 1 for z <= 0, by tanh for the same reason as in `_sigmoid`."""
+    """exp(z) - 1 for z <= 0, by tanh for the same reason as in `sigmoid`."""
     half = (z * 0.5).tanh_()
     return 2 * half / (1 - half)
 
@@ -49,7 +50,7 @@ def _selu(z: Tensor) -> Tensor:
 
 
 def _silu_backward(d: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    gate = _sigmoid(z)
+    gate = sigmoid(z)
     return d * (gate + h * (1 - gate))
 
 
@@ -61,12 +62,12 @@ def _crelu_backward(d: Tensor, z: Tensor, h: Tensor) -> Tensor:
 DERIVATIVES: dict[str, Derivative] = {
     "relu": Derivative(torch.relu, lambda d, z, h: torch.ops.aten.threshold_backward(d, h, 0)),
     "tanh": Derivative(torch.tanh, lambda d, z, h: torch.ops.aten.tanh_backward(d, h)),
-    "sigmoid": Derivative(_sigmoid, lambda d, z, h: torch.ops.aten.sigmoid_backward(d, h)),
+    "sigmoid": Derivative(sigmoid, lambda d, z, h: torch.ops.aten.sigmoid_backward(d, h)),
     "leaky_relu": Derivative(
         lambda z: nn.functional.leaky_relu(z), lambda d, z, h: torch.ops.aten.leaky_relu_backward(d, z, 0.01, False)
     ),
     "elu": Derivative(_elu, lambda d, z, h: d * torch.where(z > 0, 1.0, h + 1)),
-    "silu": Derivative(lambda z: z * _sigmoid(z), _silu_backward),
+    "silu": Derivative(lambda z: z * sigmoid(z), _silu_backward),
     "selu": Derivative(_selu, lambda d, z, h: d * torch.where(z > 0, SELU_SCALE, h + SELU_SCALE * SELU_ALPHA)),
     "linear": Derivative(lambda z: z, lambda d, z, h: d),
     "crelu": Derivative(lambda z: torch.cat([z.relu(), z.neg().relu()], -1), _crelu_backward),

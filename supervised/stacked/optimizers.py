@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..draws import Draw, torch_draws
+from .derivatives import sigmoid
 from .network import StackedLayer, StackedMlp
 
 
@@ -47,6 +48,13 @@ class StackedOptimizer:
     def moments(self, number: int) -> list[Tensor]:
         """State tensors shaped like `stack.tensors[number]`."""
         return []
+
+    def form_(self, gradient: Tensor, number: int, deltas: Sequence[Tensor], affines: Sequence[Tensor]) -> None:
+        """Write the gradient of `stack.tensors[number]` into `gradient`; `deltas` and `affines` as in `step`."""
+        if number < len(deltas):
+            add_outer_(gradient.zero_(), self.stack.inputs[number], deltas[number])
+        else:
+            gradient.copy_(affines[number - len(deltas)])
 
     def forget(self, number: int, runs: Tensor, *, units: Tensor | None = None, inputs: Tensor | None = None) -> None:
         """Zero the moments of newborn units: of those that tensor `number` makes, or those that it reads.
@@ -185,14 +193,9 @@ class StackedAdam(StackedOptimizer):
 
     def step(self, deltas: Sequence[Tensor], affines: Sequence[Tensor]) -> None:
         """As the base."""
-        layers = len(deltas)
-        for number, gradient in enumerate(self.gradients):
-            if number < layers:
-                gradient.zero_()
-                add_outer_(gradient, self.stack.inputs[number], deltas[number])
-            else:
-                gradient.copy_(affines[number - layers])
-            self._update(number, self.stack.tensors[number], gradient)
+        for number, (tensor, gradient) in enumerate(zip(self.stack.tensors, self.gradients, strict=True)):
+            self.form_(gradient, number, deltas, affines)
+            self._update(number, tensor, gradient)
 
     def _update(self, number: int, tensor: Tensor, gradient: Tensor) -> None:
         if self.decays:
@@ -267,14 +270,9 @@ class StackedUpgd(StackedOptimizer):
         """As the base."""
         self.age += 1
         kept = 1 - self.utility_decay**self.age
-        (beta1, beta2), layers = self.betas, len(deltas)
-        largest = None
+        (beta1, beta2), largest = self.betas, None
         for number, (tensor, gradient) in enumerate(zip(self.stack.tensors, self.gradients, strict=True)):
-            if number < layers:
-                gradient.zero_()
-                add_outer_(gradient, self.stack.inputs[number], deltas[number])
-            else:
-                gradient.copy_(affines[number - layers])
+            self.form_(gradient, number, deltas, affines)
             self.utility[number].mul_(self.utility_decay).addcmul_(gradient, tensor, value=self.utility_decay - 1)
             shown = self.utility[number][..., : self._width(number)]
             most = (shown / kept).amax((1, 2), keepdim=True)
@@ -287,7 +285,7 @@ class StackedUpgd(StackedOptimizer):
             direction = self.first[number] / (1 - beta1**self.age)
             direction /= (self.second[number] / (1 - beta2**self.age)).sqrt_().add_(self.eps)
             direction[..., :width] += self.sigma * noises[number]
-            gate = 1 - _sigmoid(self.utility[number] / kept / largest)
+            gate = 1 - sigmoid(self.utility[number] / kept / largest)
             tensor.mul_(1 - self.step_size * self.weight_decay).addcmul_(gate * direction, self.descent)
 
     def _width(self, number: int) -> int:
@@ -327,11 +325,6 @@ def common(name: str, values: Sequence[Any]) -> Any:
     if len(set(values)) > 1:
         raise ValueError(f"optimizer: {name} are common to a stack, got {sorted(set(values))}")
     return values[0]
-
-
-def _sigmoid(z: Tensor) -> Tensor:
-    # torch.sigmoid rounds the last few entries of a tensor otherwise than the rest (derivatives.py)
-    return (z * 0.5).tanh_().add_(1.0).mul_(0.5)
 
 
 OPTIMIZERS: dict[str, type[StackedOptimizer]] = {"sgd": StackedSgd, "adam": StackedAdam, "upgd": StackedUpgd}

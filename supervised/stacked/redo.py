@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from continual_agents.surgery.utility import dormancy
 
-from ..states import array_of
 from .network import StackedMlp
 from .optimizers import StackedOptimizer
-from .surgeon import SURGEON, Surgeon, common, only
+from .surgeon import SURGEON, StackedSurgery, common, only
 
 
-class StackedReDo:
+class StackedReDo(StackedSurgery):
     """ReDo on every run of a stack: every `period` steps, units at or under `threshold` go, as `surgery.ReDo` has it.
 
     Args:
@@ -30,24 +28,17 @@ class StackedReDo:
 
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
         only(settings, self.name, "threshold", "period", "transfer", *SURGEON)
-        self.stack = stack
-        self.surgeon = Surgeon(stack, optimizer, settings)
+        super().__init__(stack, optimizer, settings)
         self.period = int(common(settings, "period", 1000))
         thresholds = [float(one.get("threshold", self.threshold)) for one in settings]
         if self.period < 1 or not all(0 <= threshold < 1 for threshold in thresholds):
             raise ValueError(f"{self.name}.period={self.period}, threshold={thresholds}: at least 1, and in [0, 1)")
         self.thresholds = torch.tensor(thresholds, device=stack.device, dtype=stack.dtype)[:, None]
-        self.transfer = bool(common(settings, "transfer", True))
-        shapes = [(stack.runs, width) for width in stack.network.hidden]
         # sums of the score and of the output since the last look
-        self.activity, self.means = (
-            [torch.zeros(shape, device=stack.device, dtype=stack.dtype) for shape in shapes] for _ in range(2)
-        )
-        self.replaced = np.zeros((stack.runs, len(self.activity)), dtype=np.int64)
-        self.steps = 0
+        self.activity, self.means = self.per_unit(), self.per_unit()
 
-    follows, draws = True, False
-    name, threshold, native = "redo", 0.025, True
+    name, threshold = "redo", 0.025
+    remembers = ("activity", "means")
 
     @property
     def next_step(self) -> float:
@@ -77,32 +68,6 @@ class StackedReDo:
         mask = dormancy(total) <= self.thresholds
         for run in mask.any(1).nonzero()[:, 0].tolist():
             yield run, mask[run].nonzero()[:, 0]
-
-    def start_task(self, index: int) -> None:
-        """Tasks are nothing to it."""
-
-    def report(self) -> dict[str, np.ndarray]:
-        """Units replaced so far, `[runs]`."""
-        layers = {f"replaced/hidden_{k}": self.replaced[:, k].astype(float) for k in range(self.replaced.shape[1])}
-        return {"replaced": self.replaced.sum(1).astype(float), **layers}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        return {
-            "activity": [total.clone() for total in self.activity],
-            "means": [total.clone() for total in self.means],
-            "replaced": self.replaced.copy(),
-            "born": self.surgeon.born.copy(),
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        for name in ("activity", "means"):
-            for total, stored in zip(getattr(self, name), state[name], strict=True):
-                total.copy_(stored)
-        self.replaced, self.surgeon.born = array_of(state["replaced"]), array_of(state["born"])
-        self.steps = int(state["steps"])
 
 
 class StackedReGraMa(StackedReDo):

@@ -18,6 +18,7 @@ from continual_agents.surgery import Birth
 from continual_agents.surgery.births import birth_of, needs_inputs
 
 from ..draws import Draw, torch_draws
+from ..states import array_of
 from .network import StackedMlp
 from .optimizers import StackedOptimizer
 
@@ -109,6 +110,53 @@ class Surgeon:
             if self.stack.norms[layer] is not None:
                 number = len(self.stack.layers) + layer
                 self.optimizer.forget(number, rows, units=units)
+
+
+class StackedSurgery:
+    """Base of what looks after single units of a stack: who replaces them, how many went, what a continued run needs.
+
+    Args:
+        stack, optimizer: as trained.
+        settings: per run; those of `Surgeon`, and `transfer`, which is common to the stack.
+
+    Attributes:
+        remembers: names of its attributes that are a tensor a hidden layer and that a continued run needs.
+    """
+
+    follows, draws, native = True, False, True
+    remembers: tuple[str, ...] = ()
+
+    def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer, settings: Sequence[Mapping[str, Any]]):
+        self.stack, self.surgeon = stack, Surgeon(stack, optimizer, settings)
+        self.transfer = bool(common(settings, "transfer", True))
+        self.replaced = np.zeros((stack.runs, len(stack.network.hidden)), dtype=np.int64)
+        self.steps = 0
+
+    def per_unit(self, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """Zeros `[runs, width]` for each hidden layer."""
+        kind: Any = {"device": self.stack.device, "dtype": dtype or self.stack.dtype}
+        return [torch.zeros(self.stack.runs, width, **kind) for width in self.stack.network.hidden]
+
+    def start_task(self, index: int) -> None:
+        """Tasks are nothing to it."""
+
+    def report(self) -> dict[str, np.ndarray]:
+        """Units replaced so far, in all and per layer, each `[runs]`."""
+        layers = {f"replaced/hidden_{k}": self.replaced[:, k].astype(float) for k in range(self.replaced.shape[1])}
+        return {"replaced": self.replaced.sum(1).astype(float), **layers}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly."""
+        own = {name: [tensor.clone() for tensor in getattr(self, name)] for name in self.remembers}
+        return {**own, "replaced": self.replaced.copy(), "born": self.surgeon.born.copy(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        for name in self.remembers:
+            for tensor, stored in zip(getattr(self, name), state[name], strict=True):
+                tensor.copy_(stored)
+        self.replaced, self.surgeon.born = array_of(state["replaced"]), array_of(state["born"])
+        self.steps = int(state["steps"])
 
 
 def only(settings: Sequence[Mapping[str, Any]], operation: str, *known: str) -> None:

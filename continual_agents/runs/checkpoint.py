@@ -14,13 +14,11 @@ state
   run                        the experiment's own
     of an agent (agents/training.py, Loop.state)
       collector              frames, generator, current observations, returns and lengths so far, environment (or null)
-      ppo                    actor, critic, optimizer, operations, generator, gradient_steps
+      learner                networks, optimizer, operations, generator, gradient_steps, and its own: targets, memory
       updates, probed        updates done; names of the diagnostics, for rows in which nobody looked
     of a stream (supervised/train.py, _state)
       rows                   rows done
       groups [stack]         stream (position), learner (steps, stack, optimizer, operations), bin (the row so far)
-    of a warm start (supervised/warm_start.py)
-      epoch, parameters, velocities
 ```
 """
 

@@ -34,19 +34,7 @@ KEEPS_SIGN = _words("Flatten dropout Dropout dropout1d dropout2d dropout3d Dropo
 }
 """Steps whose result is at least 0 if that is so for what goes in."""
 
-QUIET = {
-    "clone",
-    "contiguous",
-    "detach",
-    "float",
-    "double",
-    "to",
-    "type",
-    "identity",
-    "Identity",
-    "requires_grad",
-    "data",
-}
+QUIET = _words("clone contiguous detach float double to type identity Identity requires_grad data")
 LOOKS = _words(
     "get size grad is_leaf layout dim ndim numel shape is_floating_point item len eq ne lt gt le ge isnan "
     "isinf all any bool is_complex stride device dtype data_ptr backward register_hook retain_grad repr str format "

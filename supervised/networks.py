@@ -94,7 +94,7 @@ class Mlp:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvNet:
+class MaxPoolNet:
     """Three convolutions, each followed by 2x2 max pooling, and three linear layers (Dohare et al. 2024, ImageNet).
 
     Args:
@@ -153,9 +153,9 @@ class ConvNet:
         return network
 
 
-Network = Mlp | ConvNet | ResNet
+Network = Mlp | MaxPoolNet | ResNet
 
-NETWORKS: dict[str, type[Network]] = {"mlp": Mlp, "conv": ConvNet, "resnet": ResNet}
+NETWORKS: dict[str, type[Network]] = {"mlp": Mlp, "conv": MaxPoolNet, "resnet": ResNet}
 """Networks by kind."""
 
 
@@ -186,5 +186,5 @@ def make_network(settings: Mapping[str, Any], shape: tuple[int, ...], outputs: i
         return Mlp(inputs=math.prod(shape), outputs=outputs, **chosen)
     if len(shape) != 3:
         raise ValueError(f"network.kind={kind} needs images, this stream gives inputs of shape {shape}: use kind=mlp")
-    make = ConvNet if kind == "conv" else ResNet
+    make = MaxPoolNet if kind == "conv" else ResNet
     return make(size=shape[-1], inputs=shape[0], outputs=outputs, **chosen)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from supervised.looped import LoopedLearner
-from supervised.networks import ConvNet, Mlp, make_network
+from supervised.networks import MaxPoolNet, Mlp, make_network
 from tests.supervised.helpers import examples, learner, method
 
 NETWORK = Mlp(inputs=12, outputs=4, hidden=(10, 8))
@@ -31,7 +31,7 @@ def test_stack_and_loop_learn_and_reset_alike(layers: str) -> None:
 
 
 def test_the_published_network_has_the_published_shapes() -> None:
-    network = ConvNet()
+    network = MaxPoolNet()
     module = network.module(0)
     assert [tuple(p.shape) for p in module.parameters() if p.dim() > 1] == [
         (32, 3, 5, 5), (64, 32, 3, 3), (128, 64, 3, 3), (128, 512), (128, 128), (2, 128),

@@ -25,7 +25,7 @@ from tools.figures.table import markdown
 from tools.launchers import make_launcher
 from tools.parser import Parser
 
-from .campaign import RUNS, Campaign, CampaignError
+from .campaign import RUNS, Campaign, CampaignError, Kind
 from .launched import Launched, campaign
 from .process import warm_up
 
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.folder is not None and chosen.folder.exists() and any(chosen.folder.iterdir()):
         parser.error(f"--folder {chosen.folder} is not empty: give a new one")
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
-    campaigns: Sequence[Campaign | Launched]
+    campaigns: Sequence[Kind]
     try:
         if chosen.launcher is None:
             warm_up()
@@ -87,19 +87,19 @@ def run_launched(launcher: str, kills: int, names: Sequence[str], seed: int, fol
     if launcher == "submitit_local":
         words.append(f"hydra.launcher.folder={folder / 'jobs'}")
     with make_launcher(words) as launching, tqdm(total=kills, unit="kill", desc="undisturbed runs") as bar:
-        kinds = [Launched(name, folder.absolute()) for name in names]
+        kinds = [Launched(name, folder.absolute(), bar.write) for name in names]
         bar.set_description("kills")
-        for done in campaign(launching, kinds, kills, random.Random(seed), bar.write):
+        for done in campaign(launching, kinds, kills, random.Random(seed)):
             bar.update(done - bar.n)
     return kinds
 
 
-def table(campaigns: Sequence[Campaign | Launched]) -> str:
+def table(campaigns: Sequence[Kind]) -> str:
     """A row per kind of run."""
     rows = [
         [
             one.name,
-            f"{one.reference.seconds:.1f}" if one.reference.seconds == one.reference.seconds else "-",
+            f"{one.seconds:.1f}" if one.seconds == one.seconds else "-",
             *(str(count) for count in (one.count.runs, one.count.kills, one.count.during_writes, one.count.survived)),
         ]
         for one in campaigns

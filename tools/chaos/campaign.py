@@ -6,7 +6,7 @@ import dataclasses
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .compare import differences
@@ -68,46 +68,61 @@ class Count:
     survived: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """An undisturbed run: its folder, and how long it takes without the imports."""
-
-    folder: Path
-    seconds: float
-
-
-class Campaign:
-    """One kind of run against its undisturbed twin.
+class Kind:
+    """One kind of run and its undisturbed twin.
 
     Args:
         name: key of `RUNS`.
         folder: where the runs live; those that differ stay there.
-        draws: of the moments.
         say: told of every difference.
+
+    Attributes:
+        whole: folder of the run that nobody disturbed.
+        seconds: that it takes without the imports, where that is known.
+    """
+
+    seconds = float("nan")
+
+    def __init__(self, name: str, folder: Path, say: Callable[[str], None]):
+        self.name, self.folder, self.say, self.count = name, folder / name, say, Count()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.whole, log = self.folder / "undisturbed", self.folder / "undisturbed.log"
+        if fresh(self.words(self.whole), log):
+            raise CampaignError(f"the undisturbed run failed: see {log}")
+
+    def words(self, folder: Path) -> list[str]:
+        """The command line of the run in that folder."""
+        return [*RUNS[self.name], *COMMON, f"folder={folder}"]
+
+    def judge(self, folder: Path, kills: int, wrong: str = "") -> bool:
+        """Whether a run that has ended after so many kills, with nothing `wrong`, is its twin; removed if it is."""
+        if found := [wrong] if wrong else list(differences(self.whole, folder)):
+            self.say(f"{folder}: {'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}")
+            return False
+        self.count.survived += kills
+        shutil.rmtree(folder)
+        return True
+
+
+class Campaign(Kind):
+    """One kind of run, killed again and again.
+
+    Args:
+        name, folder, say: as of `Kind`.
+        draws: of the moments.
     """
 
     def __init__(self, name: str, folder: Path, draws: random.Random, say: Callable[[str], None]):
-        self.name, self.folder, self.draws, self.say = name, folder / name, draws, say
-        self.count = Count()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.reference = self._undisturbed()
-
-    def _words(self, folder: Path) -> list[str]:
-        return [*RUNS[self.name], *COMMON, f"folder={folder}"]
-
-    def _undisturbed(self) -> Reference:
-        """A new process gives the numbers, a forked one the time; both must agree."""
-        whole, twin = self.folder / "undisturbed", self.folder / "forked"
-        if fresh(self._words(whole), self.folder / "undisturbed.log"):
-            raise CampaignError(f"the undisturbed run failed: see {self.folder / 'undisturbed.log'}")
+        super().__init__(name, folder, say)
+        self.draws = draws
+        twin = self.folder / "forked"  # a new process gave the numbers, a forked one gives the time; both must agree
         started = time.monotonic()
-        process = Forked(self._words(twin), self.folder / "forked.log")
+        process = Forked(self.words(twin), self.folder / "forked.log")
         if not process.wait(PATIENCE) or process.status:
             raise CampaignError(f"the forked run failed: see {self.folder / 'forked.log'}")
-        seconds = time.monotonic() - started
-        for difference in differences(whole, twin):
+        self.seconds = time.monotonic() - started
+        for difference in differences(self.whole, twin):
             raise CampaignError(f"two undisturbed runs differ, so killed ones prove nothing: {difference}")
-        return Reference(whole, seconds)
 
     def round(self, most: int) -> Iterator[None]:
         """One run to its end through up to `most` kills; yields after each kill."""
@@ -115,36 +130,29 @@ class Campaign:
         folder, log = self.folder / f"run_{number:03d}", self.folder / f"run_{number:03d}.log"
         kills, planned = 0, self.draws.randint(1, max(1, min(most, MOST_KILLS_PER_RUN)))
         while True:
-            process = Forked(self._words(folder), log)
+            process = Forked(self.words(folder), log)
             if kills < planned and self._strike(process, folder):
                 kills += 1
                 yield
             elif not process.wait(PATIENCE):
                 process.kill()
-                self._differs(folder, [f"hung after {kills} kills"])
+                self.judge(folder, kills, f"hung after {kills} kills")
                 return
             else:
                 break
         if process.status and not kills:
             raise CampaignError(f"a run failed that nobody had disturbed: see {log}")
-        found = (
-            [f"exit status {process.status}"] if process.status else list(differences(self.reference.folder, folder))
-        )
-        if found:
-            self._differs(folder, found)
-            return
-        self.count.survived += kills
-        shutil.rmtree(folder)
-        log.unlink()
+        if self.judge(folder, kills, f"exit status {process.status}" if process.status else ""):
+            log.unlink()
 
     def _strike(self, process: Forked, folder: Path) -> bool:
         """Kill at a random moment, or in the first checkpoint's write after it; False if the run was faster."""
         before = leftovers(folder)
         writing = self.draws.random() < 0.5
-        moment = self.draws.uniform(0.0, self.reference.seconds)
+        moment = self.draws.uniform(0.0, self.seconds)
         if process.wait(moment):
             return False
-        if writing and not process.wait_for_write(folder, self.reference.seconds, before):
+        if writing and not process.wait_for_write(folder, self.seconds, before):
             return False
         process.kill()
         if process.status != -9:
@@ -152,6 +160,3 @@ class Campaign:
         self.count.kills += 1
         self.count.during_writes += bool(leftovers(folder) - before)
         return True
-
-    def _differs(self, folder: Path, found: Sequence[str]) -> None:
-        self.say(f"{folder}: {'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}")

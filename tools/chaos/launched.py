@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from continual_agents.runs.lock import born, holder, machine
 from tools.launchers import Launcher
 from tools.train import jobs
 
-from .campaign import COMMON, RUNS, CampaignError, Count, Reference
-from .compare import differences
-from .process import fresh, leftovers
+from .campaign import CampaignError, Kind
+from .process import leftovers
 
 COPIES = 2
 """Runs of each kind that are trained beside one another."""
@@ -27,36 +25,13 @@ MOST_TURNS = 50
 """How often the same runs are asked for before they count as hung."""
 
 
-class Launched:
-    """One kind of run, trained by a launcher, against its undisturbed twin.
-
-    Args:
-        name: key of `RUNS`.
-        folder: where the runs live; those that differ stay there.
-    """
-
-    def __init__(self, name: str, folder: Path):
-        self.name, self.folder, self.count = name, folder / name, Count()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        whole, log = self.folder / "undisturbed", self.folder / "undisturbed.log"
-        if fresh([*RUNS[name], *COMMON, f"folder={whole}"], log):
-            raise CampaignError(f"the undisturbed run failed: see {log}")
-        self.reference = Reference(whole, float("nan"))
+class Launched(Kind):
+    """One kind of run, trained by a launcher; arguments as of `Kind`."""
 
     def configs(self, turn: int) -> list[dict[str, Any]]:
         """New copies of the run."""
         folders = [self.folder / f"run_{turn:03d}_{copy}" for copy in range(COPIES)]
-        return [jobs([*RUNS[self.name], *COMMON, "progress=false", f"folder={folder}"])[0] for folder in folders]
-
-    def judge(self, folder: Path, kills: int, say: Callable[[str], None]) -> None:
-        """Compare a run that has ended."""
-        self.count.runs += 1
-        self.count.kills += kills
-        if found := list(differences(self.reference.folder, folder)):
-            say(f"{folder}: {'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}")
-            return
-        self.count.survived += kills
-        shutil.rmtree(folder)
+        return [jobs([*self.words(folder), "progress=false"])[0] for folder in folders]
 
 
 class Killer:
@@ -111,9 +86,7 @@ def process_of(folder: Path) -> int | None:
     return claim.pid if claim.born is not None and born(claim.pid) == claim.born else None
 
 
-def campaign(
-    launcher: Launcher[Any], kinds: Sequence[Launched], kills: int, draws: random.Random, say: Callable[[str], None]
-) -> Iterator[int]:
+def campaign(launcher: Launcher[Any], kinds: Sequence[Launched], kills: int, draws: random.Random) -> Iterator[int]:
     """Copies of every kind of run beside one another, again and again, until so many kills were made.
 
     Yields:
@@ -137,8 +110,10 @@ def campaign(
         for one, some in configs.items():
             for config in some:
                 folder = Path(config["folder"])
+                one.count.runs += 1
+                one.count.kills += killer.kills[folder]
                 one.count.during_writes += killer.during_writes[folder]
-                one.judge(folder, killer.kills[folder], say)
+                one.judge(folder, killer.kills[folder])
         done += sum(killer.kills.values())
         yield done
         if done >= kills:

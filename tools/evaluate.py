@@ -22,7 +22,7 @@ from tools.agent import environment_from
 from tools.figures.estimates import estimate_one
 from tools.figures.folders import method_label
 from tools.figures.style import save, style
-from tools.parser import Parser, unwritable
+from tools.parser import Parser
 from tools.record import RecordError, configuration_of
 from tools.text import cell, visible
 
@@ -92,7 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--episodes={given.episodes}: at least 1")
     output = given.output or given.runs[0] / "evaluation.png"
     rows: list[dict[str, Any]] = []
-    try:
+    kinds = (RecordError, RunError, CheckpointError, ValueError, gymnasium.error.Error)
+    with parser.refusing(*kinds, output=output):
         for folder in tqdm(given.runs, unit="runs", desc="evaluating", disable=len(given.runs) == 1):
             rows += returns_of(
                 folder, given.friction or [None], episodes=given.episodes, seed=given.seed, sample=given.sample,
@@ -101,10 +102,6 @@ def main(arguments: list[str] | None = None) -> None:
         table = pd.DataFrame(rows)
         write_bytes(output.with_suffix(".csv"), table.map(cell).to_csv(index=False).encode())
         drawn = draw(table, output)
-    except (RecordError, RunError, CheckpointError, ValueError, gymnasium.error.Error) as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(unwritable(error, output))
     columns = ["setting", "step", *(["friction"] if given.friction else []), "episodes", "return", "low", "high"]
     shown = table[columns].to_string(index=False, float_format=lambda value: f"{value:.4g}")
     print(visible(f"{shown}\nfigure: {drawn}"))

@@ -22,7 +22,7 @@ from continual_agents.runs.files import StrangeFileError, open_file, read_file
 from continual_agents.runs.folder import check_same
 from continual_agents.runs.sessions import read_sessions
 from tools.figures.tables import LARGEST
-from tools.parser import Parser, unwritable
+from tools.parser import Parser
 from tools.text import visible
 
 MAY_DIFFER = (
@@ -115,12 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD_FOLDER", help="run folders of one stream's runs")
     parser.add_argument("--output", type=Path, required=True, help="the folder of all runs")
     given = parser.parse_args(arguments)
-    try:
+    with parser.refusing(ValueError, output=given.output):
         made = join(given.shards, given.output)
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(unwritable(error, given.output))
     print(visible(f"{made}: python -m tools.plot {made}"))
 
 

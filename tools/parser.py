@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,13 +21,20 @@ class Parser(argparse.ArgumentParser):
         print(f"error: {told(' '.join(message.split()))}", file=sys.stderr)
         raise SystemExit(2)
 
+    @contextlib.contextmanager
+    def refusing(self, *kinds: type[Exception], output: Path) -> Iterator[None]:
+        """End with one line where one of these errors is raised inside, or where an output cannot be written."""
+        try:
+            yield
+        except kinds as error:
+            self.error(str(error))
+        except OSError as error:
+            # of a rename the second name is the output's
+            place = error.filename2 or error.filename or output
+            self.error(f"{place} cannot be written ({error.strerror}): give another --output")
+
 
 def above(runs: Sequence[str]) -> Path:
     """The folder above all the runs: where figures go when nothing else is asked for."""
     common = Path(os.path.commonpath([Path(run).resolve() for run in runs]))
     return common if common.is_dir() else common.parent
-
-
-def unwritable(error: OSError, output: Path) -> str:
-    """One line about an output that cannot be written."""
-    return f"{error.filename2 or error.filename or output} cannot be written ({error.strerror}): give another --output"

@@ -29,7 +29,7 @@ from tools.figures.sentences import conclusion
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import legend, make_table, readable, rows_of
 from tools.figures.tidy import tidy
-from tools.parser import Parser, above, unwritable
+from tools.parser import Parser, above
 from tools.text import cell, visible
 
 
@@ -108,17 +108,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments)
     output = given.output or above(given.runs)
-    try:
+    with parser.refusing(FolderError, StrangeFileError, output=output):
         if given.records:
             check_records(given.records)
         drawn = draw_runs(given.runs, output)
         drawn.log(output)
         if given.records:
             write_records(drawn.runs, given.records)
-    except (FolderError, StrangeFileError) as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(unwritable(error, output))
     print(visible(drawn.told(output)))
     for path in drawn.figures:
         print(visible(str(path)))

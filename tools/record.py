@@ -21,7 +21,7 @@ from tools.agent import AgentJob, environment_from
 from tools.command_line import UsageError, refuse_targets
 from tools.figures.folders import method_label, read_folder
 from tools.film import Player, pictures
-from tools.parser import Parser, unwritable
+from tools.parser import Parser
 from tools.text import visible, visible_everywhere
 from tools.train import check_common
 
@@ -112,12 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given.checkpoint and len(given.runs) > 1:
         parser.error("--checkpoint belongs to one run: give a single RUN_FOLDER")
     player = {name: getattr(given, name) for name in ("friction", "checkpoint", "seed", "sample")}
-    try:
+    kinds = (RecordError, CheckpointError, ValueError, gymnasium.error.Error)
+    with parser.refusing(*kinds, output=given.output or given.runs[0]):
         made = record(given.runs, given.output or given.runs[0] / "video.mp4", seconds=given.seconds, **player)
-    except (RecordError, CheckpointError, ValueError, gymnasium.error.Error) as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(unwritable(error, given.output or given.runs[0]))
     print(visible(str(made)))
 
 

@@ -25,7 +25,7 @@ from tools.figures.sentences import sentence
 from tools.figures.table import interval, make_table, number, readable_columns, rows_of
 from tools.figures.tasks import task_ends
 from tools.figures.tidy import tidy
-from tools.parser import Parser, above, unwritable
+from tools.parser import Parser, above
 from tools.plot import figures_of
 from tools.text import visible, visible_everywhere
 
@@ -85,12 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder above all the runs)")
     given = parser.parse_args(arguments)
     output = given.output or above(given.runs) / "report.html"
-    try:
+    with parser.refusing(FolderError, output=output):
         print(visible(str(write_report(given.runs, output))))
-    except FolderError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(unwritable(error, output))
 
 
 def _experiment(name: str, runs: list[RunFolder]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from continual_agents.runs import CheckpointError, RunError, steady_output
 from tools.command_line import UsageError
 from tools.launchers import make_launcher, split
-from tools.parser import Parser, unwritable
+from tools.parser import Parser
 
 from .protocol import read_protocol
 from .study import Study, StudyError
@@ -31,17 +31,14 @@ def main(arguments: list[str] | None = None) -> None:
         "launcher", nargs="*", metavar="hydra/launcher=NAME", help="who trains the runs, and hydra.launcher.KEY=VALUE"
     )
     given = parser.parse_intermixed_args(arguments)
-    try:
+    kinds = (ValueError, UsageError, RunError, CheckpointError, StudyError)
+    with parser.refusing(*kinds, output=given.folder or given.study):
         launcher_words, others = split(given.launcher)
         if others:
             raise UsageError(f"{others[0]}: settings of the runs belong in {given.study}")
         protocol = read_protocol(given.study, folder=given.folder)
         with make_launcher(launcher_words) as launcher, Study(protocol, launcher) as study:
             code = study.run()
-    except (ValueError, UsageError, RunError, CheckpointError, StudyError) as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(unwritable(error, given.folder or given.study))
     raise SystemExit(code)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .ages import AGE, Ages, horizon
+from .gathered import Gathered, Update
 from .scratch import Scratch
 
 
@@ -30,7 +32,8 @@ class Adam(torch.optim.Adam):
     since its own start (broadcastable), and `young`, the number of steps until the last correction has worn off.
 
     Raises:
-        RuntimeError: entries are forgotten under `differentiable=True` or in a complex parameter.
+        RuntimeError: entries are forgotten under `differentiable=True` or in a complex parameter, or `step` is compiled
+            (torch.compile) while some are young.
 
     Example:
         >>> optimizer = Adam(net.parameters(), lr=1e-4, betas=(0.99, 0.99), fused=True)
@@ -42,7 +45,6 @@ class Adam(torch.optim.Adam):
         super().__init__(*args, **kwargs)
         self._forgo_amp_scaling()
 
-    @torch.no_grad()
     def forget_(self, parameter: Tensor, dim: int, index: Tensor) -> None:
         """Start the step count of the entries `index` [k] along `dim` anew; the moments are the caller's to zero."""
         state = self.state.get(parameter)
@@ -59,8 +61,8 @@ class Adam(torch.optim.Adam):
             state[name] = state["step"].to(parameter.device, torch.int64).expand(shape).clone()
             self._known.clear()
         state[name].index_fill_(dim, index, 0)
-        for ages in self._known:
-            ages.born()
+        for gathered in self._known:
+            gathered.born()
         state["young"] = horizon(_betas(group), parameter.dtype)
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -80,40 +82,43 @@ class Adam(torch.optim.Adam):
     def _forgo_amp_scaling(self) -> None:
         # GradScaler then unscales and skips on the host; the elementwise path needs no device-side skip of its own
         self._step_supports_amp_scaling = False
-        self._known: list[Ages] = []  # of the latest updates
+        self._known: list[Gathered] = []  # of the latest updates
         self._settled: dict[torch.device, Tensor] = {}
         self._scratch = Scratch()
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
-        """Update the parameters with young entries here, and let torch gather the rest for its own update."""
-        trained = [(p, self.state.get(p)) for p in group["params"] if p.grad is not None]
-        if not any(state and "young" in state for _, state in trained):
-            return super()._init_group(group, *lists)  # type: ignore[no-any-return]
-        young: dict[Any, list[Tensor]] = {}
-        others: dict[Any, list[Tensor]] = {}
-        rest = []
-        for p, state in trained:
-            if state and ("young" in state or group["fused"]):
-                (young if "young" in state else others).setdefault((p.device, p.dtype), []).append(p)
-            else:
-                rest.append(p)
-        for kind, here in young.items():
-            # the others with them where that is fused: a second call costs as much as a small network's first
-            self._update(group, here + others.pop(kind, []))
-        rest += [p for left in others.values() for p in left]
-        return bool(rest) and super()._init_group({**group, "params": rest}, *lists)
+        """Update the parameters with young entries here, and let torch gather the rest for its own update.
 
-    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """One Adam step of parameters of one type, those with young entries first; others only where it is fused."""
-        states = [self.state[parameter] for parameter in params]
-        young = [state for state in states if "young" in state]
-        ages = next((known for known in self._known if known.hold(young)), None)
-        if ages is None:
-            ages = Ages(young, params[0])
-            self._known = [*self._known[-7:], ages]
-        ages.advance(_betas(group))
-        ages.count(states)
+        With `fused=True` all are updated here: torch takes longer to gather a small network than to step it.
+        """
+        compiling = torch.compiler.is_compiling()
+        fused = group["fused"] and not isinstance(group["lr"], Tensor) and not compiling
+        params = [p for p in group["params"] if p.grad is not None]
+        states = [self.state.get(p) for p in params]
+        gathered = next((known for known in self._known if known.hold(params, states, fused)), None)
+        if gathered is None:
+            gathered = Gathered(params, states, fused)
+            self._known = [*self._known[-7:], gathered]
+        if gathered.updates and compiling:  # this runs once then, and what it updates would stand still from here on
+            raise RuntimeError(
+                "surgery.Adam: a compiled step cannot correct reborn entries: call step() outside of torch.compile"
+            )
+        for update in gathered.updates:
+            self._update(group, update)
+        if len(gathered.rest) == len(params):
+            return super()._init_group(group, *lists)  # type: ignore[no-any-return]
+        return bool(gathered.rest) and super()._init_group({**group, "params": gathered.rest}, *lists)
+
+    def _update(self, group: dict[str, Any], update: Update) -> None:
+        """One Adam step of parameters of one type."""
+        update.count()
+        params, states, ages = update.params, update.states, update.ages
         grads: list[Tensor] = [parameter.grad for parameter in params]  # type: ignore[misc]
+        if ages is None:
+            step = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+            self._fused(step, group, update, params, grads, update.steps, group["weight_decay"], group["maximize"])
+            return
+        ages.advance(_betas(group))
         decay = group["weight_decay"]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
@@ -123,43 +128,58 @@ class Adam(torch.optim.Adam):
             place = self._scratch.at
             pairs = enumerate(zip(grads, params, strict=True))
             grads = [torch.add(grad, p, alpha=decay, out=place(i, p)) for i, (grad, p) in pairs]
-        (self._fused_step if group["fused"] else self._plain_step)(group, ages, params, grads, states)
-        for state in young:
+        if group["fused"]:
+            self._fused_step(group, ages, update, grads)
+        else:
+            self._plain_step(group, ages, params, grads, states)
+        for state in states[: update.young]:
             state["young"] -= 1
             if not state["young"]:
                 for name in [name for name in state if name == "young" or name.startswith(AGE)]:
                     del state[name]
                 self._known.clear()
 
-    def _fused_step(
-        self, group: dict[str, Any], ages: Ages, params: list[Tensor], grads: list[Tensor], states: list[dict]
-    ) -> None:
+    def _fused_step(self, group: dict[str, Any], ages: Ages, update: Update, grads: list[Tensor]) -> None:
         """The fused kernel writes its change of parameters with young entries into zeros, uncorrected; each entry takes
         its own share of it. The others it changes as always."""
         shares = ages.shares()
-        young = params[: len(shares)]
+        young, others = update.params[: update.young], update.params[update.young :]
         changes = ages.changes(young)
-        steps = [state["step"] for state in states]
-        settled = self._settled_step(steps[0])
+        settled = self._settled_step(update.steps[0])
+        steps = [settled] * len(young) + update.steps[len(young) :]
+        self._fused(torch._fused_adam_, group, update, changes + others, grads, steps)
+        torch._foreach_addcmul_(young, changes, shares)
+
+    @staticmethod
+    def _fused(
+        step: Callable[..., None],
+        group: dict[str, Any],
+        update: Update,
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+    ) -> None:
         beta1, beta2 = _betas(group)
-        torch._fused_adam_(
-            [*changes, *params[len(young) :]],
+        states, amsgrad = update.states, group["amsgrad"]
+        step(
+            params,
             grads,
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
-            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
-            [settled] * len(young) + steps[len(young) :],
+            [state["max_exp_avg_sq"] for state in states] if amsgrad else [],
+            steps,
             lr=group["lr"],
             beta1=beta1,
             beta2=beta2,
-            weight_decay=0.0,
+            weight_decay=weight_decay,
             eps=group["eps"],
-            amsgrad=group["amsgrad"],
-            maximize=False,
+            amsgrad=amsgrad,
+            maximize=maximize,
             grad_scale=None,
             found_inf=None,
         )
-        torch._foreach_addcmul_(young, changes, shares)
 
     def _settled_step(self, like: Tensor) -> Tensor:
         """A step count at which nothing is left to correct."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -25,7 +26,6 @@ class Ages:
     """
 
     def __init__(self, states: list[dict[str, Any]], like: Tensor) -> None:
-        self._states = states
         self._named = [(state, name) for state in states for name in state if name.startswith(AGE)]
         self._parts = [state[name] for state, name in self._named]
         self._flat = torch.cat([part.flatten() for part in self._parts])
@@ -40,17 +40,14 @@ class Ages:
         self._owned = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
         self._joint: dict[int, Tensor] = {}  # memory for what a parameter with young rows and columns needs per entry
         self._younger: dict[int, list[Tensor]] = {}  # 1 where the column is the younger one; until the next birth
-        self._zeros: tuple[list[Tensor], list[Tensor]] = ([], [])
-        self._steps: list[Tensor] = []
+        self._strides: list[tuple[int, ...]] = []  # of the memory for changes
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         pieces = flat.split([part.numel() for part in self._parts])
         return [piece.view(part.shape) for piece, part in zip(pieces, self._parts, strict=True)]
 
-    def hold(self, states: list[dict[str, Any]]) -> bool:
-        """Whether these are still the ages of exactly these states."""
-        if len(states) != len(self._states) or not all(map(operator.is_, states, self._states)):
-            return False
+    def hold(self) -> bool:
+        """Whether these are still the ages of the states."""
         return all(map(operator.is_, [state.get(name) for state, name in self._named], self._parts))
 
     def born(self) -> None:
@@ -78,16 +75,6 @@ class Ages:
         first, second = (self._views(row) for row in self._table[:2].index_select(1, self._capped))
         return [(_smallest(first[own]), _smallest(second[own])) for own in self._owned]
 
-    def count(self, states: list[dict[str, Any]]) -> None:
-        """One more on each parameter's own step count; these become views of one tensor, which one call counts."""
-        steps = [state["step"] for state in states]
-        if len(steps) != len(self._steps) or not all(map(operator.is_, steps, self._steps)):
-            self._all_steps = torch.stack(steps)
-            self._steps = list(self._all_steps.unbind())
-            for state, step in zip(states, self._steps, strict=True):
-                state["step"] = step
-        self._all_steps.add_(1)
-
     def _of_younger(self, i: int, shares: list[Tensor]) -> Tensor:
         if i not in self._joint:
             self._joint[i] = torch.empty_like(sum(shares[1:], shares[0]))
@@ -106,21 +93,20 @@ class Ages:
         return share
 
     def changes(self, parameters: list[Tensor]) -> list[Tensor]:
-        """Zeros of the parameters' shapes and strides, where an update is written first: the same ones every time."""
-        pieces, views = self._zeros
-        if len(views) != len(parameters) or any(
-            v.shape != p.shape or v.stride() != p.stride() for v, p in zip(views, parameters, strict=True)
-        ):
+        """Zeros of the parameters' strides, where an update is written first: the same ones every time."""
+        strides = [parameter.stride() for parameter in parameters]
+        if strides != self._strides:
+            self._strides = strides
             if all(p.is_contiguous() for p in parameters):
                 sizes = [p.numel() for p in parameters]
-                pieces = [torch.empty(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)]
-                views = [v.view(p.shape) for v, p in zip(pieces[0].split(sizes), parameters, strict=True)]
+                self._zeros = [torch.empty(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)]
+                pieces = self._zeros[0].split(sizes)
+                self._changes = [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
             else:
-                pieces = views = [torch.empty_like(p, requires_grad=False) for p in parameters]
-            self._zeros = pieces, views
-        for piece in pieces:
+                self._zeros = self._changes = [torch.empty_like(p, requires_grad=False) for p in parameters]
+        for piece in self._zeros:
             piece.zero_()
-        return views
+        return self._changes
 
 
 def corrections(betas: tuple[float, float], like: Tensor) -> Tensor:
@@ -133,6 +119,7 @@ def corrections(betas: tuple[float, float], like: Tensor) -> Tensor:
     return torch.stack([first, second.sqrt(), second.sqrt() / first]).to(like.dtype)
 
 
+@functools.cache
 def horizon(betas: tuple[float, float], dtype: torch.dtype) -> int:
     """Steps after which `1 - beta^age` differs from 1 by less than a quarter of the type's resolution."""
     beta = max(betas)

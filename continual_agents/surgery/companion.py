@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .distributed import average_, several, share_generator_
-from .finding import Units, whole
+from .finding import Units
 from .layer import Layer, per_layer_settings
 from .replace import Renewal, replace_together_
 from .replacement import Replacement, private
-from .standing import Standing, trained_by
+from .standing import Standing, check_trained
 
 CHECKED = 100
 """Steps between two looks at whether the network is still the one that was found."""
@@ -87,7 +87,7 @@ class Companion:
     @optimizers.setter
     def optimizers(self, optimizer: Optimizer | Sequence[Optimizer]) -> None:
         chosen = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-        _check(self.units, chosen)
+        check_trained(self.units, chosen)
         for handle in self._handles:
             handle.remove()
         self._optimizers = chosen
@@ -108,7 +108,7 @@ class Companion:
             ValueError: as in the constructor.
         """
         found = [units] if isinstance(units, Units) else list(units)
-        _check(found, self.optimizers)
+        check_trained(found, self.optimizers)
         before = {layer.units.name: layer for layer in self.layers}
         differing = {name: own for name, own in self._differing.items() if name in {u.name for u in found}}
         for layer in self.layers:
@@ -272,23 +272,3 @@ class Companion:
             "seen since the last step. Passes count when gradients are enabled and they go through these very modules: "
             "make the companion before the first call of a torch.compile'd model, and after any copy of the network"
         )
-
-
-def _check(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
-    if not units:
-        raise ValueError("no units to look after: surgery.find(net) prints what it found and why not")
-    names = [u.name for u in units]
-    if len(set(names)) < len(names):
-        raise ValueError(f"units need names of their own, got {names}")
-    for optimizer in optimizers:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"surgery needs a torch.optim.Optimizer, got {type(optimizer).__name__}")
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise TypeError("LBFGS keeps no state per weight that could be forgotten; surgery cannot work beside it")
-    trained = trained_by(optimizers)
-    for u in units:
-        if not any(id(whole(slot.tensor())) in trained for slot in u.made):
-            raise ValueError(
-                f"the optimizer trains none of the layers that make units {u.name!r}: was it made for a copy of the "
-                "network, for its head alone, or before the parameters were replaced?"
-            )

@@ -26,23 +26,20 @@ def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index:
         dim: dim of `parameter` that `index` counts along.
         index: int64 [k], on the parameter's device.
     """
+    trained = whole(parameter)
     for optimizer in optimizers:
-        trained = whole(parameter)
         state = optimizer.state.get(trained)
         if not state:
             continue
         for name, value in state.items():
-            if not isinstance(value, Tensor) or name.startswith(Adam.AGE) or value.ndim != trained.ndim:
+            if not isinstance(value, Tensor) or value.ndim != trained.ndim or name.startswith(Adam.AGE):
                 continue
-            if _per_entry(entries := own(parameter, value), parameter, dim):
+            entries = own(parameter, value)
+            # Adafactor's rows and columns have entries of their own along one dim
+            if entries.ndim and entries.shape[dim] == parameter.shape[dim]:
                 entries.index_fill_(dim, index, _start(optimizer, trained, name))
         if isinstance(optimizer, Adam) and trained is parameter:  # one step count for all members
             optimizer.forget_(parameter, dim, index)
-
-
-def _per_entry(value: Tensor, parameter: Tensor, dim: int) -> bool:
-    """Whether a state tensor has entries of its own for each index along `dim` (Adafactor's rows and columns too)."""
-    return value.ndim == parameter.ndim and value.ndim > 0 and value.shape[dim] == parameter.shape[dim]
 
 
 def _start(optimizer: Optimizer, parameter: Tensor, name: str) -> float:

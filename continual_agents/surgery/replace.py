@@ -140,7 +140,7 @@ def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tenso
             continue
         columns = slot.tensor().index_select(slot.dim, slot.entries(index))
         if columns.ndim == 2 and mean.ndim == reader.block == 1:
-            value = mean.index_select(0, index).to(columns.dtype)
+            value = moved(mean.index_select(0, index), columns)
             share = columns @ value if slot.dim == 1 else value @ columns
         elif isinstance(reader.module, nn.modules.conv._ConvNd) and (mean.ndim > 1 or reader.module.transposed):
             share = _mean_of_conv(reader.module, columns, mean.index_select(0, index))
@@ -179,7 +179,7 @@ def _draw(renewal: Renewal, generator: torch.Generator, bias: str) -> None:
     given: dict[int, Tensor] = {}  # module -> biases that came with the weights
     for slot in renewal.units.made:
         tensor, entries = slot.tensor(), slot.entries(renewal.index)
-        weight = tensor.movedim(slot.dim, 0)
+        weight = tensor.movedim(slot.dim, 0) if slot.dim else tensor
         if tensor.ndim > 1:
             inputs = renewal.inputs[renewal.units.incoming.index(slot.owner)] if renewal.inputs else None
             birth = _birth(slot, weight, entries, generator, renewal, inputs)

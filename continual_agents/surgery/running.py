@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .finding import Slot
+from .row import Row, Wire, total
 from .running_layer import MEASURED, RunningLayer
-from .selection import mature
-from .utility import CHUNK, Signals, finite, magnitude
+from .selection import mature_
+from .utility import Signals, finite
+
+PUT_OFF = 16
+"""Steps whose numbers wait for the averages, where nobody asks for these before."""
 
 
 class Running:
@@ -19,7 +23,8 @@ class Running:
 
     On vectors of a layer's width a call costs several times its arithmetic, so what happens at every step happens to
     all these layers at once, and everything that one step tells is written where the next operation wants it: watches
-    reduce into `fresh`, and one call moves averages and weights towards it.
+    reduce into a row of `fresh`, and one call moves averages and weights towards it. Where a utility follows from means
+    and weights alone, on a CPU, rows of several steps wait: the first call of a kind takes as long as the next three.
 
     Args:
         layers: their averages, weights and upcoming become views of this memory.
@@ -56,123 +61,146 @@ class Running:
             layer.birth_step = own[0]
 
         widths = [layer.units.width for layer in layers]
-        units, total = sum(widths), len(self.state) - len(self.upcoming)
+        units, size = sum(widths), len(self.state) - len(self.upcoming)
         plain = len(self.state) == 4 * units and len(places) == 2 * len(layers)
         tables = self.state.view(4, units).split(widths, 1) if plain else (None,) * len(layers)
         for layer, table in zip(layers, tables, strict=True):
             layer.table = table
-        self.averages, self.weights = self.state[:total], self.state[total:]
-        self.sizes = [layers[k].averages[i].numel() for k, i in places]
-        self.owned = [[j for j, (k, _) in enumerate(places) if k == own] for own in range(len(layers))]
-        self.fresh = torch.ones_like(self.state)  # what the weights move towards stays 1
-        self.scores, self.means, self.values = self.fresh[:units], self.fresh[units:total], self.fresh[:total]
-        self.watches = [layers[k].watches[i] for k, i in self.heard]
-        shapes = [layers[k].averages[i + 1].shape for k, i in self.heard]
-        pieces = self.means.split([shape.numel() for shape in shapes])
-        self.places = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        for watch, place in zip(self.watches, self.places, strict=True):
-            watch.place = place
-        first = zip(self.watches[: len(layers)], shapes[: len(layers)], strict=True)
-        flat = all(shape == (watch.width,) for watch, shape in first)
-        loud = flat and all(watch.reader.positive for watch in self.watches[: len(layers)])
-        self.activity = self.means[:units] if loud else None  # where |h| is h and its mean one number a unit
+        self.averages, self.weights = self.state[:size], self.state[size:]
+        self.even = size == len(self.upcoming)  # neither maps nor several inputs a unit
+        self.judged = torch.empty_like(self.averages)  # what standings are told from
+        pieces = self.judged.split([layers[k].averages[i].numel() for k, i in places])
+        self.standing = [
+            [p for p, (k, _) in zip(pieces, places, strict=True) if k == own] for own in range(len(layers))
+        ]
+        self.judged_scores = self.judged[:units]
+        self.mean, self.mean_weight = self.state[units : 2 * units], self.upcoming[units : 2 * units]
 
         slots = [s for layer in layers for part in (*layer.units.read, layer.units.made) for s in part]
         layers[0].scratch.like(max((s.tensor() for s in slots), key=torch.Tensor.numel))  # smaller ones share it
-        self.wires = {
-            "out": [[Wire(s, layer) for slots in layer.units.read for s in slots] for layer in layers],
-            "incoming": [[Wire(s, layer) for s in layer.units.made if s.tensor().ndim > 1] for layer in layers],
+        wires = {
+            "out": [_wires(layer, (s for slots in layer.units.read for s in slots)) for layer in layers],
+            "incoming": [_wires(layer, (s for s in layer.units.made if s.tensor().ndim > 1)) for layer in layers],
         }
-        self.sums = {name: torch.empty_like(self.scores) for name in self.wires if name in self.needs}
-        self.sum_of = {name: total.split(widths) for name, total in self.sums.items()}
-        # where a step tells nothing but means and weights, what the utility looks at is always the same memory
-        derived = {"activity", "deviation", *self.sums}
-        simple = flat and derived.issuperset(self.needs) and not any(layer.scattered for layer in layers)
-        self.signals = Signals(activity=self.activity, **self.sums) if simple else None
-        self.ready = "deviation" not in self.needs and ("activity" not in self.needs or loud)
-        self.mean, self.mean_weight = self.state[units : 2 * units], self.upcoming[units : 2 * units]
-        self.wired = [(w, p) for n in self.sums for w, p in zip(self.wires[n], self.sum_of[n], strict=True)]
+        self.wires = {name: own for name, own in wires.items() if name in self.needs}
+        self.watches = [layers[k].watches[i] for k, i in self.heard]
+        shapes = [layers[k].averages[i + 1].shape for k, i in self.heard]
+        first = zip(self.watches[: len(layers)], shapes[: len(layers)], strict=True)
+        flat = all(shape == (watch.width,) for watch, shape in first)
+        # where |h| is h, and its mean one number a unit
+        self.loud = flat and all(watch.reader.positive for watch in self.watches[: len(layers)])
+        scattered = any(layer.scattered for layer in layers)
+        self.simple = flat and {"activity", "deviation", *self.wires}.issuperset(self.needs) and not scattered
+        self.ready = self.simple and "deviation" not in self.needs and ("activity" not in self.needs or self.loud)
+        count = PUT_OFF if self.ready and self.device.type == "cpu" else 1
+        fresh = self.state.new_ones(count, len(self.state))  # weights move towards 1
+        self.rows = [Row(own, widths, shapes, self.wires) for own in fresh]
+        self.waiting = self.at = 0
+        for watch in self.watches:
+            watch.settle()
+            watch.in_place = False  # what it holds stands elsewhere
+        self._aim()
+        for layer in layers:
+            layer.settle = self.settle
         self.look_ahead()
+
+    def _aim(self) -> None:
+        """Watches write into the present row."""
+        for watch, place in zip(self.watches, self.rows[self.at].places, strict=True):
+            watch.place = place
 
     def look_ahead(self) -> None:
         """Prepare the weights of the next step's means, for deviations from them."""
         if "deviation" in self.needs:
-            torch.lerp(self.weights, self.fresh[-len(self.weights) :], self.pace, out=self.upcoming)
+            torch.lerp(self.weights, self.rows[0].fresh[-len(self.weights) :], self.pace, out=self.upcoming)
 
     def follow(self, generator: torch.Generator) -> bool:
-        """Move every average towards what the watches recorded in this step; False: they recorded nothing."""
-        if self.signals is not None and all(watch.in_place for watch in self.watches):
-            self._divide()
-            if self.ready or self._judge_lone(self.signals):
+        """Take in what the watches recorded in this step; False: they recorded nothing."""
+        row = self.rows[self.at]
+        if self.simple and all(watch.in_place for watch in self.watches):
+            if self.ready:
+                self._note(row)
+                return True
+            if all(watch.lone for watch in self.watches[: len(self.layers)]):
+                signals = self._of_lone(row)
                 for watch in self.watches:
                     watch.clear()
-                for wires, place in self.wired:
-                    _total(wires, place)
-                self._move(self.criterion.score(self.signals))
+                self._move(row, self.criterion.score(signals))
                 return True
+        self.settle()
         records = [watch.take() for watch in self.watches]
-        for record, place in zip(records, self.places, strict=True):
+        for record, place in zip(records, row.places, strict=True):
             if record is None or record["mean"].shape != place.shape or record["mean"].device != self.device:
                 return self._follow_some(records, generator)
         if any(layer.scattered for layer in self.layers) or not all(map(self._complete, records[: len(self.layers)])):
             return self._follow_some(records, generator)
-        for record, place in zip(records, self.places, strict=True):
+        for record, place in zip(records, row.places, strict=True):
             if record["mean"] is not place:  # type: ignore[index]  # of several passes, or of a compiled one
                 place.copy_(record["mean"])  # type: ignore[index]
-        score = self._score(range(len(self.layers)), records, generator, self.activity)  # type: ignore[arg-type]
-        self._move(score)
+        self._move(row, self._score(range(len(self.layers)), records, generator, self.loud))  # type: ignore[arg-type]
         return True
 
-    def _divide(self) -> None:
-        """Make means of the sums that the watches left, all at once where they saw as many samples."""
-        due = self.watches[0].due
-        if due and all(watch.due == due for watch in self.watches):
-            self.means.div_(due)
-            for watch in self.watches:
-                watch.due = 0
-        else:
-            for watch in self.watches:
-                if watch.due:
-                    watch.settle()
+    def _note(self, row: Row) -> None:
+        """Leave what this step tells in its row."""
+        dues = [watch.due for watch in self.watches]
+        even = dues.count(dues[0]) == len(dues)
+        row.due = dues[0] if even else 0
+        for watch in self.watches:
+            if not even:
+                watch.settle()
+            watch.clear()
+        for wires, place in row.wired:
+            total(wires, place)
+        self.at += 1
+        if self.at == len(self.rows):
+            self.settle()
+            self.waiting = self.at = 0
+        if len(self.rows) > 1:
+            self._aim()
 
-    def _judge_lone(self, signals: Signals) -> bool:
-        """What a single sample says of all units at once; False: some layer saw several."""
-        if not all(watch.lone for watch in self.watches[: len(self.layers)]):
-            return False
-        means = self.means[: len(self.scores)]
-        if "activity" in self.needs and self.activity is None:
-            signals.activity = means.abs()
+    def settle(self) -> None:
+        """Move the averages through the steps that wait."""
+        first, self.waiting = self.waiting, self.at
+        for row in self.rows[first : self.at]:
+            if row.due:
+                row.means.div_(row.due)
+            self._move(row, self.criterion.score(Signals(activity=row.activity if self.loud else None, **row.sums)))
+
+    def _of_lone(self, row: Row) -> Signals:
+        """What a single sample says of all units at once."""
+        for wires, place in row.wired:
+            total(wires, place)
+        signals = Signals(**row.sums)
+        if "activity" in self.needs:
+            signals.activity = row.activity if self.loud else row.activity.abs()
         if "deviation" in self.needs:
-            centre = torch.lerp(self.mean, means, self.pace) / self.mean_weight
-            signals.deviation = torch.sub(means, centre).abs_()
-        return True
+            centre = torch.lerp(self.mean, row.activity, self.pace) / self.mean_weight
+            signals.deviation = torch.sub(row.activity, centre).abs_()
+        return signals
 
     def standings(
         self, step: int, wanted: Collection[RunningLayer]
     ) -> dict[RunningLayer, tuple[Tensor, Sequence[Tensor]]]:
         """Of the layers that are wanted: bias-corrected utilities [width], infinite where a unit is too young to go,
         and the bias-corrected mean of every watch."""
+        self.settle()
         layers = [layer for layer in self.layers if layer in wanted]
         maturity = self.layers[0].budget.maturity
-        if not layers or len(self.averages) != len(self.weights):  # maps, or several inputs a unit
+        if not layers or not self.even:
             corrected = {layer: layer.corrected() for layer in layers}
             return {
-                layer: (mature(utility, layer.birth_step, step, maturity), means)
+                layer: (mature_(utility, layer.birth_step, step, maturity), means)
                 for layer, (utility, *means) in corrected.items()
             }
-        values = finite(self.averages / self.weights)
-        scores = mature(values[: len(self.births)], self.births, step, maturity).split(self.sizes[: len(self.layers)])
-        pieces = values.split(self.sizes)
-        return {
-            layer: (score, [pieces[j] for j in own[1:]])
-            for layer, score, own in zip(self.layers, scores, self.owned, strict=True)
-        }
+        finite(torch.div(self.averages, self.weights, out=self.judged))
+        mature_(self.judged_scores, self.births, step, maturity)
+        return {layer: (own[0], own[1:]) for layer, own in zip(self.layers, self.standing, strict=True)}
 
-    def _move(self, score: Tensor) -> None:
-        """Every average towards `fresh`, where the means stand already."""
-        self.scores.copy_(score)
-        finite(self.values)
-        self.state.lerp_(self.fresh, self.pace)
+    def _move(self, row: Row, score: Tensor) -> None:
+        """Every average towards `row`, where the means stand already."""
+        row.scores.copy_(score)
+        finite(row.values)
+        self.state.lerp_(row.fresh, self.pace)
         self.look_ahead()
 
     def _follow_some(self, records: Sequence[dict[str, Tensor] | None], generator: torch.Generator) -> bool:
@@ -181,15 +209,14 @@ class Running:
             return False
         means = [None if record is None else record["mean"] for record in records]
         for j, ((k, i), mean) in enumerate(zip(self.heard, means, strict=True)):
-            if mean is not None and mean.shape != self.places[j].shape:
+            if mean is not None and mean.shape != self.layers[k].averages[i + 1].shape:
                 means[j] = self.layers[k].refit(i, mean)
         self.arrange()
         own: list[list[dict[str, Tensor] | None]] = [[None] * len(layer.watches) for layer in self.layers]
         for (k, i), record in zip(self.heard, records, strict=True):
             own[k][i] = record
         measured = [layer.measured(parts) for layer, parts in zip(self.layers, own, strict=True)]
-        if any(layer.scattered for layer in self.layers):
-            self.signals = None
+        self.simple = self.simple and not any(layer.scattered for layer in self.layers)
         which = [k for k, signals in enumerate(measured) if signals is not None]
         score = [self._score(which, [measured[k] for k in which], generator)] if which else []  # type: ignore[misc]
         fresh = torch.cat([*score, *(mean.reshape(-1) for mean in means if mean is not None)])
@@ -212,60 +239,28 @@ class Running:
         which: Sequence[int],
         measured: Sequence[Mapping[str, Tensor]],
         generator: torch.Generator,
-        activity: Tensor | None = None,
+        loud: bool = False,
     ) -> Tensor:
-        """The utility of all units of these layers; `activity`: known already, for all of them in one."""
-        signals = Signals()
+        """The utility of all units of these layers; `loud`: the activity is their mean, for all of them in one."""
+        signals, row = Signals(), self.rows[self.at]
         for name in self.needs:
-            if name == "activity" and activity is not None:
-                signals.activity = activity
+            if name == "activity" and loud:
+                signals.activity = row.activity
                 continue
             if name in MEASURED:
                 parts = [record[name] for record in measured[: len(which)]]
             elif name == "noise":
                 parts = [self.layers[k].noise(generator) for k in which]
             else:
-                parts = [_total(self.wires[name][k], self.sum_of[name][k]) for k in which]
+                parts = [total(self.wires[name][k], row.sum_of[name][k]) for k in which]
                 if len(parts) == len(self.layers):
-                    parts = [self.sums[name]]
+                    parts = [row.sums[name]]
             setattr(signals, name, parts[0] if len(parts) == 1 else torch.cat(parts))
         return self.criterion.score(signals)
 
 
-class Wire:
-    """The sum of |w| over one slot's entries of each unit, with everything but the sum prepared."""
-
-    def __init__(self, slot: Slot, layer: RunningLayer) -> None:
-        weight = slot.tensor()
-        self.slot, self.width = slot, layer.units.width
-        self.scratch = layer.scratch.like(weight)
-        # a plain matrix of moderate size, all of it: two calls
-        self.other = 1 - slot.dim % weight.ndim if weight.ndim == 2 and weight.numel() < 4 * CHUNK else None
-        self.whole = slot.repeat == 1 and weight.shape[slot.dim] == self.width
-
-    def into(self, place: Tensor) -> Tensor:
-        """The sum [width], in the memory given."""
-        weight = self.slot.tensor()
-        if self.other is not None and self.whole and weight.dtype == place.dtype == self.scratch.dtype:
-            if weight.device.type != "cpu":  # as `absolute_sum`
-                return torch.linalg.vector_norm(weight, 1, self.other, out=place)
-            return torch.sum(torch.abs(weight, out=self.scratch), self.other, out=place)
-        return place.copy_(self())
-
-    def __call__(self) -> Tensor:
-        """The sum [width]."""
-        weight = self.slot.tensor()
-        if weight.dtype != self.scratch.dtype:  # net.double() leaves the device as it is
-            self.scratch = torch.empty_like(weight, requires_grad=False)
-        total = magnitude(weight, self.slot.dim, self.scratch)
-        return total if self.whole else self.slot.span(total, self.width)
-
-
-def _total(wires: Sequence[Wire], place: Tensor) -> Tensor:
-    wires[0].into(place)
-    for wire in wires[1:]:
-        place += wire()
-    return place
+def _wires(layer: RunningLayer, slots: Iterable[Slot]) -> list[Wire]:
+    return [Wire(slot, layer.units.width, layer.scratch) for slot in slots]
 
 
 def _join(own: Sequence[tuple[list[Tensor], int]], device: torch.device) -> Tensor:

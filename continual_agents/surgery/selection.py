@@ -103,8 +103,8 @@ def finite_copy(score: Tensor) -> Tensor:
     return torch.nan_to_num(score, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def mature(utility: Tensor, birth_step: Tensor, step: int, maturity: int) -> Tensor:
-    """The utilities [..., width], infinite where a unit is at most `maturity` steps old and must stay.
+def mature_(utility: Tensor, birth_step: Tensor, step: int, maturity: int) -> Tensor:
+    """The utilities [..., width], put to infinity where a unit is at most `maturity` steps old and must stay.
 
     Args:
         utility: bias-corrected, finite.
@@ -112,7 +112,7 @@ def mature(utility: Tensor, birth_step: Tensor, step: int, maturity: int) -> Ten
         step: the present one.
         maturity: steps.
     """
-    return utility.masked_fill(birth_step >= step - maturity, math.inf)
+    return utility.masked_fill_(birth_step >= step - maturity, math.inf)
 
 
 def lowest(score: Tensor, count: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -76,6 +77,27 @@ def _name(units: Units, slot: Slot) -> str:
 def trained_by(optimizers: Iterable[Optimizer]) -> set[int]:
     """Ids of the parameters that these optimizers train."""
     return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+
+
+def check_trained(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
+    """Raise unless there are units, with names of their own, trained by optimizers that surgery can work beside."""
+    if not units:
+        raise ValueError("no units to look after: surgery.find(net) prints what it found and why not")
+    names = [u.name for u in units]
+    if len(set(names)) < len(names):
+        raise ValueError(f"units need names of their own, got {names}")
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"surgery needs a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise TypeError("LBFGS keeps no state per weight that could be forgotten; surgery cannot work beside it")
+    trained = trained_by(optimizers)
+    for u in units:
+        if not any(id(whole(slot.tensor())) in trained for slot in u.made):
+            raise ValueError(
+                f"the optimizer trains none of the layers that make units {u.name!r}: was it made for a copy of the "
+                "network, for its head alone, or before the parameters were replaced?"
+            )
 
 
 def _way(network: nn.Module | None, path: str) -> list[tuple[Mapping[str, Any], str, nn.Module]]:

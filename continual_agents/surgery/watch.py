@@ -138,20 +138,17 @@ class Watch:
         if place is None or self._records or value.dtype != place.dtype or value.device != place.device:
             self._record_more(value)
             return
-        h = value.detach()
-        if h.ndim != 2 or h.shape[1:] != place.shape:
+        h, shape = value.detach(), value.shape
+        if len(shape) != 2 or shape[1] != self.size:
             h = self._share(h)
-        shape = h.shape
+            shape = h.shape
         self.in_place = shape[1:] == place.shape
         flat = self.in_place and len(shape) == 2
-        if flat and shape[0] == 1 and self.wants <= _OF_ONE:
-            place.copy_(h.squeeze(0))
-            self._records.append((1, {"mean": place}))
-            self.lone = True
-        elif flat and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE)):
-            torch.sum(h, 0, out=place)
+        self.lone = flat and shape[0] == 1 and self.wants <= _OF_ONE
+        if self.lone or (flat and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE))):
+            torch.sum(h, 0, out=place)  # of a single sample: a copy
             self._records.append((shape[0], {"mean": place}))
-            self.due = shape[0]
+            self.due = 0 if self.lone else shape[0]
         else:
             self._reduce(value, h, place if self.in_place else None)
 

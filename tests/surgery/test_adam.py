@@ -20,6 +20,7 @@ OPTIONS = [
     {"foreach": False, "amsgrad": True},
     {"fused": True},
     {"fused": True, "amsgrad": True, "weight_decay": 0.1},
+    {"fused": True, "maximize": True, "weight_decay": 0.1, "decoupled_weight_decay": True},
     {"capturable": False, "differentiable": False},
     {"lr": torch.tensor(0.01, dtype=torch.float64)},
 ]

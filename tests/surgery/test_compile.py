@@ -71,3 +71,19 @@ def test_a_recording_survives_buffers_that_inductor_donates() -> None:
     expected, _ = run(None, "contribution")
     log, _ = run("inductor", "contribution")
     assert log == expected
+
+
+def test_a_compiled_step_of_adam_is_refused_while_entries_are_young() -> None:
+    """It used to be taken once, while it was compiled, and never again."""
+    torch._dynamo.reset()
+    p = nn.Parameter(torch.ones(3, 2))
+    optimizer = surgery.Adam([p])
+    p.grad = torch.ones_like(p)
+    step = torch.compile(optimizer.step, backend="eager")
+    step()
+    surgery.forget_([optimizer], p, 0, torch.tensor([1]))
+    with pytest.raises(Exception, match=r"outside of torch\.compile"):
+        step()
+    before = p.detach().clone()
+    optimizer.step()
+    assert (p != before).all()

@@ -142,3 +142,37 @@ def test_a_single_sample_is_judged_as_a_batch_of_one(utility: str, activation: t
         assert sum(layer.replaced for layer in cbp.layers) > 0
     for a, b in zip(*known, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("utility", ["contribution", "weight", "adaptable_contribution"])
+def test_averages_are_those_of_every_step_whenever_they_are_read(utility: str) -> None:
+    """Steps wait to be taken in; by hand, step by step, with batches of several sizes and a report between."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+    first, last = net[0], net[2]
+    optimizer = torch.optim.SGD(net.parameters(), 0.05)
+    cbp = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0, decay=0.9, utility=utility)
+    useful, mean, weight = (torch.zeros(6, dtype=torch.float64) for _ in range(3))
+    for step in range(1, 60):
+        x = torch.randn(4 if step % 5 else 3, 3, dtype=torch.float64)
+        with torch.no_grad():
+            h = first(x).relu()
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+        cbp.step()
+        mean, weight = 0.9 * mean + 0.1 * h.mean(0), 0.9 * weight + 0.1
+        out, incoming = last.weight.detach().abs().sum(0), first.weight.detach().abs().sum(1)
+        away = (h - mean / weight).abs().mean(0)
+        worth = {"contribution": h.mean(0) * out, "weight": out, "adaptable_contribution": away * out / incoming}
+        useful = 0.9 * useful + 0.1 * worth[utility]
+        if step in (1, 7, 16, 17, 41):
+            cbp.report()
+        if step in (3, 16, 35, 59):
+            (layer,) = cbp.layers
+            for known, expected in zip((*layer.averages, *layer.weights), (useful, mean, weight, weight), strict=True):
+                torch.testing.assert_close(known, expected, rtol=1e-12, atol=1e-15)
+        if step == 20:
+            state = cbp.state_dict()
+            cbp.load_state_dict(state)
+            torch.testing.assert_close(state["layers"]["0"]["averages"][0], useful, rtol=1e-12, atol=1e-15)

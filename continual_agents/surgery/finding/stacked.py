@@ -34,12 +34,13 @@ class Member(nn.Parameter):
 
 def whole(parameter: Tensor) -> Tensor:
     """What an optimizer knows of a parameter: itself, or the stack that it is a slice of."""
-    return parameter.stack if isinstance(parameter, Member) else parameter
+    # a parameter's isinstance() is Python, and this is asked a dozen times for every replacement
+    return parameter.stack if issubclass(type(parameter), Member) else parameter  # type: ignore[attr-defined]
 
 
 def own(parameter: Tensor, state: Tensor) -> Tensor:
     """The part of an optimizer's `state`, which has an entry per entry of the whole, that belongs to a parameter."""
-    return state[parameter.place] if isinstance(parameter, Member) else state
+    return state[parameter.place] if issubclass(type(parameter), Member) else state  # type: ignore[attr-defined]
 
 
 def members_of(net: nn.Module, parameters: Any) -> dict[str, nn.Module]:

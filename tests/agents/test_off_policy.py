@@ -36,10 +36,10 @@ SMALL: dict[str, Any] = {
 
 
 def make(
-    kind: str, operations: Any = None, step_size: float = 1e-3, hidden: Any = (16, 16), environment_id: str = "",
+    kind: str, operations: Any = None, step_size: float = 1e-3, hidden: Any = (16, 16), source: Any = None,
     **settings: Any,
 ) -> Any:  # fmt: skip
-    environment = make_environment(environment_id or {"dqn": "CartPole-v1", "sac": "Pendulum-v1"}[kind])
+    environment = make_environment(source or {"dqn": "CartPole-v1", "sac": "Pendulum-v1"}[kind])
     environment, chosen = environment if kind == "dqn" else rescale_actions(environment), {**SMALL, **settings}
     return make_agent(kind, environment, {"hidden": hidden}, operations, step_size=step_size, **chosen)
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 
+def _check_common(settings: dict[str, Any]) -> None:
+    """What all agents have."""
+    if settings["on_not_finite"] not in ("stop", "skip"):
+        raise ValueError(f"agent.on_not_finite={settings['on_not_finite']}: stop or skip")
+    for name in ("discount", "gae_lambda"):
+        if not 0 <= settings.get(name, 0) <= 1:
+            raise ValueError(f"agent.{name}={settings[name]} lies outside [0, 1]")
+    if settings["max_gradient_norm"] is not None and not settings["max_gradient_norm"] > 0:
+        raise ValueError(f"agent.max_gradient_norm={settings['max_gradient_norm']} must be positive (null: no limit)")
+
+
 def check_ppo(settings: dict[str, Any]) -> None:
     """The settings of `PPO`.
 
     Raises:
         ValueError: a value out of range, naming it.
     """
-    if settings["on_not_finite"] not in ("stop", "skip"):
-        raise ValueError(f"agent.on_not_finite={settings['on_not_finite']}: stop or skip")
+    _check_common(settings)
     batch, minibatch = settings["batch"], settings["minibatch"]
     if not 0 < minibatch <= batch or batch % minibatch:
         raise ValueError(f"agent.batch={batch} is not divisible into minibatches of agent.minibatch={minibatch}")
     if settings["epochs"] < 1:
         raise ValueError(f"agent.epochs={settings['epochs']}: at least one pass over the batch")
-    for name in ("discount", "gae_lambda"):
-        if not 0 <= settings[name] <= 1:
-            raise ValueError(f"agent.{name}={settings[name]} lies outside [0, 1]")
     if not 0 < settings["clip"] < 1:
         raise ValueError(f"agent.clip={settings['clip']} lies outside (0, 1)")
-    if settings["max_gradient_norm"] is not None and not settings["max_gradient_norm"] > 0:
-        raise ValueError(f"agent.max_gradient_norm={settings['max_gradient_norm']} must be positive (null: no limit)")
     for name in ("value_coefficient", "entropy_coefficient"):
         if not settings[name] >= 0:
             raise ValueError(f"agent.{name}={settings[name]} must not be negative")
@@ -36,8 +41,7 @@ def check_off_policy(settings: dict[str, Any]) -> None:
     Raises:
         ValueError: a value out of range, naming it.
     """
-    if settings["on_not_finite"] not in ("stop", "skip"):
-        raise ValueError(f"agent.on_not_finite={settings['on_not_finite']}: stop or skip")
+    _check_common(settings)
     for name in ("frames_per_batch", "batch_size"):
         if settings[name] < 1:
             raise ValueError(f"agent.{name}={settings[name]}: at least 1")
@@ -60,14 +64,10 @@ def check_off_policy(settings: dict[str, Any]) -> None:
         raise ValueError(f"agent.replay_buffer.size={size}: a whole number is needed")
     if size < max(settings["batch_size"], frames):
         raise ValueError(f"agent.replay_buffer.size={size}: at least agent.batch_size and agent.frames_per_batch")
-    if not 0 <= settings["discount"] <= 1:
-        raise ValueError(f"agent.discount={settings['discount']} lies outside [0, 1]")
     if not 0 <= settings["target_update_polyak"] < 1:
         raise ValueError(f"agent.target_update_polyak={settings['target_update_polyak']} lies outside [0, 1)")
     if settings["hard_update_freq"] is not None and settings["hard_update_freq"] < 1:
         raise ValueError(f"agent.hard_update_freq={settings['hard_update_freq']}: at least 1 (null: Polyak averaging)")
-    if settings["max_gradient_norm"] is not None and not settings["max_gradient_norm"] > 0:
-        raise ValueError(f"agent.max_gradient_norm={settings['max_gradient_norm']} must be positive (null: no limit)")
 
 
 def check_exploration(start: float, end: float, frames: int) -> None:

@@ -52,7 +52,10 @@ class Target(Protocol):
     Attributes:
         networks: the layers of each network, first to last; the last one makes the output.
         tensors: everything that is trained, each once.
+        listeners: who is told when all weights were drawn anew.
     """
+
+    listeners: list[Callable[[], None]]
 
     @property
     def networks(self) -> list[list[Layer]]:
@@ -86,9 +89,12 @@ class Target(Protocol):
 
     def on_restart(self, tell: Callable[[], None]) -> None:
         """Call `tell` whenever all weights were drawn anew."""
+        self.listeners.append(tell)
 
     def restarted(self) -> None:
         """Tell those who asked."""
+        for tell in self.listeners:
+            tell()
 
     def sums(self, tensors: Sequence[Tensor]) -> Any:
         """The sum of all entries, per run: a float, or an array `[runs]`."""
@@ -119,7 +125,7 @@ def parameters_of(modules: Modules) -> list[nn.Parameter]:
     return [parameter for part in parts for parameter in part.parameters()]
 
 
-class ModuleTarget:
+class ModuleTarget(Target):
     """An ordinary network, or several.
 
     Args:
@@ -149,7 +155,7 @@ class ModuleTarget:
         outside = [parameter for parameter in trained if id(parameter) not in own]
         self.others = [(parameter, parameter.detach().clone()) for parameter in (*inside, *outside)]
         self._injected: dict[str, list[tuple[nn.Module, nn.Module]]] = {name: [] for name in self.parts}
-        self._listeners: list[Callable[[], None]] = []
+        self.listeners = []
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -276,15 +282,6 @@ class ModuleTarget:
         for old, new in self._injected[name]:
             output = output + (old(x) - new(x))
         return output
-
-    def on_restart(self, tell: Callable[[], None]) -> None:
-        """As the protocol."""
-        self._listeners.append(tell)
-
-    def restarted(self) -> None:
-        """As the protocol."""
-        for tell in self._listeners:
-            tell()
 
     def sums(self, tensors: Sequence[Tensor]) -> float:
         """As the protocol."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from continual_agents.methods import Layer
+from continual_agents.methods import Layer, Target
 
 from ..draws import Draw, torch_draws
 from .network import StackedMlp
@@ -19,7 +19,7 @@ BLOCK = 8192
 """Random numbers that a run draws at once, at least one step's."""
 
 
-class StackTarget:
+class StackTarget(Target):
     """Implements `continual_agents.methods.Target`; every draw follows from a run's seed, as everywhere in streams.
 
     Args:
@@ -30,7 +30,7 @@ class StackTarget:
     def __init__(self, stack: StackedMlp, optimizer: StackedOptimizer):
         self.stack, self.optimizer = stack, optimizer
         self._block: tuple[int, list[Tensor]] | None = None
-        self._listeners: list[Callable[[], None]] = []
+        self.listeners = []
 
     def per_run(self, values: Sequence[float]) -> Tensor:
         """A setting of each run, as the operations' formulas read it."""
@@ -108,15 +108,6 @@ class StackTarget:
         old = self.stack.twin()
         self.draw_(None, index)
         self.stack.frozen.append((old, self.stack.twin()))
-
-    def on_restart(self, tell: Callable[[], None]) -> None:
-        """As the protocol."""
-        self._listeners.append(tell)
-
-    def restarted(self) -> None:
-        """As the protocol."""
-        for tell in self._listeners:
-            tell()
 
     def sums(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """As the protocol, `[runs]`."""

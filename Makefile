@@ -19,7 +19,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: $(VENV)/.rl ## set up, see PPO lose its plasticity and continual backprop keep it (under ten minutes)
-	$(BIN)/python -m tools.train experiment=changing_cartpole method=ppo,continual_backprop_l2,l2,fresh 'seed=range(0,14)' -m
+	$(BIN)/python -m tools.train experiment=changing_cartpole method=ppo,continual_backprop_l2,l2,fresh 'seed=range(0,18)' -m
 
 demo: $(VENV)/.rl ## set up, see plasticity lost and kept on permuted digits (half a minute)
 	$(BIN)/python -m tools.train experiment=permuted_digits scale=demo

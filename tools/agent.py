@@ -173,7 +173,7 @@ class AgentJob:
 
     Attributes:
         steps: environment steps of the run.
-        gradient_steps: about as many of them, the first random frames included.
+        gradient_steps: about as many of them, the first random frames included; 0: the learner does not say.
         methods: its one method by name.
 
     Raises:

@@ -70,11 +70,13 @@ def _composed(parsed: Sequence[Override], own: Path | None, added: Sequence[str]
 
 def _leaves_to_its_default(key: str, config: DictConfig) -> bool:
     """Whether it is an argument of one of the method's operations that the method's file does not mention."""
-    from continual_agents.methods import OPERATIONS  # torch, which a command line that is right does not need
-
     operation, _, argument = key.rpartition(".")
     group, _, name = operation.rpartition(".")
-    if group != "method.operations" or name not in OPERATIONS or OmegaConf.select(config, operation) is None:
+    if group != "method.operations" or not isinstance(OmegaConf.select(config, operation), DictConfig):
+        return False
+    from continual_agents.methods import OPERATIONS  # which loads torch: nobody else waits for it
+
+    if name not in OPERATIONS:
         return False
     known = {one for schema in OPERATIONS[name].schemas for one in keywords(schema)} - {"generator"}
     return argument in known and OmegaConf.select(config, key) is None

@@ -65,7 +65,7 @@ class Job(Protocol):
 
     Attributes:
         steps: where the run ends.
-        gradient_steps: of that run.
+        gradient_steps: of that run, about; 0: not known.
         methods: by name, what is trained.
     """
 
@@ -210,7 +210,7 @@ def check_builds(configs: Sequence[dict[str, Any]], *, pattern: bool) -> list[di
             left_out[str(config["method"]["name"])] = error
         else:
             fit.append(config)
-            if config["scale"] != "smoke":  # which asks whether it runs, and no more
+            if config["scale"] != "smoke" and job.gradient_steps:  # smoke asks whether it runs, and no more
                 idles |= dict.fromkeys(
                     said for method in job.methods.values() for said in idle(method, job.gradient_steps)
                 )

@@ -63,12 +63,12 @@ class Learner:
         gradient_steps: optimizer steps so far.
         operation_seconds: wall-clock time that the operations took in the last update.
         frames_per_batch: environment steps that an update wants.
-        steps_per_batch: gradient steps of an update.
+        steps_per_batch: gradient steps of an update; 0: not known beforehand.
         frames_per_row: environment steps per row of the table, a multiple of `frames_per_batch`.
     """
 
     frames_per_batch: int
-    steps_per_batch: int
+    steps_per_batch: int = 0
     frames_per_row: int
     penalises = False
     """Whether `update` adds the operations' penalties (`ChurnPenalty`) to the policy's loss."""

@@ -179,7 +179,7 @@ def test_a_job_out_of_time_is_queued_again_and_ends_bit_for_bit_as_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)  # jobs import the project from where they were submitted
-    words = [*SMOKE, "experiment.steps=1000000", "save_seconds=1000"]
+    words = [*SMOKE, "experiment.steps=1000000000", "save_seconds=1000"]  # a quick machine does a million in 90 s
     launcher_words = [f"hydra.launcher.folder={tmp_path / 'jobs'}", "hydra.launcher.timeout_min=2"]
     config = jobs([*words, f"folder={tmp_path / 'run'}"])[0]
     with make_launcher(

@@ -40,6 +40,7 @@ from tools.launchers import make_launcher, split
 from tools.memory import available, gigabytes
 from tools.method import idle
 from tools.text import message, visible, warning_line
+from tools.unread import OWN
 
 MAY_CHANGE = (
     *("experiment.steps", "experiment.tasks", "folder", "save_seconds", "progress", "logger"),
@@ -48,6 +49,14 @@ MAY_CHANGE = (
 """What a continued run may give differently: nothing that changes its numbers, except how long it is, where the same
 data lies now, what becomes of numbers that are not finite, and `experiment.fast=false` where the code that took the
 steps is gone (it is said and written down). Sums are added up otherwise with another number of threads."""
+
+
+def may_change(config: Mapping[str, Any]) -> list[str]:
+    """`MAY_CHANGE`, and the constants of methods: who reads one has its value among its own settings, which are
+    compared; a constant that a later version adds to an experiment ends no run."""
+    experiment = config["experiment"]
+    return [*MAY_CHANGE, *(f"experiment.{key}" for key in experiment if key not in OWN[experiment["kind"]])]
+
 
 TYPES = {"seed": int, "folder": str, "threads": int, "device": str, "save_seconds": float, "progress": bool}
 """What belongs to every run; each kind of experiment knows the rest."""
@@ -168,7 +177,7 @@ def train_one(config: dict[str, Any], *, quiet: bool = False) -> int:
         with Run.open(
             config["folder"],
             config,
-            may_change=MAY_CHANGE,
+            may_change=may_change(config),
             save_seconds=config["save_seconds"],
             bar_position=0 if config["progress"] and not quiet else None,
             logger=config["logger"],
@@ -250,7 +259,7 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
         launcher = make_launcher(launcher_words)
         configs = check_builds(configs, pattern=any(word.startswith("method=glob(") for word in words))
         for config in configs:
-            Run.check(config["folder"], config, may_change=MAY_CHANGE)
+            Run.check(config["folder"], config, may_change=may_change(config))
             check_logger(config["logger"])
         if many:
             with launcher:

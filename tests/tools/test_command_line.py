@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from continual_agents.methods import Method
+from continual_agents.runs import Run, RunError
 from tools.command_line import CONFIGS, UsageError, compose_config, group_options, plain_config, refuse_targets
 from tools.help import help_text
-from tools.train import check_builds, jobs, main
+from tools.train import check_builds, jobs, main, may_change
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_OPTIMIZERS = ("muon", "trac")
@@ -124,6 +125,20 @@ def test_who_never_acts_in_so_short_a_run_is_named(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == f"note: {said}\n"
     check_builds(jobs([*words, "method=periodic_reset", "scale=smoke"]), pattern=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_constant_that_a_later_version_adds_ends_no_run(tmp_path: Path) -> None:
+    new = jobs(["experiment=changing_cartpole", "method=l2", f"folder={tmp_path / 'run'}"])[0]
+    constants = {"adam": {"step_size": 1.0}, "reset": {"period": 7}}  # which l2 does not read
+    old = new | {"experiment": {key: value for key, value in new["experiment"].items() if key not in constants}}
+    Run.open(tmp_path / "run", old, bar_position=None).close()
+    Run.check(tmp_path / "run", new, may_change=may_change(new))
+    changed = new | {"experiment": new["experiment"] | constants}
+    Run.check(tmp_path / "run", changed, may_change=may_change(changed))
+    for word in ("experiment.l2.weight_decay=0.5", "experiment.agent.epochs=3"):
+        other = jobs(["experiment=changing_cartpole", "method=l2", f"folder={tmp_path / 'run'}", word])[0]
+        with pytest.raises(RunError, match="holds a run of another configuration"):
+            Run.check(tmp_path / "run", other, may_change=may_change(other))
 
 
 def test_help_says_in_a_line_what_every_experiment_and_method_is() -> None:

@@ -16,7 +16,7 @@ from continual_agents.runs.checkpoint import write_atomically
 from tools.figures.table import readable
 from tools.launchers import Launcher, Outcome
 from tools.plot import draw_runs
-from tools.train import MAY_CHANGE, build
+from tools.train import build, may_change
 
 from .protocol import Candidate, Job, Protocol, jobs
 from .scores import higher_is_better, scores
@@ -120,7 +120,7 @@ class Study:
             if not left:
                 return 0
             for job in left:
-                Run.check(job.config["folder"], job.config, may_change=MAY_CHANGE)
+                Run.check(job.config["folder"], job.config, may_change=may_change(job.config))
 
             def on_end(number: int, outcome: Outcome) -> None:
                 if outcome.kind in ("finished", "diverged"):

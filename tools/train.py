@@ -239,8 +239,7 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
         words: of the command line.
         configs: what `jobs` makes of them, where that is known.
     """
-    shown = [word for word in words if word not in RESOLVED]
-    resolved = len(words) - len(shown) == len(set(words) & RESOLVED) == 3
+    resolved = set(words) >= RESOLVED
     if asks_hydra(words) and not resolved:
         sys.argv[1:] = hydra_words(words)
         show_config()
@@ -250,7 +249,7 @@ def main(words: Sequence[str], configs: list[dict[str, Any]] | None = None) -> N
     code = 0
     try:
         if resolved:
-            print(OmegaConf.to_yaml(jobs(shown)[0]), end="")
+            print(OmegaConf.to_yaml(jobs([word for word in words if word not in RESOLVED])[0]), end="")
             return
         configs = jobs(words) if configs is None else configs
         many = any(word in FLAGS for word in words)

@@ -1,5 +1,6 @@
 """DQN and SAC learn what stable-baselines3's learn at the same settings."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def ours(folder: Path, kind: str, seed: int, steps: int, whole: bool = False, **
 
 def theirs(kind: Any, source: Any, seed: int, steps: int, whole: bool = False, **settings: Any) -> float:
     """The same of stable-baselines3."""
-    environment = Monitor(gymnasium.make(source) if isinstance(source, str) else source)
+    environment = Monitor(source)
     kind(
         "MlpPolicy", environment, learning_rate=1e-3, learning_starts=1_000, seed=seed, device="cpu",
         policy_kwargs={"net_arch": HIDDEN}, **settings,
@@ -41,27 +42,45 @@ def theirs(kind: Any, source: Any, seed: int, steps: int, whole: bool = False, *
     return float(np.mean(returns if whole else returns[-10:]))
 
 
-def told(mine: list[float], reference: list[float]) -> str:
-    """Both, a number a seed; `pytest -rP` shows it where the test passes."""
+SAME: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "dqn": (
+        OtherDQN,
+        {"batch_size": 64, "hard_update_freq": 250, "double": False, "annealing_frames": 3_000, "eps_end": 0.04},
+        {"batch_size": 64, "target_update_interval": 250, "exploration_final_eps": 0.04},
+    ),
+    "sac": (
+        OtherSAC,
+        {"batch_size": 128, "target_update_polyak": 0.995, "alpha_step_size": 1e-3},
+        {"batch_size": 128, "tau": 0.005},
+    ),
+}
+"""Their class, our settings and theirs, which say the same."""
+
+
+def beside(
+    folder: Path, kind: str, make_source: Callable[[], Any], steps: int, size: int, seeds: Sequence[int] = SEEDS,
+    whole: bool = False, **other: Any,
+) -> tuple[list[float], list[float], str]:  # fmt: skip
+    """Ours and theirs, and both in words, a number a seed: `pytest -rP` shows them where the test passes."""
+    torch.set_num_threads(1)
+    agent, own, same = SAME[kind]
+    own = own | {"init_random_frames": 1_000, "replay_buffer": {"size": size}, "log_interval": 1_000}
+    other |= same | {"buffer_size": size, "train_freq": 10, "gradient_steps": 10}
+    mine = [ours(folder, kind, seed, steps, whole, source=make_source(), **own) for seed in seeds]
+    reference = [theirs(agent, make_source(), seed, steps, whole, **other) for seed in seeds]
     said = "; ".join(
         f"{name} {np.mean(values):.1f} ({', '.join(f'{value:.0f}' for value in values)})"
         for name, values in (("ours", mine), ("stable-baselines3", reference))
     )
     print(said)
-    return said
+    return mine, reference, said
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    settings = {"batch_size": 128, "target_update_polyak": 0.995, "alpha_step_size": 1e-3, "log_interval": 1_000}
-    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 10_000}}
-    mine = [ours(tmp_path, "sac", seed, 5_000, **settings) for seed in SEEDS]
-    other = {"batch_size": 128, "tau": 0.005, "buffer_size": 10_000, "train_freq": 10, "gradient_steps": 10}
-    reference = [theirs(OtherSAC, "Pendulum-v1", seed, 5_000, **other) for seed in SEEDS]
+    mine, reference, said = beside(tmp_path, "sac", lambda: gymnasium.make("Pendulum-v1"), 5_000, 10_000)
     # random play gives about -1200; both swing it up within 5,000 steps
-    said = told(mine, reference)
     assert min(mine) > -350, said
     assert np.mean(mine) > np.mean(reference) - 100, said
 
@@ -69,16 +88,12 @@ def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_dqn_balances_the_pole(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    settings = {"batch_size": 64, "hard_update_freq": 250, "double": False, "annealing_frames": 3_000, "eps_end": 0.04}
-    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}, "log_interval": 1_000}
-    mine = [ours(tmp_path, "dqn", seed, 20_000, whole=True, **settings) for seed in MORE_SEEDS]
-    other = {"batch_size": 64, "target_update_interval": 250, "buffer_size": 20_000, "train_freq": 10}
-    other |= {"gradient_steps": 10, "exploration_fraction": 0.15, "exploration_final_eps": 0.04}
-    reference = [theirs(OtherDQN, "CartPole-v1", seed, 20_000, whole=True, **other) for seed in MORE_SEEDS]
+    mine, reference, said = beside(
+        tmp_path, "dqn", lambda: gymnasium.make("CartPole-v1"), 20_000, 20_000, MORE_SEEDS, True,
+        exploration_fraction=0.15,
+    )  # fmt: skip
     # random play keeps the pole up for 22 steps. The mean over a whole run differs by 15 or so between seeds, that of
     # its last ten episodes by 80; with LeCun's weights and zero biases ours was four fifths of theirs, and theirs too
-    said = told(mine, reference)
     assert min(mine) > 60, said
     assert np.mean(mine) > 0.85 * np.mean(reference), said
 
@@ -86,34 +101,21 @@ def test_dqn_balances_the_pole(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_dqn_swings_the_acrobot_up(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    settings = {"batch_size": 64, "hard_update_freq": 250, "double": False, "annealing_frames": 3_000, "eps_end": 0.04}
-    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}, "log_interval": 1_000}
-    mine = [ours(tmp_path, "dqn", seed, 15_000, source="Acrobot-v1", **settings) for seed in SEEDS]
-    other = {"batch_size": 64, "target_update_interval": 250, "buffer_size": 20_000, "train_freq": 10}
-    other |= {"gradient_steps": 10, "exploration_fraction": 0.2, "exploration_final_eps": 0.04}
-    reference = [theirs(OtherDQN, "Acrobot-v1", seed, 15_000, **other) for seed in SEEDS]
-    said = told(mine, reference)
+    mine, reference, said = beside(
+        tmp_path, "dqn", lambda: gymnasium.make("Acrobot-v1"), 15_000, 20_000, exploration_fraction=0.2
+    )
     # random play needs all of its 500 steps; theirs differ by 70 from seed to seed
     assert min(mine) > -300, said
     assert np.mean(mine) > np.mean(reference) - 70, said
 
 
-def ant() -> Any:
-    return gymnasium.make("SlipperyAnt-v0", friction=1.2)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_sac_walks_the_slippery_ant(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    settings = {"batch_size": 128, "target_update_polyak": 0.995, "alpha_step_size": 1e-3, "log_interval": 1_000}
-    settings |= {"init_random_frames": 1_000, "replay_buffer": {"size": 20_000}}
     # on one friction: drawn ones would differ, for their seeds are spread in different ways
-    mine = [ours(tmp_path, "sac", seed, 15_000, source=ant(), **settings) for seed in SEEDS]
-    other = {"batch_size": 128, "tau": 0.005, "buffer_size": 20_000, "train_freq": 10, "gradient_steps": 10}
-    reference = [theirs(OtherSAC, ant(), seed, 15_000, **other) for seed in SEEDS]
-    said = told(mine, reference)
+    mine, reference, said = beside(
+        tmp_path, "sac", lambda: gymnasium.make("SlipperyAnt-v0", friction=1.2), 15_000, 20_000
+    )
     # seeds differ by 180, in both: six of them are 208 and 248 on average (docs/agents.md)
     assert min(mine) > 0, said
     assert np.mean(mine) > np.mean(reference) - 150, said

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tools.site import on_page_markdown, public_names
+from campaigns.site import on_page_markdown, public_names
 from tools.train import jobs, main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,1 +1,1 @@
-"""Command-line tools of the checkout: training, figures, benchmarks."""
+"""What a user runs: training, studies, figures, videos, diagnoses."""

@@ -1,31 +1,6 @@
-"""Speed comparisons: `python -m tools.benchmark NAME`. A and B in turn in one run; ratios are printed."""
+"""The older name of `python -m campaigns.benchmark`, which notes and scripts still have."""
 
-from __future__ import annotations
-
-import argparse
-import importlib
-import pkgutil
-import sys
-
-from tools import benchmarks
-from tools.parser import Parser
-
-
-def names() -> list[str]:
-    """The benchmarks there are: modules of tools/benchmarks with a `main(arguments)`."""
-    return sorted(
-        module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run one benchmark; what follows its name goes to it."""
-    parser = Parser(prog="python -m tools.benchmark", description=__doc__)
-    parser.add_argument("name", choices=names(), help="what to measure")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of that benchmark (try --help)")
-    chosen = parser.parse_args(arguments)
-    importlib.import_module(f"tools.benchmarks.{chosen.name}").main(chosen.rest)
-
+from campaigns.benchmark import main
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

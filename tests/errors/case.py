@@ -26,11 +26,11 @@ class Case:
     """Something a person gets wrong, and the one line that answers it.
 
     Attributes:
-        words: the command line behind `python -m tools.TOOL`; `{tmp}` is the test's folder.
+        words: the command line behind `python -m TOOL`; `{tmp}` is the test's folder.
         message: what standard error has after "error: ", to the letter; `{tmp}` as above, `{holder}` who
             has the run folder.
         base: key of `BASES`: words in front, for `tools.train`.
-        tool: module in tools.
+        tool: module of the command.
         setup: prepares the test's folder.
         given: what the page says about that.
         hidden: a package that is not there.
@@ -39,7 +39,7 @@ class Case:
     words: str
     message: str
     base: str = ""
-    tool: str = "train"
+    tool: str = "tools.train"
     setup: Callable[[Path], None] | None = None
     given: str = ""
     hidden: str = ""

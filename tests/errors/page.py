@@ -36,7 +36,7 @@ def text() -> str:
 
 
 def _given(case: Case) -> str:
-    words = case.words if case.tool == "train" else f"tools.{case.tool} {case.words}"
+    words = case.words if case.tool == "tools.train" else f"{case.tool} {case.words}"
     parts = [case.base, _code(words) if case.words else "", case.given]
     return ", ".join(filter(None, [" ".join(filter(None, parts[:2])), parts[2]]))
 

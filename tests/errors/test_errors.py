@@ -20,7 +20,7 @@ CASES = [case for cases in SECTIONS.values() for case in cases]
 
 def words_of(case: Case, folder: Path) -> list[str]:
     words = shlex.split(case.command.replace("{tmp}", str(folder)))
-    if case.tool == "train" and not any(word.startswith("folder=") for word in words):
+    if case.tool == "tools.train" and not any(word.startswith("folder=") for word in words):
         words.append(f"folder={folder / 'run'}")
     return words
 
@@ -53,7 +53,7 @@ def test_one_line_exit_code_2_and_nothing_touched(
     before = tree(tmp_path)
     request.addfinalizer(lambda: [files.HELD.pop().close() for _ in list(files.HELD)])
     capsys.readouterr()
-    main = importlib.import_module(f"tools.{case.tool}").main
+    main = importlib.import_module(case.tool).main
     monkeypatch.setattr(sys, "argv", ["", *words_of(case, tmp_path)])
     with pytest.raises(SystemExit) as caught:
         raise SystemExit(main(words_of(case, tmp_path)))  # some return their exit code
@@ -74,7 +74,7 @@ def test_the_page_is_made_of_these_cases() -> None:
 def test_the_shell_gets_the_line_and_the_exit_code(case: Case, tmp_path: Path) -> None:
     if case.setup is not None:
         case.setup(tmp_path)
-    command = [sys.executable, "-m", f"tools.{case.tool}", *words_of(case, tmp_path)]
+    command = [sys.executable, "-m", case.tool, *words_of(case, tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     message = case.message.replace("{tmp}", str(tmp_path))
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {message}\n")

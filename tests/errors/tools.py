@@ -134,7 +134,7 @@ FIGURES = [
         ("{tmp}/run", "{tmp}/run/runs.csv has no column 'run': it is not the table of a run", "whose runs.csv is another table", run("runs.csv", "a,b\n1,2\n", stream_run)),
         ("{tmp}/run", "{tmp}/run/config.yaml is not a run's configuration: no text", "whose config.yaml is no text", run("config.yaml", b"\xff\xfe")),
         ("{tmp}/run --output {tmp}/file/x", "{tmp}/file/x cannot be written (Not a directory): give another --output", "where a file is in the way", run_and_file),
-        tool="plot",
+        tool="tools.plot",
     ),
     *cases(
         ("{tmp}/run", "{tmp}/run/metrics.csv has step 1 again in line 3: it was changed or damaged", "whose steps are all the same", run("metrics.csv", "step,x\n1,2\n1,2\n")),
@@ -143,7 +143,7 @@ FIGURES = [
         ("{tmp}/run", "{tmp}/run/config.yaml is not a run's configuration: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system' in line 1", "whose config.yaml has a Python tag", run("config.yaml", "a: !!python/object/apply:os.system ['touch {tmp}/it_ran']\n")),
         ("{tmp}/none", "{tmp}/none is not a folder: give run folders, or a folder that holds some"),
         ("{tmp}/run --output {tmp}/run", "{tmp}/run cannot be written (Is a directory): give another --output", "where a folder is in the way", run()),
-        tool="report",
+        tool="tools.report",
     ),
 ]
 TWO_RUNS = "the checkpoint in {tmp}/run does not fit its config.yaml: they are of two runs"
@@ -177,7 +177,7 @@ RECORD = cases(
     ("{tmp}/run --checkpoint {tmp}/file", "{tmp}/file is not a file of torch.save, or is damaged", "some other file", run_and_file),
     ("{tmp}/run", "{tmp}/run/config.yaml: experiment._target_=os.system: a configuration here cannot name code to run; remove it", "whose config.yaml names code", run("config.yaml", "experiment:\n  kind: agent\n  _target_: os.system\n")),
     ("{tmp}/run", "{tmp}/run/config.yaml: experiment.environment.id=evil:Walker-v0 names a module to import: register it and give its id", "whose config.yaml names a module", run("config.yaml", "experiment:\n  kind: agent\n  environment: {id: 'evil:Walker-v0'}\n")),
-    tool="record",
+    tool="tools.record",
 )
 DIAGNOSE = cases(
     ("net {tmp}/weights.pt --data normal:5,3", "net: expected module:name or file.py:name of a callable that makes the network"),
@@ -201,7 +201,7 @@ DIAGNOSE = cases(
     ("{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/evil.pt", "{tmp}/evil.pt asks for code to be run: do not use this file"),
     ("{tmp}/net.py:make {tmp}/weights.pt --data {tmp}/nested.pt", "{tmp}/nested.pt holds a dict, not a tensor: save one batch of inputs"),
     ("{tmp}/net.py:make {tmp}/weights.pt --data data.csv", "data.csv: expected a .npy or .pt file with one batch, or normal:ROWS,DIM,..."),
-    tool="diagnose",
+    tool="tools.diagnose",
     setup=model,
 )
 PREPARE = cases(
@@ -211,11 +211,11 @@ PREPARE = cases(
     ("imagenet {tmp} {tmp}/x.npy --classes some", "argument --classes: invalid int value: 'some'"),
     ("imagenet {tmp}/src {tmp}/x.npy", "{tmp}/src: 1 folders of pictures, 1000 needed; add the missing classes", "too few folders", pictures),
     ("imagenet {tmp}/src {tmp}/x.npy --classes 1 --images 1", "{tmp}/src/n01: a link to {tmp}/n01, out of {tmp}/src; give the folder that holds the data, or --follow-links if you made this link", "a link that leads out of the folder", elsewhere),
-    tool="prepare_data",
+    tool="tools.prepare_data",
 )
 OTHERS = cases(
     ("env --rounds 0", "--rounds=0 --steps=500: both must be at least 1"),
-    tool="benchmark",
+    tool="campaigns.benchmark",
 )
 # fmt: on
 

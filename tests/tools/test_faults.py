@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from campaigns.chaos.compare import differences
 from continual_agents.runs import Run
 from tests.tools.test_train import ROOT, SMOKE, train
-from tools.chaos.compare import differences
 from tools.train import jobs, main
 
 WARM = ["experiment=warm_start", "scale=smoke", "save_seconds=0", "experiment.stream.epochs=60"]

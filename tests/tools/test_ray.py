@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from campaigns.chaos.compare import differences
 from continual_agents.runs.lock import born, holder
 from tests.tools.test_launchers import SMOKE
-from tools.chaos.compare import differences
 from tools.command_line import UsageError
 from tools.launchers import make_launcher
 from tools.train import jobs, train_one

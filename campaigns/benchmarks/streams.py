@@ -188,8 +188,8 @@ def step_operations(network: dict[str, Any], x: Tensor, y: Tensor, outputs: int)
 
 
 def main(arguments: list[str]) -> None:
-    """The command `python -m tools.benchmark streams`."""
-    parser = Parser(prog="python -m tools.benchmark streams", description=__doc__)
+    """The command `python -m campaigns.benchmark streams`."""
+    parser = Parser(prog="python -m campaigns.benchmark streams", description=__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), help="which (all)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the best counts (5)")
     chosen = parser.parse_args(arguments)

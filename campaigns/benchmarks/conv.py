@@ -121,8 +121,8 @@ def profile(case: Case, *, steps: int, rows: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """The command `python -m tools.benchmark conv`."""
-    parser = Parser(prog="python -m tools.benchmark conv", description=__doc__)
+    """The command `python -m campaigns.benchmark conv`."""
+    parser = Parser(prog="python -m campaigns.benchmark conv", description=__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES)[:3], choices=list(CASES), help="which (the first 3)")
     parser.add_argument("--ways", nargs="*", default=list(WAYS[:-1]), choices=WAYS, help="which (all but inductor)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the least time counts (5)")

@@ -141,8 +141,8 @@ def speeds(name: str, count: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command `python -m tools.benchmark gpu`."""
-    parser = Parser(prog="python -m tools.benchmark gpu", description=__doc__)
+    """The command `python -m campaigns.benchmark gpu`."""
+    parser = Parser(prog="python -m campaigns.benchmark gpu", description=__doc__)
     parser.add_argument("--stacks", nargs="*", default=list(STACKS), choices=list(STACKS), help="which (all)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the best counts (3)")
     chosen = parser.parse_args(arguments)

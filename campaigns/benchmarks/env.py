@@ -28,7 +28,7 @@ MEMBERS = 8
 
 def main(arguments: list[str]) -> None:
     """Run the comparison and print it as Markdown."""
-    parser = Parser(prog="python -m tools.benchmark env", description=__doc__)
+    parser = Parser(prog="python -m campaigns.benchmark env", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant (default 10)")
     parser.add_argument("--steps", type=int, default=500, help="steps of each environment per turn (default 500)")
     chosen = parser.parse_args(arguments)

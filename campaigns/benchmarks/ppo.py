@@ -49,7 +49,7 @@ SURGICAL = _surgical(maturity=100)
 
 def main(arguments: list[str]) -> None:
     """Run the comparisons and print them as Markdown."""
-    parser = Parser(prog="python -m tools.benchmark ppo", description=__doc__)
+    parser = Parser(prog="python -m campaigns.benchmark ppo", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant (default 10)")
     parser.add_argument("--part", choices=["loop", "update", "policy"], help="one of the three tables only")
     given = parser.parse_args(arguments)

@@ -77,7 +77,7 @@ CASES = (
 
 def main(arguments: list[str]) -> None:
     """Run the comparison and print it as Markdown."""
-    parser = Parser(prog="python -m tools.benchmark surgery", description=__doc__)
+    parser = Parser(prog="python -m campaigns.benchmark surgery", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant (default 15)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads to try (default 1 2)")
     parser.add_argument("--only", default="", help="only the sizes whose name contains this")

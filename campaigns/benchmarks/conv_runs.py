@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from campaigns.benchmarks.conv import CASES, Case, batches
+from campaigns.benchmarks.streams import SURGERY
 from continual_agents.methods import Method
 from supervised.looped import LoopedLearner
 from supervised.networks import make_network
-from tools.benchmarks.conv import CASES, Case, batches
-from tools.benchmarks.streams import SURGERY
 from tools.parser import Parser
 
 from ._turns import clock_of, in_turn, timed
@@ -129,8 +129,8 @@ def difference(made: dict[str, Stack | LoopedLearner], name: str) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    """The command `python -m tools.benchmark conv_runs`."""
-    parser = Parser(prog="python -m tools.benchmark conv_runs", description=__doc__)
+    """The command `python -m campaigns.benchmark conv_runs`."""
+    parser = Parser(prog="python -m campaigns.benchmark conv_runs", description=__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES)[:1], choices=list(CASES), help="which (the first)")
     parser.add_argument("--runs", nargs="*", type=int, default=[4], help="how many at once (4)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the least time counts (5)")

@@ -21,7 +21,7 @@ from ._turns import rate, timed
 
 def main(arguments: list[str]) -> None:
     """Print one table of looks, one of their share in continual PPO at its published sizes."""
-    parser = Parser(prog="python -m tools.benchmark plasticity", description=__doc__)
+    parser = Parser(prog="python -m campaigns.benchmark plasticity", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, best and median are reported (default: 5)")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

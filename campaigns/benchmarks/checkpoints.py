@@ -63,7 +63,7 @@ class Counted(Run):
 
 def main(arguments: list[str]) -> None:
     """Run them and print the table."""
-    parser = Parser(prog="python -m tools.benchmark checkpoints", description=__doc__)
+    parser = Parser(prog="python -m campaigns.benchmark checkpoints", description=__doc__)
     parser.add_argument("--saves", type=int, default=7, help="checkpoints of each run; the median counts (default: 7)")
     chosen = parser.parse_args(arguments)
     if chosen.saves < 1:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools.soak import look, main, slope
+from campaigns.soak import look, main, slope
 
 
 def test_a_slope_is_per_hour_and_its_interval_holds_the_truth() -> None:

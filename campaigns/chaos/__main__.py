@@ -1,4 +1,4 @@
-"""The kill campaign: `python -m tools.chaos --kills 100`.
+"""The kill campaign: `python -m campaigns.chaos --kills 100`.
 
 Runs of the real command `python -m tools.train` are ended with SIGKILL at random moments, every other one while a
 checkpoint is being written, and continued by the same command until they finish. A kill has been survived when the
@@ -33,7 +33,7 @@ from .process import warm_up
 def main(arguments: list[str] | None = None) -> None:
     """Kill, compare, print the table."""
     parser = Parser(
-        prog="python -m tools.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m campaigns.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100, help="how many in all (default: 100)")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="which (default: all)")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import checkpoints
+from campaigns.benchmarks import checkpoints
 
 
 def test_each_run_is_stopped_after_its_checkpoints_and_gets_a_row(

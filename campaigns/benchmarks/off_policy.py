@@ -36,7 +36,7 @@ SIZE = 50_000  # of the replay buffer
 
 def main(arguments: list[str]) -> None:
     """Run the comparison and print it as Markdown."""
-    parser = Parser(prog="python -m tools.benchmark off_policy", description=__doc__)
+    parser = Parser(prog="python -m campaigns.benchmark off_policy", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant (default 5)")
     parser.add_argument("--frames", type=int, default=500, help="environment steps of a turn (default 500)")
     given = parser.parse_args(arguments)

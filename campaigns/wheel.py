@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "continual_agents"
 ROOMS = ("envs", "supervised", "tools", "configs")
 SUFFIXES = (".py", ".c", ".yaml")
-MAINTAINERS = ("benchmark.py", "benchmarks", "chaos", "site.py", "soak.py", "wheel.py")
-"""Of `tools`, what compares with packages that a user has not, or works on the checkout."""
+FORWARD = re.compile(r"^from campaigns\b", re.MULTILINE)
+"""What is in a module of `tools` that is only an older name of a campaign; these stay in the checkout."""
 
 _NAMES = "|".join(room for room in ROOMS if room != "configs")
 REWRITTEN = (
@@ -43,9 +43,8 @@ def sources(root: Path = ROOT) -> Iterator[Path]:
     """The files of the rooms that go into the wheel, relative to the checkout."""
     for room in ROOMS:
         for path in sorted((root / room).rglob("*")):
-            inside = path.relative_to(root)
-            if path.suffix in SUFFIXES and not (room == "tools" and inside.parts[1] in MAINTAINERS):
-                yield inside
+            if path.suffix in SUFFIXES and not FORWARD.search(path.read_text(encoding="utf-8")):
+                yield path.relative_to(root)
 
 
 class BuildPy(build_py):
@@ -66,4 +65,4 @@ class BuildPy(build_py):
 
     def get_source_files(self) -> list[str]:
         """What the source distribution needs to build the wheel from."""
-        return [*super().get_source_files(), *map(str, sources()), "tools/wheel.py"]
+        return [*super().get_source_files(), *map(str, sources()), "campaigns/__init__.py", "campaigns/wheel.py"]

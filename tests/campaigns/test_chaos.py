@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
+from campaigns.chaos.compare import differences, unequal
+from campaigns.chaos.launched import process_of
 from continual_agents.runs import Checkpoints, Lock, Run
 from tests.runs.test_run import CONFIG, drive
-from tools.chaos.compare import differences, unequal
-from tools.chaos.launched import process_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,7 +84,7 @@ def test_states_are_compared_by_their_bits() -> None:
 def test_a_short_campaign_survives(tmp_path: Path) -> None:
     words = ["--kills", "2", "--runs", "slowly_changing_regression", "--folder", str(tmp_path / "runs")]
     result = subprocess.run(
-        [sys.executable, "-m", "tools.chaos", *words], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", "campaigns.chaos", *words], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.endswith("2 of 2 identical\n")
@@ -96,12 +96,12 @@ def test_a_short_campaign_survives(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_whole_campaign_survives() -> None:
-    result = subprocess.run([sys.executable, "-m", "tools.chaos"], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-m", "campaigns.chaos"], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.endswith("100 of 100 identical\n"), result.stdout + result.stderr
 
 
 def test_wrong_options_are_told_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tools.chaos.__main__ import main
+    from campaigns.chaos.__main__ import main
 
     (tmp_path / "file").touch()
     for words, message in ((["--kills", "0"], "at least 1"), (["--folder", str(tmp_path)], "is not empty")):
@@ -115,7 +115,7 @@ def test_wrong_options_are_told_before_anything_runs(tmp_path: Path, capsys: pyt
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("launcher", ["pool", "submitit_local"])
 def test_killed_processes_of_a_launcher_change_nothing(launcher: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tools.chaos", "--launcher", launcher, "--kills", "2"]
+    command = [sys.executable, "-m", "campaigns.chaos", "--launcher", launcher, "--kills", "2"]
     command += ["--runs", "slowly_changing_regression", "--folder", str(tmp_path / "chaos")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,1 @@
+"""Speed comparisons, one module each: `python -m campaigns.benchmark NAME`."""

@@ -1,1 +1,0 @@
-"""Speed comparisons, one module each: `python -m tools.benchmark NAME`."""

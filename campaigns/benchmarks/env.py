@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.utils import seeding
 
 from envs import SlipperyAnt, SlipperyVectorEnv
+from envs.quiet import silenced
 from envs.walker import Walker
 from tools.figures.table import markdown
 from tools.parser import Parser
@@ -82,7 +83,14 @@ def _original() -> Any:
     # Without gymnasium's wrappers, which would make it slower still.
     from pybullet_envs_gymnasium.gym_locomotion_envs import AntBulletEnv
 
-    return AntBulletEnv()
+    return connected(AntBulletEnv())
+
+
+def connected(original: Any) -> Any:
+    """That environment after its first reset: PyBullet says `argv[0]=` there, in the middle of the table."""
+    with silenced(1):
+        original.reset(seed=0)
+    return original
 
 
 def floor(actions: np.ndarray, *, members: int = 1, merge_fixed_links: bool = False) -> Turn:

@@ -32,6 +32,7 @@ from tools.figures.table import markdown
 from tools.parser import Parser
 
 from ._turns import Turn, in_turn, machine, ratio, timed
+from .env import connected
 
 FRAMES = 2048
 PLAIN = Method(name="ppo", optimizer={"kind": "adam", "step_size": 1e-4})
@@ -148,7 +149,7 @@ def _original() -> gymnasium.Env[Any, Any]:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         import pybullet_envs_gymnasium  # noqa: F401 - registers the environment
 
-    return gymnasium.make("AntBulletEnv-v0", disable_env_checker=True)
+    return connected(gymnasium.make("AntBulletEnv-v0", disable_env_checker=True))
 
 
 def _slippery(**settings: Any) -> gymnasium.Env[Any, Any]:

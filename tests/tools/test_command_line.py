@@ -298,3 +298,11 @@ def test_what_was_mistyped_is_answered_before_torch_is_loaded(tmp_path: Path) ->
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "LC_ALL": "C"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: experimant: no such key; did you mean experiment?\n")
+
+
+def test_runs_that_differ_in_their_seed_alone_are_as_if_composed_for_themselves() -> None:
+    words = ["method=ppo,l2", "experiment.agent.epochs=2,3"]
+    together = jobs([*words, "seed=range(3)", "-m"])
+    alone = [jobs([*words, f"seed={seed}", "-m"]) for seed in range(3)]
+    assert [[one for one in together if one["seed"] == seed] for seed in range(3)] == alone
+    assert [one["folder"] for one in jobs(["seed=7,8", "-m", "folder=mine/${seed}"])] == ["mine/7", "mine/8"]

@@ -88,11 +88,17 @@ def check_counts(where: str, least: int = 1, **counts: int | None) -> None:
 
 
 def keywords(constructor: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword-only arguments of a function or class with their annotations, resolved."""
+    """Keyword-only arguments of a function or class with their annotations, resolved.
+
+    A class whose constructor hands other keywords on (`**`) has those of its base too.
+    """
     function: Any = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
-    return {one.name: hints.get(one.name, Any) for one in parameters if one.kind is one.KEYWORD_ONLY}
+    base: dict[str, Any] = {}
+    if inspect.isclass(constructor) and any(one.kind is one.VAR_KEYWORD for one in parameters):
+        base = keywords(constructor.__mro__[1])
+    return base | {one.name: hints.get(one.name, Any) for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 LARGEST = 2**63 - 1

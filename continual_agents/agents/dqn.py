@@ -32,7 +32,7 @@ class DQN(OffPolicy):
 
     Args:
         networks: one body, `q`.
-        optimizer, operations: as in `OffPolicy`; so are the settings that are not named here.
+        optimizer, operations, settings: as in `OffPolicy`, four of them with other defaults.
         double: choose the next action with the online network.
         loss_function: distance of the value to its target: "smooth_l1" or "l2".
         eps_start: probability of a random action at step 0, in [0, 1].
@@ -44,6 +44,7 @@ class DQN(OffPolicy):
     """
 
     metrics = ("loss/value", "value/mean", "policy/epsilon")
+    followed = ("q",)
     networks: QNetwork
 
     def __init__(
@@ -52,37 +53,26 @@ class DQN(OffPolicy):
         optimizer: torch.optim.Optimizer,
         operations: Sequence[AfterStep] = (),
         *,
-        frames_per_batch: int = 10,
-        init_random_frames: int = 1_000,
-        utd_ratio: float = 1.0,
         batch_size: int = 64,
         replay_buffer: Mapping[str, Any] = {"size": 100_000},
-        empty_at_change: bool = False,
-        discount: float = 0.99,
-        target_update_polyak: float = 0.995,
         hard_update_freq: int | None = 500,
+        max_gradient_norm: float | None = 10.0,
         double: bool = True,
         loss_function: Literal["smooth_l1", "l2"] = "smooth_l1",
         eps_start: float = 1.0,
         eps_end: float = 0.05,
         annealing_frames: int = 10_000,
-        log_interval: int = 1_000,
-        max_gradient_norm: float | None = 10.0,
-        on_not_finite: Literal["stop", "skip"] = "stop",
-        generator: torch.Generator,
+        **settings: Any,
     ):
         check_exploration(eps_start, eps_end, annealing_frames)
         super().__init__(
-            networks, optimizer, operations, targets=["q"], frames_per_batch=frames_per_batch,
-            init_random_frames=init_random_frames, utd_ratio=utd_ratio, batch_size=batch_size,
-            replay_buffer=replay_buffer, empty_at_change=empty_at_change, discount=discount,
-            target_update_polyak=target_update_polyak, hard_update_freq=hard_update_freq, log_interval=log_interval,
-            max_gradient_norm=max_gradient_norm, on_not_finite=on_not_finite, generator=generator,
+            networks, optimizer, operations, batch_size=batch_size, replay_buffer=replay_buffer,
+            hard_update_freq=hard_update_freq, max_gradient_norm=max_gradient_norm, **settings,
         )  # fmt: skip
         self.double, self.distance = double, DISTANCES[loss_function]
         policy = networks.policy
         assert isinstance(policy, EpsilonGreedyPolicy)
-        policy.schedule(init_random_frames, eps_start, eps_end, annealing_frames)
+        policy.schedule(self.init_random_frames, eps_start, eps_end, annealing_frames)
 
     def losses(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The one loss, its gradient in place."""

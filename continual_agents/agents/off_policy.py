@@ -26,7 +26,6 @@ class OffPolicy(Learner):
         networks: what acts and what is trained.
         optimizer: trains all of `networks.parameters()`.
         operations: run after every gradient step, in order.
-        targets: names of the bodies that have a target network.
         frames_per_batch: environment steps between two rounds of learning.
         init_random_frames: environment steps of random actions at the beginning, without learning.
         utd_ratio: gradient steps per environment step; times `frames_per_batch` a whole number.
@@ -50,6 +49,8 @@ class OffPolicy(Learner):
     """
 
     metrics: tuple[str, ...]
+    followed: tuple[str, ...]
+    """Names of the bodies that have a target network."""
 
     def __init__(
         self,
@@ -57,19 +58,18 @@ class OffPolicy(Learner):
         optimizer: torch.optim.Optimizer,
         operations: Sequence[AfterStep] = (),
         *,
-        targets: Sequence[str],
-        frames_per_batch: int,
-        init_random_frames: int,
-        utd_ratio: float,
-        batch_size: int,
-        replay_buffer: Mapping[str, Any],
-        empty_at_change: bool,
-        discount: float,
-        target_update_polyak: float,
-        hard_update_freq: int | None,
-        log_interval: int,
-        max_gradient_norm: float | None,
-        on_not_finite: Literal["stop", "skip"],
+        frames_per_batch: int = 10,
+        init_random_frames: int = 1_000,
+        utd_ratio: float = 1.0,
+        batch_size: int = 256,
+        replay_buffer: Mapping[str, Any] = {"size": 1_000_000},
+        empty_at_change: bool = False,
+        discount: float = 0.99,
+        target_update_polyak: float = 0.995,
+        hard_update_freq: int | None = None,
+        log_interval: int = 1_000,
+        max_gradient_norm: float | None = None,
+        on_not_finite: Literal["stop", "skip"] = "stop",
         generator: torch.Generator,
     ):
         check_off_policy(locals())
@@ -89,10 +89,10 @@ class OffPolicy(Learner):
         self.empty_at_change = empty_at_change
         self.replay = Replay(generator=generator, **replay_buffer)
         # copies have no hooks: surgery looks at the online networks alone
-        self.targets: dict[str, nn.Module] = {name: _copy(networks.bodies[name]) for name in targets}
+        self.targets: dict[str, nn.Module] = {name: _copy(networks.bodies[name]) for name in self.followed}
         self._pairs: tuple[list[Tensor], list[Tensor]] = (
-            [p for name in targets for p in self.targets[name].parameters()],
-            [p for name in targets for p in networks.bodies[name].parameters()],
+            [p for name in self.followed for p in self.targets[name].parameters()],
+            [p for name in self.followed for p in networks.bodies[name].parameters()],
         )
         self._resets = self._count_resets()
 

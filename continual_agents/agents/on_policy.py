@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from continual_agents.methods import AfterStep
 from continual_agents.plasticity import update_norm
 
-from .learner import Learner, batch_is_finite
+from .checks import check_ppo
+from .learner import Learner, Networks, batch_is_finite
 
 METRICS = {
     "loss/policy": "loss_objective",
@@ -25,13 +29,67 @@ METRICS = {
 class OnPolicy(Learner):
     """Improves the agent on every batch, `epochs` times over, each in a new random order.
 
-    Attributes:
+    The defaults are the published ones (Dohare et al. 2024, extended data).
+
+    Args:
+        networks: actor and critic.
+        optimizer: trains all of `networks.parameters()`.
+        operations: run after every optimizer step, in order.
+        batch: environment steps per update.
         epochs: passes over the batch.
-        minibatch: environment steps per gradient step.
+        minibatch: environment steps per gradient step; must divide `batch`.
+        discount: gamma, in [0, 1].
+        gae_lambda: lambda of the advantage estimate, in [0, 1].
+        clip: half width of the trust region of the probability ratio, in (0, 1).
+        value_coefficient: weight of the critic's squared error, >= 0.
+        entropy_coefficient: weight of the entropy bonus, >= 0.
+        max_gradient_norm: gradients are scaled down to this norm; None: never.
+        normalise_advantages: to mean 0 and deviation 1 over the batch (not the minibatch), as published.
+        time_limit_as_termination: treat a time limit as a death, as the published code does. By default the value of
+            the last observation is bootstrapped.
+        on_not_finite: "stop" when a gradient is not finite, or "skip": leave out the step (or the whole batch, where
+            the environment gave such numbers) and count it.
+        generator: order of the minibatches.
+
+    Raises:
+        ValueError: a value out of range, or minibatches that do not divide the batch.
     """
 
-    epochs: int
-    minibatch: int
+    def __init__(
+        self,
+        networks: Networks,
+        optimizer: torch.optim.Optimizer,
+        operations: Sequence[AfterStep] = (),
+        *,
+        batch: int = 2048,
+        epochs: int = 10,
+        minibatch: int = 128,
+        discount: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip: float = 0.2,
+        value_coefficient: float = 1.0,
+        entropy_coefficient: float = 0.0,
+        max_gradient_norm: float | None = None,
+        normalise_advantages: bool = True,
+        time_limit_as_termination: bool = False,
+        on_not_finite: Literal["stop", "skip"] = "stop",
+        generator: torch.Generator,
+    ):
+        check_ppo(locals())
+        super().__init__(
+            networks,
+            optimizer,
+            operations,
+            max_gradient_norm=max_gradient_norm,
+            on_not_finite=on_not_finite,
+            generator=generator,
+        )
+        self.frames_per_batch = self.frames_per_row = batch
+        self.epochs, self.minibatch = epochs, minibatch
+        self.steps_per_batch = epochs * (batch // minibatch)
+        self.discount, self.gae_lambda, self.clip = discount, gae_lambda, clip
+        self.value_coefficient, self.entropy_coefficient = value_coefficient, entropy_coefficient
+        self.normalise_advantages, self.time_limit_as_termination = normalise_advantages, time_limit_as_termination
 
     def update(self, batch: TensorDict) -> dict[str, float]:
         """Improve the agent on one batch.

@@ -8,31 +8,25 @@ noted there (stale after the first epoch, as usual) and gradients go back to its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-from continual_agents.methods import AfterStep
 from continual_agents.networks import RecurrentBody
 
-from .checks import check_ppo
 from .loss import clipped_surrogate
 from .on_policy import OnPolicy
 from .recurrent_policy import RecurrentActorCritic
 
 
 class RecurrentPPO(OnPolicy):
-    """Updates a recurrent agent on batches.
+    """Updates a recurrent agent on batches; arguments as of `OnPolicy`, and one of its own.
 
     Args:
-        networks: actor and critic.
-        optimizer, operations, batch, epochs, discount, gae_lambda, clip, value_coefficient, entropy_coefficient,
-            max_gradient_norm, normalise_advantages, time_limit_as_termination, on_not_finite, generator: as of `PPO`.
-        minibatch: environment steps per gradient step, whole sequences; must divide `batch`.
+        networks, given, settings: as of `OnPolicy`; `minibatch` is whole sequences.
         sequence: environment steps of a sequence; must divide `minibatch` and each environment's steps in a batch.
 
     Raises:
@@ -41,42 +35,13 @@ class RecurrentPPO(OnPolicy):
 
     networks: RecurrentActorCritic
 
-    def __init__(
-        self,
-        networks: RecurrentActorCritic,
-        optimizer: torch.optim.Optimizer,
-        operations: Sequence[AfterStep] = (),
-        *,
-        batch: int = 2048,
-        epochs: int = 10,
-        minibatch: int = 128,
-        sequence: int = 16,
-        discount: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip: float = 0.2,
-        value_coefficient: float = 1.0,
-        entropy_coefficient: float = 0.0,
-        max_gradient_norm: float | None = None,
-        normalise_advantages: bool = True,
-        time_limit_as_termination: bool = False,
-        on_not_finite: Literal["stop", "skip"] = "stop",
-        generator: torch.Generator,
-    ):
-        check_ppo(locals())
-        if sequence < 1 or minibatch % sequence:
+    def __init__(self, networks: RecurrentActorCritic, *given: Any, sequence: int = 16, **settings: Any):
+        super().__init__(networks, *given, **settings)
+        if sequence < 1 or self.minibatch % sequence:
             raise ValueError(
-                f"agent.minibatch={minibatch} is not divisible into sequences of agent.sequence={sequence}"
+                f"agent.minibatch={self.minibatch} is not divisible into sequences of agent.sequence={sequence}"
             )
-        super().__init__(
-            networks, optimizer, operations, max_gradient_norm=max_gradient_norm, on_not_finite=on_not_finite,
-            generator=generator,
-        )  # fmt: skip
-        self.frames_per_batch = self.frames_per_row = batch
-        self.epochs, self.minibatch, self.sequence = epochs, minibatch, sequence
-        self.steps_per_batch = epochs * (batch // minibatch)
-        self.discount, self.gae_lambda, self.clip = discount, gae_lambda, clip
-        self.coefficients = value_coefficient, entropy_coefficient
-        self.normalise_advantages, self.time_limit_as_termination = normalise_advantages, time_limit_as_termination
+        self.sequence = sequence
         self.critic_memory: Tensor | None = None  # after the last batch, [envs, width]
 
     @torch.no_grad()
@@ -129,10 +94,9 @@ class RecurrentPPO(OnPolicy):
         ratio = log_ratio.exp()
         objective = clipped_surrogate(ratio, minibatch["advantage"][..., 0], self.clip)
         value = critic.head(critic.unroll(observation, minibatch["critic_state"][:, 0], first))
-        weight, bonus = self.coefficients
-        error = weight * (value - minibatch["value_target"]).square().mean()
+        error = self.value_coefficient * (value - minibatch["value_target"]).square().mean()
         self.optimizer.zero_grad()
-        (objective + error - bonus * entropy.mean()).backward()
+        (objective + error - self.entropy_coefficient * entropy.mean()).backward()
         norm = self.apply_gradients({"loss_objective": objective.detach(), "loss_critic": error.detach()})
         if norm is None:
             return None

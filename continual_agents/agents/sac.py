@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from continual_agents.methods import AfterStep
 from continual_agents.surgery.finding import paused
 
 from .checks import check_temperature
@@ -36,8 +35,8 @@ class SAC(OffPolicy):
 
     Args:
         networks: bodies `actor`, `critic_1`, `critic_2`; actions lie in [-1, 1].
-        optimizer, operations: as in `OffPolicy`; so are the settings that are not named here. They do not touch the
-            temperature, which has an Adam of its own and begins anew when the whole network does.
+        given, settings: as in `OffPolicy`. Optimizer and operations do not touch the temperature, which has an Adam of
+            its own and begins anew when the whole network does.
         alpha_init: temperature at the beginning, > 0.
         alpha_step_size: of the temperature's optimizer; 0: it stays.
         target_entropy: nats that the policy is held at; None: minus the number of action dimensions.
@@ -47,42 +46,23 @@ class SAC(OffPolicy):
     """
 
     metrics = ("loss/value", "loss/policy", "value/mean", "policy/entropy", "policy/temperature")
+    followed = ("critic_1", "critic_2")
     networks: SoftActorCritic
 
     def __init__(
         self,
         networks: SoftActorCritic,
-        optimizer: torch.optim.Optimizer,
-        operations: Sequence[AfterStep] = (),
-        *,
-        frames_per_batch: int = 10,
-        init_random_frames: int = 1_000,
-        utd_ratio: float = 1.0,
-        batch_size: int = 256,
-        replay_buffer: Mapping[str, Any] = {"size": 1_000_000},
-        empty_at_change: bool = False,
-        discount: float = 0.99,
-        target_update_polyak: float = 0.995,
-        hard_update_freq: int | None = None,
+        *given: Any,
         alpha_init: float = 1.0,
         alpha_step_size: float = 3e-4,
         target_entropy: float | None = None,
-        log_interval: int = 1_000,
-        max_gradient_norm: float | None = None,
-        on_not_finite: Literal["stop", "skip"] = "stop",
-        generator: torch.Generator,
+        **settings: Any,
     ):
         check_temperature(alpha_init, alpha_step_size)
-        super().__init__(
-            networks, optimizer, operations, targets=["critic_1", "critic_2"], frames_per_batch=frames_per_batch,
-            init_random_frames=init_random_frames, utd_ratio=utd_ratio, batch_size=batch_size,
-            replay_buffer=replay_buffer, empty_at_change=empty_at_change, discount=discount,
-            target_update_polyak=target_update_polyak, hard_update_freq=hard_update_freq, log_interval=log_interval,
-            max_gradient_norm=max_gradient_norm, on_not_finite=on_not_finite, generator=generator,
-        )  # fmt: skip
+        super().__init__(networks, *given, **settings)
         policy = networks.policy
         assert isinstance(policy, TanhGaussianPolicy)
-        policy.init_random_frames = init_random_frames
+        policy.init_random_frames = self.init_random_frames
         self.policy = policy
         self.target_entropy = -float(policy.actions) if target_entropy is None else target_entropy
         self._alpha_init, self._alpha_step_size = alpha_init, alpha_step_size

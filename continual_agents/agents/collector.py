@@ -21,7 +21,7 @@ from .draws import Draw, generator_of
 from .environment_state import check_states, environment_state, set_environment_state
 from .environments import Environment, begin, first_observation, name_of, tell, unfit_step
 from .errors import EnvironmentFault, NotFiniteError
-from .learner import Networks
+from .networks import Networks
 from .policies import Act
 
 

@@ -6,44 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from continual_agents.methods import AfterStep
 from continual_agents.runs import generator_state, set_generator_state
 
 from .errors import NotFiniteError
-from .policies import Policy
-
-
-class Networks(Protocol):
-    """The networks of an agent.
-
-    Attributes:
-        policy: what acts.
-        bodies: the plain networks by name, for surgery and the probe.
-    """
-
-    @property
-    def policy(self) -> Policy: ...  # noqa: D102
-
-    @property
-    def bodies(self) -> dict[str, nn.Module]: ...  # noqa: D102
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that the method's optimizer trains."""
-
-    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The same with names as in tables."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, and the generators of dropout layers."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`, in place."""
+from .networks import Networks
 
 
 class Learner:

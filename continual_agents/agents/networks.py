@@ -20,20 +20,46 @@ from .spaces import is_picture, outputs_of, size_of
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorCritic:
-    """The networks of an agent, as TorchRL modules over the same plain bodies.
+class Networks:
+    """The networks of an agent: a policy and the plain networks behind it and beside it.
 
     Attributes:
-        policy: what acts: `GaussianPolicy` or `CategoricalPolicy`.
-        actor: `ProbabilisticActor` around `policy`.
-        critic: `TensorDictModule` from `observation` to `state_value`.
-        bodies: the plain networks by name (`actor`, `critic`), for surgery and the probe.
+        policy: what acts; its body is one of `bodies`.
+        bodies: by name, for surgery and the probe.
     """
 
     policy: Policy
+    bodies: dict[str, nn.Module]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every parameter that the method's optimizer trains."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The same with names as in tables: `q.0.weight`, `critic_1.4.bias`."""
+        return [(f"{name}.{key}", p) for name, body in self.bodies.items() for key, p in body.named_parameters()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, and the generators of dropout layers."""
+        return {"bodies": {name: body.state_dict() for name, body in self.bodies.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`, in place."""
+        for name, body in self.bodies.items():
+            body.load_state_dict(state["bodies"][name])
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCritic(Networks):
+    """Bodies `actor` and `critic`, under a `GaussianPolicy` or `CategoricalPolicy`; and TorchRL modules over them.
+
+    Attributes:
+        actor: `ProbabilisticActor` around `policy`.
+        critic: `TensorDictModule` from `observation` to `state_value`.
+    """
+
     actor: ProbabilisticActor
     critic: TensorDictModule
-    bodies: dict[str, nn.Module]
 
     def parameters(self) -> list[nn.Parameter]:
         """Every parameter that is trained."""
@@ -103,4 +129,4 @@ def make_actor_critic(
     )
     value = make_body(observation_space, 1, generator=generator, **network)
     critic = TensorDictModule(value, in_keys=["observation"], out_keys=["state_value"])
-    return ActorCritic(policy, actor, critic, {"actor": policy.body, "critic": value})
+    return ActorCritic(policy, {"actor": policy.body, "critic": value}, actor, critic)

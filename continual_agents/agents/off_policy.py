@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from continual_agents.methods import AfterStep
 
 from .checks import check_off_policy
-from .learner import Learner, Networks, batch_is_finite
+from .learner import Learner, batch_is_finite
+from .networks import Networks
 from .replay import Replay, transitions
 
 

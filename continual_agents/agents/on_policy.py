@@ -14,7 +14,8 @@ from continual_agents.methods import AfterStep
 from continual_agents.plasticity import update_norm
 
 from .checks import check_ppo
-from .learner import Learner, Networks, batch_is_finite
+from .learner import Learner, batch_is_finite
+from .networks import Networks
 
 METRICS = {
     "loss/policy": "loss_objective",

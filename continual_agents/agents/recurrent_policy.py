@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from continual_agents.networks import RecurrentBody
 
+from .networks import Networks
 from .policies import Act, CategoricalPolicy, GaussianPolicy, Policy
 from .spaces import outputs_of, size_of
-from .value_networks import ValueNetworks
 
 
 class RecurrentPolicy(Policy):
@@ -110,7 +110,7 @@ class RecurrentPolicy(Policy):
         self.memory, self.first = state["memory"].clone(), state["first"].clone()
 
 
-class RecurrentActorCritic(ValueNetworks):
+class RecurrentActorCritic(Networks):
     """Bodies `actor` and `critic`, each with a GRU of its own."""
 
     policy: RecurrentPolicy

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, Space
-from torch import nn
 
 from .exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
-from .networks import make_body
-from .policies import Policy
+from .networks import Networks, make_body
 from .spaces import size_of
 
 INIT = {"init": "default"}
@@ -20,43 +17,13 @@ INIT = {"init": "default"}
 more slowly (docs/agents.md)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ValueNetworks:
-    """A policy and the plain networks behind it and beside it.
-
-    Attributes:
-        policy: what acts; its body is one of `bodies`.
-        bodies: by name, for surgery and the probe.
-    """
-
-    policy: Policy
-    bodies: dict[str, nn.Module]
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that is trained."""
-        return [parameter for _, parameter in self.named_parameters()]
-
-    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The same with names as in tables: `q.0.weight`, `critic_1.4.bias`."""
-        return [(f"{name}.{key}", p) for name, body in self.bodies.items() for key, p in body.named_parameters()]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, and the generators of dropout layers."""
-        return {"bodies": {name: body.state_dict() for name, body in self.bodies.items()}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`, in place."""
-        for name, body in self.bodies.items():
-            body.load_state_dict(state["bodies"][name])
-
-
-class QNetwork(ValueNetworks):
+class QNetwork(Networks):
     """One body, `q`: the value of every action."""
 
     policy: EpsilonGreedyPolicy
 
 
-class SoftActorCritic(ValueNetworks):
+class SoftActorCritic(Networks):
     """Bodies `actor`, and `critic_1` and `critic_2` from observation and action to a value."""
 
     policy: TanhGaussianPolicy

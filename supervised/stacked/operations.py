@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
+from continual_agents import methods
 from continual_agents.methods import OPERATIONS, Method
 
 from .continual_backprop import StackedContinualBackprop, StackedGenerateAndTest
 from .network import StackedMlp
 from .optimizers import OPTIMIZERS, StackedOptimizer
 from .redo import StackedReDo, StackedReGraMa
-from .surgeon import common
+from .surgeon import StackedSurgery, common
 from .target import StackTarget
 
-SURGERY: dict[str, Callable[..., Operation]] = {
+SURGERY: dict[str, Callable[..., StackedSurgery]] = {
     "continual_backprop": StackedContinualBackprop,
     "generate_and_test": StackedGenerateAndTest,
     "redo": StackedReDo,
@@ -27,46 +26,9 @@ SURGERY: dict[str, Callable[..., Operation]] = {
 `continual_agents.methods.Operation` needs none."""
 
 
-class Operation(Protocol):
-    """After every optimizer step `follow_step`; after the steps that `next_step` names also `act_now`.
-
-    Attributes:
-        steps: optimizer steps done, counted by the learner (`follow_step` may be captured, and must not count).
-        follows: whether there is something to do at every step.
-        draws: whether every step draws random numbers.
-    """
-
-    steps: int
-
-    @property
-    def follows(self) -> bool:
-        """As above."""
-
-    @property
-    def draws(self) -> bool:
-        """As above."""
-
-    @property
-    def next_step(self) -> float:
-        """The next step after which `act_now` is due; inf if never."""
-
-    def follow_step(self, number: int) -> None:
-        """The part of every step (number `number` from 0): fixed operations on the device."""
-
-    def act_now(self) -> None:
-        """The part of some steps."""
-
-    def start_task(self, index: int) -> None:
-        """At the start of task `index`, from 0."""
-
-    def report(self) -> dict[str, np.ndarray]:
-        """Numbers for the table, each `[runs]`."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+Operation = methods.Operation | StackedSurgery
+"""After every optimizer step `follow_step`; after the steps that `next_step` names also `act_now`. The learner counts
+their `steps`: `follow_step` may be captured, and must not."""
 
 
 def obstacle(method: Method) -> str | None:
@@ -81,25 +43,25 @@ def obstacle(method: Method) -> str | None:
     return next((name for name in method.operations if name not in SURGERY and not OPERATIONS[name].stacks), None)
 
 
-def make_operations(stack: StackedMlp, optimizer: StackedOptimizer, methods: Sequence[Method]) -> dict[str, Any]:
+def make_operations(stack: StackedMlp, optimizer: StackedOptimizer, runs: Sequence[Method]) -> dict[str, Any]:
     """The operations of a stack by name.
 
     Args:
         stack: the networks.
         optimizer: what trains them.
-        methods: one per run, equal in the names of their operations.
+        runs: the method of each, equal in the names of their operations.
 
     Raises:
         ValueError: a setting out of range, or one that runs of a stack cannot differ in.
     """
     target = StackTarget(stack, optimizer)
     made: dict[str, Any] = {}
-    for name in methods[0].operations:
-        settings = [method.operations[name] for method in methods]
+    for name in runs[0].operations:
+        settings = [method.operations[name] for method in runs]
         if name in SURGERY:
             made[name] = SURGERY[name](stack, optimizer, settings)
         else:
-            made[name] = methods[0].make_operation(name, target, _together(name, settings, target))
+            made[name] = runs[0].make_operation(name, target, _together(name, settings, target))
     return made
 
 

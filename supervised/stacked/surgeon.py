@@ -120,6 +120,9 @@ class StackedSurgery:
         settings: per run; those of `Surgeon`, and `transfer`, which is common to the stack.
 
     Attributes:
+        steps: optimizer steps done, counted by the learner.
+        follows: whether there is something to do at every step.
+        draws: whether every step draws random numbers.
         remembers: names of its attributes that are a tensor a hidden layer and that a continued run needs.
     """
 
@@ -136,6 +139,19 @@ class StackedSurgery:
         """Zeros `[runs, width]` for each hidden layer."""
         kind: Any = {"device": self.stack.device, "dtype": dtype or self.stack.dtype}
         return [torch.zeros(self.stack.runs, width, **kind) for width in self.stack.network.hidden]
+
+    @property
+    def next_step(self) -> float:
+        """The next step after which `act_now` is due; inf if never."""
+        raise NotImplementedError
+
+    def follow_step(self, number: int) -> None:
+        """The part of every step (number `number` from 0): fixed operations on the device."""
+        raise NotImplementedError
+
+    def act_now(self) -> None:
+        """The part of some steps."""
+        raise NotImplementedError
 
     def start_task(self, index: int) -> None:
         """Tasks are nothing to it."""

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -31,25 +31,8 @@ KINDS: tuple[Kind, ...] = ("npz", "pickle", "npy", "folder")
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
-class Source(Protocol):
-    """What can fill an array `[classes, images, 3, 32, 32]` in parts; each part may be filled twice.
-
-    Attributes:
-        root: the folder.
-        parts: name of each part.
-        names: name of each class.
-    """
-
-    root: Path
-
-    @property
-    def parts(self) -> Sequence[str]: ...  # noqa: D102
-
-    @property
-    def names(self) -> Sequence[str]: ...  # noqa: D102
-
-    def fill(self, part: int, out: NDArray[np.uint8]) -> None:
-        """Put the images of one part where they belong."""
+Source = Batches | ArrayFolder | ImageFolder
+"""What can fill an array `[classes, images, 3, 32, 32]` in parts; each part may be filled twice."""
 
 
 def find_source(

@@ -22,13 +22,12 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from continual_agents.methods import Method
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types, shortened
@@ -41,6 +40,10 @@ from tools.memory import available, gigabytes
 from tools.method import idle
 from tools.text import message, visible, warning_line
 from tools.unread import OWN
+
+if TYPE_CHECKING:
+    from tools.agent import AgentJob
+    from tools.stream import StreamJob
 
 MAY_CHANGE = (
     *("experiment.steps", "experiment.tasks", "folder", "save_seconds", "progress", "logger"),
@@ -69,27 +72,7 @@ MOST_THREADS = 1024
 """Of one process; torch aborts, or takes gigabytes of stacks, where there are far more."""
 
 
-class Job(Protocol):
-    """What an experiment's kind has to offer.
-
-    Attributes:
-        steps: where the run ends.
-        gradient_steps: of that run, about; 0: not known.
-        methods: by name, what is trained.
-    """
-
-    steps: int
-    gradient_steps: int
-    methods: dict[str, Method]
-
-    def run(self, run: Run) -> None:
-        """Do it, continuing what `run` holds."""
-
-    def close(self) -> None:
-        """Free what it holds."""
-
-
-def build(config: dict[str, Any]) -> Job:
+def build(config: dict[str, Any]) -> AgentJob | StreamJob:
     """The job of a configuration, checked but not begun; no file is touched.
 
     Raises:

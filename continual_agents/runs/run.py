@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tqdm import tqdm
 
 from .checkpoint import Checkpoints, damage_of_run, write_atomically
 from .configuration import configuration_text
@@ -15,7 +18,6 @@ from .folder import check_contents, check_folder, check_same, check_tables
 from .interrupt import StopSignal
 from .lock import Lock
 from .output import quiet_worker
-from .progress import progress_bar
 from .records import Records
 from .sessions import record_session
 from .storage import storage_error, told_in_one_line
@@ -165,13 +167,20 @@ class Run(Records):
         """The last good checkpoint in words, for messages."""
         return f"step {self.step}" if self.step else "none yet"
 
-    @contextlib.contextmanager
-    def progress(self, *, total: int, initial: int = 0, unit: str = "steps", description: str = "") -> Iterator[Any]:
-        """A bar that starts where the run continues."""
-        with progress_bar(
-            self._bar_position, total=total, initial=initial, unit=unit, description=description
-        ) as bar:
-            yield bar
+    def progress(self, *, total: int, initial: int = 0, unit: str = "steps", description: str = "") -> tqdm:
+        """A bar on standard error that starts where the run continues, to be used in a `with` block."""
+        return tqdm(
+            total=total,
+            initial=initial,
+            unit=unit,
+            unit_scale=True,
+            desc=description,
+            dynamic_ncols=True,
+            # a log file gets a line now and then, a terminal a living bar
+            mininterval=0.2 if sys.stderr is not None and sys.stderr.isatty() else 30.0,
+            position=self._bar_position,
+            disable=self._bar_position is None or sys.stderr is None,
+        )
 
     def save_due(self) -> bool:
         """Whether a periodic checkpoint is due: after `save_seconds`, and so rarely that saving stays under 2%."""

@@ -22,12 +22,12 @@ from continual_agents.runs import log_comparison
 from continual_agents.runs.checkpoint import write_bytes
 from continual_agents.runs.files import StrangeFileError
 from tools.figures.agent import plot_agent
-from tools.figures.agent_sweep import sweep_of_agents
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders
 from tools.figures.records import check_records, write_records
 from tools.figures.sentences import conclusion
 from tools.figures.stream import plot_stream, plot_sweep
 from tools.figures.table import legend, make_table, readable, rows_of
+from tools.figures.tasks import sweep_of_agents
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above
 from tools.text import cell, visible

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .comparison import Comparison, compare
 from .folders import RunFolder, flatten, is_setting, method_label
-from .tidy import Stream, short_key, tidy
+from .tidy import Stream, short_key, tidy, varied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,3 +139,24 @@ def stream_settings(runs: list[RunFolder]) -> list[str]:
         if isinstance(group, Mapping):
             keys.update(dict.fromkeys(short_key(key) for key in flatten(group)))
     return [key for key in keys if key != "kind"]  # an optimizer has a kind too
+
+
+def sweep_of_agents(runs: list[RunFolder]) -> Stream:
+    """A sweep in the form that streams have, so that one figure draws both: the ends of all tasks as records, and the settings that differ within a method as `parameters`.
+
+    Args:
+        runs: agents' runs of one experiment.
+    """
+    data = task_ends(runs)
+    own = ["setting", "method", "seed"]
+    # a method reads its experiment's constants: of one name, what counts is the method's, which is put last
+    keys = sorted(data.runs.columns.difference(own, sort=False), key=lambda key: key.startswith("method."))
+    table = data.runs[[*own, *keys]].rename(columns={key: short_key(key) for key in keys})
+    table = table.loc[:, ~table.columns.duplicated(keep="last")].rename_axis("replicate").reset_index()
+    table = table.map(lambda value: str(value) if isinstance(value, list) else value)
+    parameters = varied(table)
+    ends = data.ends.rename_axis(index="replicate", columns="task")
+    records = ends.stack().rename("performance").reset_index()
+    records["task"] += 1 - records["task"].min()  # people count tasks from 1
+    records = records.merge(table[["replicate", *own[:2], *parameters]], on="replicate")
+    return Stream(data.experiment, records, pd.DataFrame(table), data.settings, parameters, data.measure)

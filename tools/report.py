@@ -18,12 +18,12 @@ from continual_agents.runs.checkpoint import write_bytes
 from continual_agents.runs.sessions import read_sessions
 from tools.figures.comparison import compare
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
-from tools.figures.paired import paired_table
+from tools.figures.fresh import difference
 from tools.figures.published import Published, beside
 from tools.figures.relearning import relearning_rows
 from tools.figures.sentences import sentence
 from tools.figures.table import interval, make_table, number, readable_columns, rows_of
-from tools.figures.tasks import task_ends
+from tools.figures.tasks import TaskEnds, task_ends
 from tools.figures.tidy import tidy
 from tools.parser import Parser, above
 from tools.plot import figures_of
@@ -56,6 +56,10 @@ PAIRED = (
     "Row minus column at the ends of the tasks after the first, run by run on the same seed and task: mean over tasks "
     "and seeds, 95% t-interval over seeds, number of pairs. Of many intervals a few exclude 0 by chance."
 )
+
+
+MOST_COLUMNS = 8
+"""Methods that are a column each; with more of them, the last in the figures' order, the fresh network among them."""
 
 
 def write_report(folders: Iterable[Path | str], output: Path | str) -> Path:
@@ -106,7 +110,7 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
         _table(list(columns), list(zip(*columns.values(), strict=True))),
         f"<p>{STATISTICS.format(measure=escape(str(table['measure'].iloc[0]).replace('_', ' ')))}</p>",
     ]
-    headings, pairs = paired_table(ends)
+    headings, pairs = _paired(ends)
     if pairs:
         parts += ["<h3>Paired differences</h3>", _table(headings, pairs), f"<p>{PAIRED}</p>"]
     if not stream:
@@ -125,6 +129,28 @@ def _figures(runs: list[RunFolder]) -> list[str]:
 def _image(path: Path, text: str) -> str:
     content = base64.b64encode(path.with_suffix(".svg").read_bytes()).decode()
     return f'<img alt="{escape(text)}" src="data:image/svg+xml;base64,{content}">'
+
+
+def _paired(data: TaskEnds) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: a row per setting, a column per method that it is held against, "mean [interval] (pairs)".
+
+    Without two methods there are no rows.
+    """
+    methods = list(dict.fromkeys(setting.split(", ")[0] for setting in data.settings))
+    if len(methods) < 2:
+        return [], []
+    references = methods[::-1][:MOST_COLUMNS]  # the fresh network is the last one
+    rows = [[setting, *(_pair(data, setting, reference) for reference in references)] for setting in data.settings]
+    return ["method", *(f"minus {reference}" for reference in references)], rows
+
+
+def _pair(data: TaskEnds, setting: str, reference: str) -> str:
+    if setting.split(", ")[0] == reference:
+        return ""
+    found = difference(data, setting, reference)
+    if not found.n:
+        return found.missing
+    return f"{interval(found.value, found.low, found.high)} ({found.n})"
 
 
 def _relearning(runs: list[RunFolder]) -> str:

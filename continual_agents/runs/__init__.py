@@ -4,11 +4,11 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import read_checkpoint as read_checkpoint
 from .configuration import read_configuration as read_configuration
-from .comparison import log_comparison as log_comparison
 from .lock import Lock as Lock
 from .lock import LockedError as LockedError
 from .logger import LoggerError as LoggerError
 from .loggers import check_logger as check_logger
+from .loggers import log_comparison as log_comparison
 from .faults import Fault as Fault
 from .faults import RunError as RunError
 from .output import steady_output as steady_output

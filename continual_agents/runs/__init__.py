@@ -15,5 +15,5 @@ from .output import steady_output as steady_output
 from .random_state import generator_state as generator_state
 from .random_state import set_generator_state as set_generator_state
 from .run import Run as Run
-from .storage import StorageError as StorageError
+from .faults import StorageError as StorageError
 from .table import Table as Table

@@ -9,10 +9,9 @@ from typing import Any
 from continual_agents.settings import shortened
 
 from .configuration import flatten, read_configuration
-from .faults import RunError
+from .faults import RunError, told_in_one_line
 from .files import StrangeFileError, check_ordinary
 from .lock import check_lock
-from .storage import told_in_one_line
 from .table import check_table
 
 TIMING = "timing"

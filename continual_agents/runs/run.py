@@ -20,7 +20,7 @@ from .lock import Lock
 from .output import quiet_worker
 from .records import Records
 from .sessions import record_session
-from .storage import storage_error, told_in_one_line
+from .faults import storage_error, told_in_one_line
 
 
 class Run(Records):

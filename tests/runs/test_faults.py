@@ -234,7 +234,7 @@ def test_what_nobody_reads_is_lost_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_storage_errors_are_those_of_the_disk() -> None:
-    from continual_agents.runs.storage import storage_error
+    from continual_agents.runs.faults import storage_error
 
     folder = Path("/runs/a")
     for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):

@@ -11,10 +11,10 @@ from typing import Any
 
 from .faults import Fault, RunError
 from .folder import TIMING
-from .glance import Glance
 from .lock import Lock
 from .logger import run_statistics
 from .loggers import Loggers, open_loggers
+from .overview import Glance
 from .table import Table, check_table
 
 

@@ -54,7 +54,7 @@ def test_no_layer_is_refused():
 
 
 def test_a_diagnostic_of_your_own_is_a_function_and_a_row(monkeypatch):
-    from continual_agents.runs.glance import Glance
+    from continual_agents.runs.overview import Glance
     from continual_agents.runs.tensorboard import overview
 
     row = Measure(

@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from continual_agents.runs import LoggerError, Run, check_logger
-from continual_agents.runs.glance import Glance
+from continual_agents.runs.overview import Glance
 from continual_agents.runs.logger import gif
 from continual_agents.runs.loggers import Loggers, open_loggers
 from continual_agents.runs.tags import meaning, tag_of

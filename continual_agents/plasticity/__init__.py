@@ -8,6 +8,7 @@ from .measures import MEASURES as MEASURES
 from .measures import Layer as Layer
 from .measures import Measure as Measure
 from .measures import add_measure as add_measure
+from .measures import summarise as summarise
 from .policy import approximate_kl as approximate_kl
 from .policy import categorical_entropy as categorical_entropy
 from .policy import gaussian_entropy as gaussian_entropy
@@ -25,7 +26,6 @@ from .statistics import Estimate as Estimate
 from .statistics import bootstrap as bootstrap
 from .statistics import interquartile_mean as interquartile_mean
 from .statistics import mean as mean
-from .summary import summarise as summarise
 from .units import dead_units as dead_units
 from .units import dormancy_scores as dormancy_scores
 from .units import dormant_units as dormant_units

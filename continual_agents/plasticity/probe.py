@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from continual_agents import surgery
 from continual_agents.surgery.finding import Reader, Units, axes_of
 
-from .summary import summarise
+from .measures import summarise
 from .units import FLAT
 
 

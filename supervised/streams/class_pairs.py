@@ -13,7 +13,7 @@ from continual_agents.settings import check_counts
 
 from ..data import Textures, load_imagenet
 from ..draws import Draw
-from .class_images import ClassImages
+from .images import ClassImages
 from .stream import SeededStream
 
 

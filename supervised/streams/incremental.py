@@ -17,8 +17,8 @@ from ..data import load_cifar100, load_digits
 from ..data.cifar import CLASSES, TEST_IMAGES, TRAIN_IMAGES, by_class
 from ..draws import Draw
 from .augmentation import Augmentation
-from .class_images import ClassImages
 from .class_pairs import made_textures
+from .images import ClassImages
 from .stream import SeededStream, chunk_steps
 
 DIGITS_IMAGES = 174

@@ -15,7 +15,7 @@ from supervised.networks import make_network
 from supervised.plans import Plan
 from supervised.residual import ResNet
 from supervised.streams.augmentation import Augmentation
-from supervised.streams.class_images import ClassImages
+from supervised.streams.images import ClassImages
 from supervised.streams.incremental import ClassIncremental, incremental_digits
 from supervised.streams.table import make_stream
 from tests.supervised.helpers import method, tensors_of

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from supervised.draws import Draw, numpy_draws
-from supervised.streams.class_images import ClassImages
 from supervised.streams.class_pairs import ClassPairs
 from supervised.streams.growing import GrowingImages
-from supervised.streams.images import Images
+from supervised.streams.images import ClassImages, Images
 from supervised.streams.permuted import PermutedImages
 from supervised.streams.regression import SlowlyChangingRegression
 from supervised.streams.table import make_stream

@@ -1,6 +1,6 @@
 """Supervised streams on which loss of plasticity was shown, and networks that train on them as one stack."""
 
-from .learners import make_learner as make_learner
+from .group import make_learner as make_learner
 from .networks import MaxPoolNet as MaxPoolNet
 from .networks import Mlp as Mlp
 from .plans import Plan as Plan

@@ -11,8 +11,7 @@ import torch
 from campaigns.chaos.compare import unequal
 from continual_agents.runs import Run, RunError
 from supervised import make_plans, train
-from supervised.group import Group
-from supervised.learners import make_learner
+from supervised.group import Group, make_learner
 from supervised.streams.table import make_stream
 from tests.supervised.helpers import CBP, method, tensors_of
 

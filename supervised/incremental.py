@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from continual_agents.methods import Method
 from continual_agents.surgery.optimizer_state import forget_
 
 from .draws import Draw, torch_draws
 from .looped import LoopedLearner
-from .networks import Mlp, Network
+from .networks import Mlp
 from .states import array_of
 
 
@@ -28,25 +27,15 @@ class IncrementalLearner(LoopedLearner):
     nothing of it.
 
     Args:
-        network, methods, seeds, loss, device, fast: as in `LoopedLearner`.
+        given, settings: as in `LoopedLearner`.
         seen: classes of the first task.
 
     Attributes:
         seen: classes so far.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        methods: Sequence[Method],
-        seeds: Sequence[int],
-        *,
-        loss: str,
-        seen: int,
-        device: torch.device | str = "cpu",
-        fast: bool = False,
-    ):
-        super().__init__(network, methods, seeds, loss=loss, device=device, fast=fast)
+    def __init__(self, *given: Any, seen: int, **settings: Any):
+        super().__init__(*given, **settings)
         self.seen = seen
         self._step_sizes = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self._best: list[dict[str, Tensor] | None] = [None] * self.runs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from continual_agents.networks import activation_of
-from continual_agents.settings import nearest, written
+from continual_agents.settings import check_counts, nearest, written
 
 from .draws import Draw, torch_draws
 from .kaiming import kaiming_uniform_
@@ -136,8 +136,7 @@ class ResNet:
             raise ValueError(f"network.norm={self.norm} is unknown to kind=resnet{nearest(self.norm, NORMS)}")
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"network.channels={written(self.channels)}: at least one stage, each of at least 1")
-        if self.blocks < 1:
-            raise ValueError(f"network.blocks={self.blocks}: at least 1")
+        check_counts("network", blocks=self.blocks)
 
     def module(self, seed: int, *, start: int = 0) -> ResidualNet:
         """The network, Kaiming uniform with biases 0; arguments as in `Mlp.initial`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from continual_agents.settings import check_counts
+
 
 def _check_common(settings: dict[str, Any]) -> None:
     """What all agents have."""
@@ -42,11 +44,8 @@ def check_off_policy(settings: dict[str, Any]) -> None:
         ValueError: a value out of range, naming it.
     """
     _check_common(settings)
-    for name in ("frames_per_batch", "batch_size"):
-        if settings[name] < 1:
-            raise ValueError(f"agent.{name}={settings[name]}: at least 1")
-    if settings["init_random_frames"] < 0:
-        raise ValueError(f"agent.init_random_frames={settings['init_random_frames']}: at least 0")
+    check_counts("agent", **{name: settings[name] for name in ("frames_per_batch", "batch_size")})
+    check_counts("agent", 0, init_random_frames=settings["init_random_frames"])
     frames, interval = settings["frames_per_batch"], settings["log_interval"]
     if interval < 1 or interval % frames:
         raise ValueError(f"agent.log_interval={interval}: a positive multiple of agent.frames_per_batch={frames}")
@@ -79,8 +78,7 @@ def check_exploration(start: float, end: float, frames: int) -> None:
     for name, value in (("eps_start", start), ("eps_end", end)):
         if not 0 <= value <= 1:
             raise ValueError(f"agent.{name}={value}: a probability in [0, 1]")
-    if frames < 1:
-        raise ValueError(f"agent.annealing_frames={frames}: at least 1")
+    check_counts("agent", annealing_frames=frames)
 
 
 def check_temperature(initial: float, step_size: float) -> None:

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 
 from continual_agents.methods import AfterStep
 from continual_agents.runs import Run
+from continual_agents.settings import check_counts
 
 from .collector import EnvironmentCollector
 from .errors import EnvironmentFault, NotFiniteError
@@ -65,9 +66,7 @@ def train(
         NotFiniteError: the learning diverged; the last checkpoint is kept.
         EnvironmentFault: the environment failed; the last checkpoint is kept.
     """
-    for name, value in (("probe.every", probe_every), ("probe.batch", probe_batch)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: at least 1")
+    check_counts("probe", every=probe_every, batch=probe_batch)
     loop = Loop(run, collector, learner, probe, probe_every, probe_batch, film=film, steps=steps)
     loop.resume()
     with run.progress(total=steps, initial=collector.frames, unit="frames", description=description) as bar:

@@ -80,8 +80,7 @@ class ClassIncremental(SeededStream):
             epochs=epochs,
             batch=batch,
         )
-        if validation_images < 0:
-            raise ValueError(f"stream.validation_images={validation_images}: at least 0")
+        check_counts("stream", 0, validation_images=validation_images)
         if classes < 2 or classes % increment:
             raise ValueError(f"stream.increment={increment} does not divide the {classes} classes of {name}")
         if (needed := train_images + validation_images + test_images) > images.images:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from continual_agents.runs import read_configuration
+from continual_agents.runs.configuration import flatten as pairs_of
 from tools.text import visible_everywhere
 
 from .tables import check_distinct, read_table, read_tables
@@ -227,15 +228,9 @@ def short(key: str) -> str:
     return key.rsplit(".", 1)[-1].replace("_", " ")
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mapping as dotted keys; groups that hold nothing are left out."""
+    return {key: value for key, value in pairs_of(config) if not isinstance(value, Mapping)}
 
 
 def is_setting(key: str) -> bool:

@@ -142,7 +142,9 @@ def stream_settings(runs: list[RunFolder]) -> list[str]:
 
 
 def sweep_of_agents(runs: list[RunFolder]) -> Stream:
-    """A sweep in the form that streams have, so that one figure draws both: the ends of all tasks as records, and the settings that differ within a method as `parameters`.
+    """A sweep over settings of agents in the form that streams have, so that one figure draws both.
+
+    Records are the ends of all tasks, `parameters` the settings that differ within a method.
 
     Args:
         runs: agents' runs of one experiment.

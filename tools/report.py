@@ -110,7 +110,7 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
         _table(list(columns), list(zip(*columns.values(), strict=True))),
         f"<p>{STATISTICS.format(measure=escape(str(table['measure'].iloc[0]).replace('_', ' ')))}</p>",
     ]
-    headings, pairs = _paired(ends)
+    headings, pairs = paired_table(ends)
     if pairs:
         parts += ["<h3>Paired differences</h3>", _table(headings, pairs), f"<p>{PAIRED}</p>"]
     if not stream:
@@ -131,7 +131,7 @@ def _image(path: Path, text: str) -> str:
     return f'<img alt="{escape(text)}" src="data:image/svg+xml;base64,{content}">'
 
 
-def _paired(data: TaskEnds) -> tuple[list[str], list[list[str]]]:
+def paired_table(data: TaskEnds) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: a row per setting, a column per method that it is held against, "mean [interval] (pairs)".
 
     Without two methods there are no rows.

@@ -7,14 +7,12 @@ import pandas as pd
 import pytest
 
 from tests.tools.made_up import levels_run, stream_run, summary_table
-from tools import plot
+from tools import plot, report
 from tools.figures import (
     agent,
-    agent_sweep,
     comparison,
     folders,
     fresh,
-    paired,
     sentences,
     stream,
     style,
@@ -283,7 +281,7 @@ def test_numbers_that_belong_together_have_the_same_decimals():
 
 
 def test_every_method_is_held_against_every_other(three_seeds):
-    headings, rows = paired.paired_table(tasks.task_ends(read(three_seeds)))
+    headings, rows = report.paired_table(tasks.task_ends(read(three_seeds)))
     assert headings == ["method", "minus fresh network", "minus PPO", "minus continual backprop"]
     table_of = {row[0]: dict(zip(headings[1:], row[1:], strict=True)) for row in rows}
     assert table_of["PPO"]["minus fresh network"] == "-56.7 [-85.4, -28.0] (3)"
@@ -296,7 +294,7 @@ def test_every_method_is_held_against_every_other(three_seeds):
 
 def test_one_method_has_nothing_to_be_held_against(tmp_path):
     put(tmp_path, "ppo", {0: [0, 1], 1: [0, 2]})
-    assert paired.paired_table(tasks.task_ends(read(tmp_path))) == ([], [])
+    assert report.paired_table(tasks.task_ends(read(tmp_path))) == ([], [])
 
 
 @pytest.fixture
@@ -312,7 +310,7 @@ def swept(tmp_path):
 
 
 def test_a_sweep_over_agents_settings_ends_in_a_sweep_figure(swept):
-    data = agent_sweep.sweep_of_agents(read(swept))
+    data = tasks.sweep_of_agents(read(swept))
     assert data.parameters == ["step_size"]
     *panels, last = stream.sweep_figure(data).axes
     titles = [axes.get_title(loc="left") for axes in (*panels, last)]

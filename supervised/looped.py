@@ -162,8 +162,7 @@ class LoopedLearner:
             self.replaced[run] += sum(len(index) for index in replaced.values())
 
     def _forward(self, module: nn.Module, x: Tensor) -> Tensor:
-        output: Tensor = module(x)
-        return output
+        return module(x)
 
     @torch.no_grad()
     def start_task(self, task: int) -> None:

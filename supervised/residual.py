@@ -82,8 +82,7 @@ class ResidualNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[batch, colours, side, side]` to outputs `[batch, outputs]`."""
         h = self.blocks(self.act(self.norm(self.conv(x))))
-        outputs: Tensor = self.head(torch.flatten(self.pool(h), 1))
-        return outputs
+        return self.head(torch.flatten(self.pool(h), 1))
 
     def looked_at(self) -> dict[str, nn.Module]:
         """The activations by name, first to last."""

@@ -169,9 +169,6 @@ def _write_runs(run: Run, plans: Sequence[Plan], codes: Mapping[int, str]) -> No
         "code": [codes[number] for number in range(len(plans))],  # what took the steps: native, graph or torch
     }
     for key in keys:
-        columns[key] = [_word(plan.settings.get(key, "nan")) for plan in plans]
+        values = [plan.settings.get(key, "nan") for plan in plans]
+        columns[key] = ["x".join(map(str, one)) if isinstance(one, list | tuple) else one for one in values]
     run.table("runs").extend(columns)
-
-
-def _word(value: Any) -> Any:
-    return "x".join(map(str, value)) if isinstance(value, list | tuple) else value

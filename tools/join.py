@@ -141,17 +141,14 @@ def _read(folder: Path) -> Shard:
     return Shard(folder, config, list(rows[0]), rows)
 
 
-def _setting(row: dict[str, str], columns: Iterable[str]) -> tuple[str, ...]:
-    return tuple(row.get(name, "nan") for name in columns if name not in OWN)
-
-
 def _whole(shards: Sequence[Shard]) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     """The configuration of all runs, and where each of them is: shard and run number, in the order of one stack."""
     columns = _union(shard.columns for shard in shards)
     found: dict[tuple[str, ...], dict[int, tuple[int, int]]] = {}
     for number, shard in enumerate(shards):
         for run, row in enumerate(shard.runs):
-            seeds, seed = found.setdefault(_setting(row, columns), {}), int(row["seed"])
+            setting = tuple(row.get(name, "nan") for name in columns if name not in OWN)
+            seeds, seed = found.setdefault(setting, {}), int(row["seed"])
             if seed in seeds:
                 raise JoinError(
                     f"{row['method']} with seed {seed} is in {shards[seeds[seed][0]].path} and in {shard.path}"

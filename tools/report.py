@@ -102,10 +102,12 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
     sentences = "".join(f"<li>{escape(sentence(row))}</li>" for row in table.to_dict("records"))
     columns = readable_columns(table)
     del columns["experiment"]
+    with tempfile.TemporaryDirectory() as folder:
+        figures = [_image(path, text) for path, text in figures_of(runs, Path(folder) / "figure.png").items()]
     parts = [
         f"<h2>{escape(name)}</h2>",
         f"<ul>{sentences}</ul>",
-        *_figures(runs),
+        *figures,
         "<h3>Against a fresh network, and first tasks against last tasks</h3>",
         _table(list(columns), list(zip(*columns.values(), strict=True))),
         f"<p>{STATISTICS.format(measure=escape(str(table['measure'].iloc[0]).replace('_', ' ')))}</p>",
@@ -119,11 +121,6 @@ def _experiment(name: str, runs: list[RunFolder]) -> str:
     if published is not None and published.rows:
         parts += ["<h3>Published and measured</h3>", _published(published)]
     return "\n".join([*parts, "<h3>What was run</h3>", _what_was_run(runs)])
-
-
-def _figures(runs: list[RunFolder]) -> list[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        return [_image(path, text) for path, text in figures_of(runs, Path(folder) / "figure.png").items()]
 
 
 def _image(path: Path, text: str) -> str:

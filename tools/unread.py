@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -57,18 +56,14 @@ def _reads(config: DictConfig, key: str) -> bool:
         return name is None or name in compared
     if rest.split(".")[0] in own:
         return True
-    parts = OmegaConf.to_container(method, resolve=False)
+    parts, container = (OmegaConf.to_container(part, resolve=False) for part in (method, experiment))
     assert isinstance(parts, dict)
+    assert isinstance(container, dict)
     if isinstance(parts.get("of"), dict):
         parts["of"] = {name: settings for name, settings in parts["of"].items() if name in compared}
     # the key itself, a part of it, or the group that it belongs to
-    places = re.findall(r"\$\{(?:oc\.\w+:)?([\w.]+)", str([parts, _own_part(experiment, own)]))
+    places = re.findall(r"\$\{(?:oc\.\w+:)?([\w.]+)", str([parts, [container[key] for key in own if key in container]]))
     return any(f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}.") for place in places)
-
-
-def _own_part(experiment: DictConfig, own: Sequence[str]) -> list[Any]:
-    container = OmegaConf.to_container(experiment, resolve=False)
-    return [container[key] for key in own if key in container] if isinstance(container, dict) else []
 
 
 def compared_of(config: DictConfig) -> list[str]:

@@ -50,8 +50,7 @@ def make_environment(
     else:
         raise TypeError(f"an environment, a gymnasium id or a callable is needed, got {type(source).__name__}")
     if count == 1:
-        environment: Environment = make()
-        return environment
+        return make()
     return SyncVectorEnv([lambda: Member(make())] * count, autoreset_mode=AutoresetMode.DISABLED)
 
 
@@ -101,8 +100,7 @@ def rescale_actions(environment: Environment) -> Environment:
         return environment
     wrapper: Any = gymnasium.wrappers.vector.RescaleAction if vector else gymnasium.wrappers.RescaleAction
     low, high = np.full(space.shape, -1, space.dtype), np.full(space.shape, 1, space.dtype)
-    wrapped: Environment = wrapper(environment, low, high)
-    return wrapped
+    return wrapper(environment, low, high)
 
 
 def _registered(source: str) -> str:

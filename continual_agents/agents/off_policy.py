@@ -167,8 +167,7 @@ class OffPolicy(Learner):
 
     def recent(self, batch: TensorDict, count: int) -> TensorDict:
         """The last `count` transitions; of `batch` where the buffer has just been emptied."""
-        rows: TensorDict = self.replay.recent(count) if len(self.replay) else transitions(batch)[-count:]
-        return rows
+        return self.replay.recent(count) if len(self.replay) else transitions(batch)[-count:]
 
     def begin_beside(self, folder: Path) -> None:
         """A memory-mapped buffer lies in the run folder."""

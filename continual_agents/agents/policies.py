@@ -141,8 +141,7 @@ class CategoricalPolicy(Policy):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits `[..., actions]`."""
-        logits: Tensor = self.body(observation)
-        return logits
+        return self.body(observation)
 
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Standard Gumbel noise `[*shape, actions]`."""

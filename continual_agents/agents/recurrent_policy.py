@@ -71,8 +71,7 @@ class RecurrentPolicy(Policy):
         def act(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
             self.memory = self.body.step(torch.from_numpy(observation), self.memory)
             self.first = torch.zeros_like(self.first)
-            action: np.ndarray = self.distribution.act(self.memory, torch.from_numpy(noise)).numpy()
-            return action
+            return self.distribution.act(self.memory, torch.from_numpy(noise)).numpy()
 
         return act
 

@@ -88,8 +88,7 @@ class Replay:
 
     def sample(self, count: int) -> TensorDict:
         """`count` transitions, drawn with replacement."""
-        drawn: TensorDict = self._buffer.sample(count)
-        return drawn
+        return self._buffer.sample(count)
 
     def recent(self, count: int) -> TensorDict:
         """The last `count` transitions, or all."""
@@ -97,8 +96,7 @@ class Replay:
 
     def _rows(self, start: int, end: int) -> TensorDict:
         places = self._places(start, end)
-        rows: TensorDict = self._buffer.storage[places]
-        return rows
+        return self._buffer.storage[places]
 
     def _places(self, start: int, end: int) -> torch.Tensor:
         return torch.arange(start - self.since, end - self.since) % self.size

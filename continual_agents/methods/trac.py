@@ -80,5 +80,4 @@ def erfi(x: Tensor) -> Tensor:
     # beyond 8 it is more than 1e26, and a weight that far away has left anyway
     x = x.double().clamp(-8, 8)[..., None]
     terms = ((2 * n + 1) * x.abs().log() - torch.lgamma(n + 1)).exp() / (2 * n + 1)
-    total: Tensor = 2 / math.sqrt(math.pi) * x[..., 0].sign() * terms.sum(-1)
-    return total
+    return 2 / math.sqrt(math.pi) * x[..., 0].sign() * terms.sum(-1)

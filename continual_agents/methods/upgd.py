@@ -74,8 +74,7 @@ class UPGD(torch.optim.Optimizer):
         assert parameter.grad is not None
         state["step"] += 1
         state["utility"].mul_(decay).addcmul_(parameter.grad, parameter, value=decay - 1)
-        corrected: Tensor = state["utility"] / (1 - decay ** float(state["step"]))
-        return corrected
+        return state["utility"] / (1 - decay ** float(state["step"]))
 
     def _update(self, group: dict[str, Any], parameter: nn.Parameter, largest: Tensor, source: torch.Generator) -> None:
         state, (beta1, beta2), gradient = self.state[parameter], group["betas"], parameter.grad

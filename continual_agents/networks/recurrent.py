@@ -61,8 +61,7 @@ class RecurrentBody(nn.Sequential):
     def forward(self, observation: Tensor) -> Tensor:
         """Outputs `[..., time, outputs]` for sequences `[..., time, inputs]` that begin without a memory."""
         features, _ = self.memory(self.activation(self.embed(observation)))
-        output: Tensor = self.head(features)
-        return output
+        return self.head(features)
 
     def unroll(self, observation: Tensor, state: Tensor, first: Tensor) -> Tensor:
         """The GRU's outputs `[rows, time, width]`, forgetting at every beginning of an episode.

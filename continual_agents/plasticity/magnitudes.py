@@ -22,7 +22,7 @@ def weight_magnitude(weights: Tensor | Iterable[Tensor], *, runs_dims: int = 0) 
         `[runs...]`; 0-dim for a single network.
     """
     tensors = [weights] if isinstance(weights, Tensor) else list(weights)
-    return _total([w.abs() for w in tensors], runs_dims) / _count(tensors, runs_dims)
+    return _total([w.abs() for w in tensors], runs_dims) / sum(math.prod(w.shape[runs_dims:]) for w in tensors)
 
 
 def gradient_norm(parameters: Iterable[Tensor], *, runs_dims: int = 0) -> Tensor:
@@ -75,7 +75,3 @@ def _total(tensors: Sequence[Tensor], runs_dims: int) -> Tensor:
     if not tensors:
         raise ValueError("no tensors given: nothing to measure")
     return torch.stack([tensor.detach().reshape(*tensor.shape[:runs_dims], -1).sum(-1) for tensor in tensors]).sum(0)
-
-
-def _count(tensors: Sequence[Tensor], runs_dims: int) -> int:
-    return sum(math.prod(tensor.shape[runs_dims:]) for tensor in tensors)

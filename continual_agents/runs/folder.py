@@ -88,10 +88,11 @@ def check_same(folder: Path, config: Mapping[str, Any], may_change: Sequence[str
         old, new = dict(flatten(read_configuration(path))), dict(flatten(config))
     except ValueError as error:
         raise RunError(f"{error}; give another folder=...") from error
+    named = tuple(f"{key}." for key in may_change)
     different = [
         f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} asked for"
         for key in sorted(old.keys() | new.keys())
-        if not _is_one_of(key, may_change) and old.get(key, "(absent)") != new.get(key, "(absent)")
+        if not f"{key}.".startswith(named) and old.get(key, "(absent)") != new.get(key, "(absent)")
     ]
     if different:
         more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
@@ -99,8 +100,3 @@ def check_same(folder: Path, config: Mapping[str, Any], may_change: Sequence[str
             f"{folder} holds a run of another configuration ({'; '.join(different[:SHOWN])}{more}): continue it with "
             "its own settings, or give another folder=..."
         )
-
-
-def _is_one_of(key: str, names: Sequence[str]) -> bool:
-    """Whether a dotted key is named, or belongs to a group that is."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)

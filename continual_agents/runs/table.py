@@ -38,16 +38,13 @@ class Table:
         self.rows = rows
         self.columns: tuple[str, ...] = ()
         if rows:
-            self._keep(rows)
+            with os.fdopen(open_in_place(self.path, os.O_RDWR), "rb+") as file:
+                end, self.columns = whole_rows(self.path, file, rows)
+                file.truncate(end)
         flags = os.O_WRONLY | (os.O_APPEND if rows else os.O_TRUNC)
         self._file: IO[str] = os.fdopen(
             open_in_place(self.path, flags), "a" if rows else "w", newline="", encoding="utf-8"
         )
-
-    def _keep(self, rows: int) -> None:
-        with os.fdopen(open_in_place(self.path, os.O_RDWR), "rb+") as file:
-            end, self.columns = whole_rows(self.path, file, rows)
-            file.truncate(end)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row. Columns it lacks become `nan`; a column that the first row did not have is an error."""

@@ -100,7 +100,11 @@ class StackedLearner:
             # all steps until somebody acts are one call of the fast code
             due = {name: operation.next_step for name, operation in self.operations.items()}
             until = min(count, done + int(min([*due.values(), self.steps + count - done])) - self.steps)
-            self._learn_quietly(x[done:until], targets[done:until], outputs[done:until])
+            piece = x[done:until], targets[done:until], outputs[done:until]
+            if self._fast is None:
+                one_by_one(self.step, *piece, self.steps)
+            else:
+                self._fast(*piece, self.steps)
             self.stack.see(x[done:until])
             self.steps += until - done
             for operation in self.operations.values():
@@ -110,13 +114,6 @@ class StackedLearner:
                 if step == self.steps:
                     self.operations[name].act_now()
         return LOSSES[self.loss].measure(outputs, y)
-
-    def _learn_quietly(self, x: Tensor, targets: Tensor, outputs: Tensor) -> None:
-        """Steps after which no operation acts, but perhaps the last one; outputs are written to `outputs`."""
-        if self._fast is None:
-            one_by_one(self.step, x, targets, outputs, self.steps)
-        else:
-            self._fast(x, targets, outputs, self.steps)
 
     def _native(self, loss: str) -> Native | None:
         """Native code for the steps; None where there is none."""

@@ -79,7 +79,9 @@ class Surgeon:
         Args:
             jobs: layer, runs `n`, units `[n, k]`, and their mean outputs `[n, k]` to hand over (or None).
         """
-        places = [(layer, _column(runs, units.device), units) for layer, runs, units, _ in jobs]
+        places = [
+            (layer, torch.tensor(list(runs), device=units.device)[:, None], units) for layer, runs, units, _ in jobs
+        ]
         seen = self.stack.recent_inputs() if jobs else None
         for (layer, rows, units), (*_, means) in zip(places, jobs, strict=True):
             if means is not None:
@@ -196,7 +198,3 @@ def common(settings: Sequence[Mapping[str, Any]], name: str, default: Any) -> An
     if len(values) > 1:
         raise ValueError(f"{name} is common to the runs of a stack, got {', '.join(values)}")
     return next(iter(values.values()))
-
-
-def _column(runs: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(list(runs), device=device)[:, None]

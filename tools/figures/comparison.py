@@ -53,7 +53,7 @@ def _compare(given: tuple[RunFolder, ...]) -> Comparison:
     if not episodes["performance"].notna().any() and all("reward/mean" in run.metrics for run in runs):
         # no episode has ended anywhere: a continuing task is judged by its reward
         measure, episodes = "reward per step", _performance(metrics, "reward/mean")
-    settings = sorted(dict.fromkeys(labels), key=_preference)
+    settings = sorted(dict.fromkeys(labels), key=lambda label: (preference(label), label))
     return Comparison(runs[0].experiment, episodes, metrics, settings, runs, measure)
 
 
@@ -84,7 +84,3 @@ def _performance(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     table = table.assign(**{column: value for column, value in missing.items() if column not in table.columns})
     table = table.assign(task=table["task"].fillna(0))  # an environment that announces no task has one
     return table[["step", "performance", "task", "friction", "setting", "replicate"]]
-
-
-def _preference(label: str) -> tuple[int, str]:
-    return preference(label), label

@@ -120,7 +120,7 @@ def readable_columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "change": _intervals(table, "change"),
         "first to last": [TRENDS[verdict] for verdict in table["verdict"]],
         **({"all tasks, IQM": _intervals(table, "overall")} if table["overall"].notna().any() else {}),
-        "dead units": [_percent(value) for value in table["dead_units"]],
+        "dead units": ["-" if np.isnan(value) else f"{value:.1%}" for value in table["dead_units"]],
         "rank": [number(value) for value in table["effective_rank"]],
     }
 
@@ -222,7 +222,3 @@ def _against_fresh(row: dict[str, Any]) -> str:
 def _intervals(table: pd.DataFrame, part: str) -> list[str]:
     parts = zip(table[part], table[f"{part}_low"], table[f"{part}_high"], strict=True)
     return [interval(value, low, high) for value, low, high in parts]
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.1f}%"

@@ -9,18 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from tools.figures.comparison import compare
-from tools.figures.folders import RunFolder, read_folder
+from tools.figures.folders import read_folder
 from tools.figures.tasks import returns_at_task_ends
 from tools.figures.tidy import tidy
 
-
-def _last_tasks(performance: Sequence[float]) -> float:
-    return float(np.mean(performance[-max(1, len(performance) // 10) :]))
-
-
 CRITERIA: dict[str, Callable[[Sequence[float]], float]] = {
     "all_tasks": lambda performance: float(np.mean(performance)),
-    "last_tasks": _last_tasks,
+    "last_tasks": lambda performance: float(np.mean(performance[-max(1, len(performance) // 10) :])),
 }
 """How the performances on the tasks become one score: their mean, or that of the last tenth (at least one task)."""
 
@@ -35,21 +30,16 @@ def scores(folder: Path, criterion: str) -> list[float]:
         FolderError: no finished row.
     """
     run = read_folder(folder)
-    tasks = _stream_tasks(run) if run.is_stream else [_agent_tasks(run)]
-    return [CRITERIA[criterion](one) if len(one) else math.nan for one in tasks]
+    if run.is_stream:
+        performance = tidy([run]).records.groupby(["run", "task"])["performance"]
+        tasks = performance.apply(lambda one: float(np.mean(one.to_numpy())))
+        each = [one.tolist() for _, one in tasks.groupby("run")]
+    else:
+        each = [returns_at_task_ends(compare([run]).episodes).to_numpy(float).ravel().tolist()]
+    return [CRITERIA[criterion](one) if len(one) else math.nan for one in each]
 
 
 def higher_is_better(folder: Path) -> bool:
     """Whether the best score of runs like this one is the highest."""
     run = read_folder(folder)
     return not run.is_stream or tidy([run]).higher_is_better
-
-
-def _agent_tasks(run: RunFolder) -> list[float]:
-    return returns_at_task_ends(compare([run]).episodes).to_numpy(float).ravel().tolist()
-
-
-def _stream_tasks(run: RunFolder) -> list[list[float]]:
-    records = tidy([run]).records
-    table = records.groupby(["run", "task"])["performance"].apply(lambda values: float(np.mean(values.to_numpy())))
-    return [table[number].tolist() for number in sorted(records["run"].unique())]

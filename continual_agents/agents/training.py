@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import deque
@@ -88,28 +89,23 @@ def train(
         run.save(collector.frames, loop.state())
 
 
+@dataclasses.dataclass(eq=False)
 class Loop:
     """One turn of the loop, and what has to be carried from turn to turn."""
 
-    def __init__(
-        self,
-        run: Run,
-        collector: EnvironmentCollector,
-        learner: Learner,
-        probe: Callable[[Any], dict[str, float]] | None,
-        probe_every: int,
-        probe_batch: int,
-        *,
-        film: Film | None = None,
-        steps: float = math.inf,
-    ):
-        self.run, self.collector, self.learner = run, collector, learner
-        self.probe, self.probe_every, self.probe_batch = probe, probe_every, probe_batch
-        self.film, self.steps = film, steps
-        self.updates = 0
-        self.probed: list[str] = []  # names the probe gives, so that rows without a look have the columns
-        self.recent: deque[float] = deque(maxlen=20)
-        self.write_seconds = math.nan
+    run: Run
+    collector: EnvironmentCollector
+    learner: Learner
+    probe: Callable[[Any], dict[str, float]] | None
+    probe_every: int
+    probe_batch: int
+    film: Film | None = None
+    steps: float = math.inf
+    updates: int = 0
+    probed: list[str] = dataclasses.field(default_factory=list)
+    """Names that the probe gives, so that rows without a look have the columns."""
+    recent: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=20))
+    write_seconds: float = math.nan
 
     def resume(self) -> None:
         """Continue from the run's checkpoint, if there is one."""

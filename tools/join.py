@@ -20,7 +20,7 @@ from continual_agents.runs.checkpoint import write_atomically, write_bytes
 from continual_agents.runs.configuration import configuration_text
 from continual_agents.runs.files import StrangeFileError, open_file, read_file
 from continual_agents.runs.folder import check_same
-from continual_agents.runs.sessions import read_sessions
+from continual_agents.runs.provenance import read_sessions
 from tools.figures.tables import LARGEST
 from tools.parser import Parser
 from tools.text import visible

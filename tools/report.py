@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from continual_agents.runs.checkpoint import write_bytes
-from continual_agents.runs.sessions import read_sessions
+from continual_agents.runs.provenance import read_sessions
 from tools.figures.comparison import compare
 from tools.figures.folders import FolderError, RunFolder, by_experiment, read_folders, setting_labels
 from tools.figures.fresh import difference

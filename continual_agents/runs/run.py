@@ -19,7 +19,7 @@ from .interrupt import StopSignal
 from .lock import Lock
 from .output import quiet_worker
 from .records import Records
-from .sessions import record_session
+from .provenance import record_session
 from .faults import storage_error, told_in_one_line
 
 

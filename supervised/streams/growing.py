@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from continual_agents.settings import check_counts
 
 from ..draws import Draw
 from .images import Images
-from .permuted import load_images
 from .stream import SeededStream, chunk_steps
 
 
@@ -108,15 +106,3 @@ class GrowingImages(SeededStream):
     def return_to(self, last: int) -> None:
         """As the base."""
         self._shuffle(last)
-
-
-def growing_images(
-    seeds: Sequence[int],
-    *,
-    data: str = "digits",
-    root: str | None = None,
-    source: Literal["files", "openml"] = "files",
-    **settings: Any,
-) -> GrowingImages:
-    """The stream from its settings; arguments as in `load_images` and `GrowingImages`."""
-    return GrowingImages(seeds, load_images(data, root, source), **settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -123,13 +123,14 @@ def load_images(data: str, root: str | None, source: Literal["files", "openml"] 
     return flat_images("mnist", mnist.images, mnist.labels)
 
 
-def permuted_images(
+def on_images(
+    stream: Callable[..., Any],
     seeds: Sequence[int],
     *,
     data: str = "digits",
     root: str | None = None,
     source: Literal["files", "openml"] = "files",
     **settings: Any,
-) -> PermutedImages:
-    """The stream from its settings; arguments as in `load_images` and `PermutedImages`."""
-    return PermutedImages(seeds, load_images(data, root, source), **settings)
+) -> Any:
+    """A stream of the images of `load_images`, from its settings; the others are the stream's own."""
+    return stream(seeds, load_images(data, root, source), **settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from continual_agents.settings import check_settings, nearest
 
 from .class_pairs import ClassPairs, imagenet_pairs, texture_pairs
-from .growing import GrowingImages, growing_images
+from .growing import GrowingImages
 from .incremental import ClassIncremental, incremental_cifar, incremental_digits, incremental_textures
-from .permuted import PermutedImages, permuted_images
+from .permuted import PermutedImages, on_images
 from .regression import SlowlyChangingRegression
 from .stream import Stream
 
@@ -33,8 +34,8 @@ class Kind:
 
 STREAMS: dict[str, Kind] = {
     "regression": Kind(SlowlyChangingRegression, (SlowlyChangingRegression,)),
-    "permuted": Kind(permuted_images, (permuted_images, PermutedImages)),
-    "growing": Kind(growing_images, (growing_images, GrowingImages)),
+    "permuted": Kind(functools.partial(on_images, PermutedImages), (on_images, PermutedImages)),
+    "growing": Kind(functools.partial(on_images, GrowingImages), (on_images, GrowingImages)),
     "imagenet": Kind(imagenet_pairs, (imagenet_pairs, ClassPairs)),
     "textures": Kind(texture_pairs, (texture_pairs, ClassPairs)),
     "incremental_cifar": Kind(incremental_cifar, (incremental_cifar, ClassIncremental)),

@@ -13,6 +13,7 @@ from continual_agents.agents import AGENTS, EnvironmentCollector, fit_spaces, ma
 from continual_agents.agents.collector import Environment
 from continual_agents.agents.draws import Draw, generator_of
 from continual_agents.agents.spaces import is_picture, lost_by_clipping
+from continual_agents.methods import Method
 from continual_agents.networks import ConvNet, mlp
 from continual_agents.networks.conv import Pixels, conv_of, features_of, kernels_of
 from continual_agents.plasticity import Probe
@@ -21,7 +22,6 @@ from continual_agents.settings import check_counts, check_settings, check_types,
 from tools.figures.folders import method_label
 from tools.film import Film
 from tools.memory import COPIES, ENVIRONMENT, WALKER, check_memory, weights
-from tools.method import method_from
 
 TYPES: dict[str, dict[str, Any]] = {
     "": {"name": str, "steps": int},
@@ -188,7 +188,7 @@ class AgentJob:
                 f"device={config['device']}: agents run on the CPU, where networks of this size are faster"
             )
         self.experiment = experiment
-        self.method = method_from(config["method"])
+        self.method = Method.of(config["method"])
         self.methods = {self.method.name: self.method}
         check_settings(f"method {self.method.name}: network", self.method.network, mlp, given=("generator",))
         self.steps: int = experiment["steps"]

@@ -12,7 +12,6 @@ from supervised import Plan, make_learner, make_plans, make_stream, stacks, trai
 from supervised.streams.stream import task_start
 from supervised.streams.table import sample
 from tools.memory import check_stream
-from tools.method import method_from
 
 TYPES = {
     "name": str,
@@ -34,7 +33,7 @@ def methods_of(config: Mapping[str, Any]) -> dict[str, Method]:
     """The methods that a configuration compares: those of `experiment.methods`, or the one that `method=` chose."""
     settings = config["method"]
     chosen = settings["of"] if "of" in settings else {settings["name"]: settings}
-    return {name: method_from(one) for name, one in chosen.items()}
+    return {name: Method.of(one) for name, one in chosen.items()}
 
 
 class StreamJob:

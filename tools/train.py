@@ -28,6 +28,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from continual_agents.methods import Method
 from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunError, check_logger, steady_output
 from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types, shortened
@@ -37,7 +38,6 @@ from tools.jobs import asks_hydra
 from tools.jobs import jobs as jobs
 from tools.launchers import make_launcher, split
 from tools.memory import available, gigabytes
-from tools.method import idle
 from tools.text import message, visible, warning_line
 from tools.unread import OWN
 
@@ -178,6 +178,19 @@ def train_one(config: dict[str, Any], *, quiet: bool = False) -> int:
             return run.stop_signal
     finally:
         job.close()
+
+
+def idle(method: Method, steps: int) -> list[str]:
+    """What of a method never happens in a run of so many gradient steps, in words."""
+    said = []
+    for name, settings in method.operations.items():
+        for key, what in (("period", "it never acts"), ("maturity", "no unit grows old enough")):
+            value = settings.get(key)
+            if isinstance(value, int) and value > steps and not settings.get("at_task"):
+                said.append(
+                    f"method={method.name}: {name}.{key}={value:,}, and a run takes {steps:,} gradient steps: {what}"
+                )
+    return said
 
 
 def check_builds(configs: Sequence[dict[str, Any]], *, pattern: bool) -> list[dict[str, Any]]:

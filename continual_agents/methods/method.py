@@ -49,6 +49,21 @@ class Method:
     optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     operations: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Method:
+        """The method of a configuration.
+
+        Raises:
+            ValueError: no mapping, a key that methods have not, or a value that `Method` refuses.
+        """
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"method={written(settings)}: settings by name are needed")
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise ValueError(f"method.{key} is unknown{nearest(key, known)}")
+        return cls(**settings)
+
     def __post_init__(self) -> None:
         for part in ("network", "optimizer", "operations"):
             if not isinstance(getattr(self, part), Mapping):

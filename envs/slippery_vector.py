@@ -96,6 +96,7 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._rewards = np.zeros(n)
         self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
         self._every = np.ones(n, bool)
+        # handed out with every info, and the mask of a reset of all: nobody may write into it
         self._every.flags.writeable = False
         self._read_friction()
 
@@ -245,6 +246,7 @@ class SlipperyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"the state is of {len(walkers)} environments, this vector has n={self.num_envs}: make it with "
                 f"n={len(walkers)}"
             )
+        # all are looked at before the first one changes
         for walker, stored in zip(self._walkers, walkers, strict=True):
             walker.check_state(stored)
         for walker, stored in zip(self._walkers, walkers, strict=True):

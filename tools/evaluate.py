@@ -67,6 +67,7 @@ def draw(table: pd.DataFrame, path: Path) -> Path:
             ground = one["friction"].notna().all()
             places = one["friction"].astype(float) if ground else [str(label)] * len(one)
             spread = np.abs(one[["low", "high"]].to_numpy().T - one["return"].to_numpy())
+            # one episode has no interval: nan would hide its point
             axes.errorbar(places, one["return"], yerr=np.nan_to_num(spread), marker="o", capsize=2, label=str(label))
             if ground:
                 axes.set_xscale("log")

@@ -44,6 +44,7 @@ def jobs(words: Sequence[str]) -> list[dict[str, Any]]:
         raise UsageError(f"{several[0]} are several values: add -m to run one process for each")
     words_of = [single(item, own) for item in parsed]
     begun: dict[tuple[str, ...], DictConfig] = {}
+    # .3 s: to compose a configuration and to build its run
     if (count := math.prod(map(len, words_of))) > MOST_RUNS:
         raise UsageError(
             f"{count:,} runs: checking them alone would take {count * 0.3 / 3600:,.0f} hours; at most {MOST_RUNS:,} in "

@@ -144,6 +144,7 @@ def choices(override: Override, own: Path | None = None) -> list[str]:
                 raise UsageError(f"{given}: no {override.key_or_group} is called so; see --help")
             return found
         try:
+            # one more than may be tells that there are too many, of range(0,10**12) as well
             values = list(itertools.islice(override.sweep_string_iterator(), MOST_VALUES + 1))
         except (ValueError, ArithmeticError) as error:  # a range in steps of 0, or from nan
             raise UsageError(f"{given} cannot be counted: give finite numbers and a step that is not 0") from error

@@ -49,6 +49,7 @@ def check_off_policy(settings: dict[str, Any]) -> None:
     frames, interval = settings["frames_per_batch"], settings["log_interval"]
     if interval < 1 or interval % frames:
         raise ValueError(f"agent.log_interval={interval}: a positive multiple of agent.frames_per_batch={frames}")
+    # as a float: .1 times 30 is 3.0000000000000004
     steps = frames * settings["utd_ratio"]
     if not steps >= 1 or abs(steps - round(steps)) > 1e-9:
         raise ValueError(

@@ -175,10 +175,12 @@ class EnvironmentCollector(BaseCollector):
             if skip and not (np.isfinite(reward) and np.isfinite(observation).all()):
                 truncated = True
             nexts[step] = observation
+            # a view of the batch: the observation is written once, and acted on where it lies
             current = nexts[step : step + 1]
             rewards[step] = reward
             terminations[step] = terminated
             truncations[step] = truncated
+            # what is skipped must not make the return of the whole episode nan
             self._returns[0] += reward if np.isfinite(reward) else 0.0
             self._lengths[0] += 1
             self.frames += 1

@@ -47,6 +47,7 @@ class EpsilonGreedyPolicy(Policy):
 
     def act(self, observation: Tensor, noise: Tensor) -> Tensor:
         """The best action, or the one that the noise prefers; noise 0 is always the best action."""
+        # not `noise < epsilon`: noise 0 has to be the best action even at epsilon 1
         anything = noise[..., -1] > 1.0 - self.epsilon
         return torch.where(anything, noise[..., :-1].argmax(-1), self.body(observation).argmax(-1))
 

@@ -51,6 +51,7 @@ class RecurrentPolicy(Policy):
     def restart(self, ended: np.ndarray) -> None:
         """Forget where an episode has ended, bool `[envs]`."""
         gone = torch.from_numpy(np.asarray(ended, dtype=bool))
+        # how many environments are collected from is known only here
         if not hasattr(self, "memory") or len(self.memory) != len(gone):
             self.memory, self.first = torch.zeros(len(gone), self.body.width), torch.ones(len(gone), dtype=torch.bool)
         self.memory = torch.where(gone[:, None], 0.0, self.memory)

@@ -141,6 +141,7 @@ class Replay:
                 f"{folder} lacks the transitions {at} to {count} of the replay buffer: the run cannot be continued, "
                 "start in a new folder"
             )
+        # rows keep their places, so the writer has to go on behind the last one
         self._buffer.writer._cursor = (count - since) % self.size
         self.count = self._saved = count
         self._needed = [first, count]

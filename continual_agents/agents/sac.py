@@ -99,6 +99,7 @@ class SAC(OffPolicy):
             for parameter, gradient in zip(parameters, given, strict=True):
                 parameter.grad = gradient
         mean = log_prob.detach().mean()
+        # `apply_gradients` looks at the networks' gradients only, and would skip a step that the temperature has taken
         if torch.isfinite(mean):
             self.log_alpha.grad = -(mean + self.target_entropy)
             self.alpha_optimizer.step()

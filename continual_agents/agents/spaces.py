@@ -103,6 +103,7 @@ def _fit_actions(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any
         row = spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[arg-type]
         return TransformAction(environment, lambda action: np.asarray(action).reshape(shape), row)
     lowest, counts = _choices(space)
+    # Python's whole numbers: a product of many counts would go round in int64 and look small
     combinations = int(np.prod([int(count) for count in counts], dtype=object))
     if combinations > LARGEST:
         raise ValueError(

@@ -131,7 +131,7 @@ def lives(claim: Claim) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        pass  # it lives, and is another user's
     return True
 
 

@@ -60,6 +60,7 @@ def _check_array(path: Path, images: int) -> None:
     try:
         with path.open("rb") as file:
             shape, dtype = read_header(path, file)
+            # in floats: the lengths that a header declares may multiply to more than int64 holds
             size = file.tell() + int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the path and its rights") from error

@@ -38,6 +38,7 @@ def load_imagenet(path: str | Path, *, classes: int = CLASSES, images: int = IMA
     try:
         with file.open("rb") as opened:
             shape, dtype = read_header(file, opened)
+            # in floats: the lengths that a header declares may multiply to more than int64 holds
             size = opened.tell() + int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
     except OSError as error:
         raise DataError(file, f"cannot be read ({error.strerror})", "check the path and its rights") from error

@@ -83,6 +83,7 @@ class Piece:
     def _capture(self, *examples: Tensor) -> None:
         state = self.save()
         self.buffers = [example.clone() for example in examples]
+        # on another stream first, as torch asks: what libraries make at their first call cannot be made in a capture
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -140,6 +140,7 @@ class ClassIncremental(SeededStream):
     def next(self, most: int) -> tuple[Tensor, Tensor]:
         """As `Stream.next`, within an epoch: images `[steps, runs, batch, colours, side, side]`; classes by arrival."""
         task, epoch, step = self.place(self.position)
+        # not in `return_to`: a continued run draws an epoch, a large one, at its first batch
         if self._epoch != (task, epoch):
             self._begin(task, epoch)
         bytes_ = self.runs * self.batch * int(np.prod(self.shape)) * 4

@@ -82,6 +82,7 @@ class PermutedImages(SeededStream):
 
     def _permute(self, rows: Tensor) -> Tensor:
         """Images `rows [steps, runs]` with each run's permutation: `[steps, runs, pixels]`."""
+        # `expand` copies nothing: one permutation a run serves all steps
         return self.images.pixels[rows].gather(-1, self._pixels.expand(len(rows), -1, -1))
 
     def _begin(self, task: int, round_: int = 0) -> None:

@@ -117,6 +117,7 @@ class SlowlyChangingRegression(SeededStream):
         order = self.each(lambda one: one.integers(0, count, self.task_steps), Draw.EXAMPLES, task, dim=1)
         self._inputs = torch.from_numpy(inputs.reshape(-1, self.shape[0])).to(self.device)
         self._targets = torch.from_numpy(targets.reshape(-1)).to(self.device)
+        # the runs' tables stand behind each other, so that one `index_select` serves all runs and steps
         self._rows = order + torch.arange(self.runs, device=self.device) * count
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ def nice_width(span: float, bins: int) -> float:
     """Smallest of 1, 2, 2.5, 5 times a power of ten that covers `span` in at most `bins` bins."""
     least = span / bins
     power = 10.0 ** np.floor(np.log10(least))
+    # 1e-9: a span that fits its bins exactly must not get wider ones by rounding
     return float(next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= least * (1 - 1e-9)))
 
 

@@ -85,6 +85,7 @@ def stream_task_ends(data: Stream, world: list[str]) -> TaskEnds:
     steps = table.groupby(["replicate", "task"])["step"]
     first, last, rows = steps.transform("min"), steps.transform("max"), steps.transform("size")
     span = (last - first) * rows / (rows - 1).clip(lower=1)  # rows lie at the ends of equal stretches
+    # 1e-9: the row that ends three quarters of the task is not a late one, whatever the rounding
     late = table[table["step"] >= last - (span / 4 - 1e-9).clip(lower=0)]
     ends = late.pivot_table(index="replicate", columns="task", values="performance", aggfunc="mean")
     runs = data.runs.set_index("replicate")

@@ -149,6 +149,7 @@ class Study:
     def _freeze(self) -> list[Candidate]:
         """The best candidate of each method, written down once."""
         path = self.folder / "frozen.yaml"
+        # once: what was measured on fresh seeds has to be what is written down as chosen
         if not path.exists():
             _write_yaml(path, self._choose())
         frozen = read_configuration(path)["methods"]
@@ -172,6 +173,7 @@ class Study:
                 mean = float(of.mean()) if of.notna().any() else math.nan
                 rank = -math.inf if math.isnan(mean) else mean if best_is_highest else -mean
                 ranked.append((-int(of.isna().sum()), rank, -candidate.number, mean))
+            # fewest diverged runs, then the best mean, then the earliest candidate
             lost, _, number, mean = max(ranked)
             methods[name] = {
                 "candidate": -number, "settings": group[-number].settings, "score": mean, "diverged": -lost,

@@ -73,31 +73,17 @@ def bootstrap(
         raise ValueError("values hold inf or nan: leave out the runs or positions that are missing")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: expected a number between 0 and 1")
-    if table.dim() == 1:
-        return Estimate(
-            *(part[0] for part in _bootstrap(table[:, None], statistic, strata, confidence, resamples, seed))
-        )
-    return _bootstrap(table, statistic, strata, confidence, resamples, seed)
-
-
-def _bootstrap(
-    table: Tensor,
-    statistic: Callable[[Tensor], Tensor],
-    strata: Sequence[object] | None,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> Estimate:
-    value = statistic(table)
-    if table.shape[0] == 1:
-        return Estimate(value, torch.full_like(value, torch.nan), torch.full_like(value, torch.nan))
-    # the same draws at every position: a run counts as a whole, and curves stay smooth
-    chosen = _resample(tuple(strata or [0] * table.shape[0]), table.shape[0], resamples, seed)
-    block = max(1, 4_000_000 // chosen.numel())  # positions at a time: bounds the memory at about 32 MB
-    draws = torch.cat([statistic(part[chosen]) for part in table.split(block, dim=1)], dim=1)
-    ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = torch.stack([torch.quantile(column, ends) for column in draws.T], dim=1)
-    return Estimate(value, low, high)
+    columns = table[:, None] if table.dim() == 1 else table
+    value = statistic(columns)
+    low = high = torch.full_like(value, torch.nan)
+    if len(columns) > 1:
+        # the same draws at every position: a run counts as a whole, and curves stay smooth
+        chosen = _resample(tuple(strata or [0] * len(columns)), len(columns), resamples, seed)
+        block = max(1, 4_000_000 // chosen.numel())  # positions at a time: bounds the memory at about 32 MB
+        draws = torch.cat([statistic(part[chosen]) for part in columns.split(block, dim=1)], dim=1)
+        ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+        low, high = torch.stack([torch.quantile(column, ends) for column in draws.T], dim=1)
+    return Estimate(*(part[0] if table.dim() == 1 else part for part in (value, low, high)))
 
 
 @functools.lru_cache(maxsize=8)  # the settings of a sweep have as many runs each: a hundred times the same draws

@@ -37,8 +37,8 @@ def binned(records: pd.DataFrame, column: str, *, position: str, edges: np.ndarr
         inside = (index >= 0) & (index < len(edges) - 1)
         counts = np.bincount(index[inside], minlength=len(edges) - 1)
         sums = np.bincount(index[inside], weights=values[inside], minlength=len(edges) - 1)
-        rows.append(_bridge(np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)))
-    return np.stack(rows)
+        rows.append(np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0))
+    return pd.DataFrame(np.stack(rows)).interpolate(axis=1, limit_area="inside").to_numpy()
 
 
 def estimate(values: np.ndarray, *, iqm: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,13 +68,3 @@ def estimate_one(values: np.ndarray, *, iqm: bool = False) -> tuple[float, float
     """`estimate` of one number per run."""
     value, low, high = estimate(np.asarray(values, dtype=float)[:, None], iqm=iqm)
     return float(value[0]), float(low[0]), float(high[0])
-
-
-def _bridge(values: np.ndarray) -> np.ndarray:
-    known = np.flatnonzero(np.isfinite(values))
-    if len(known) < 2:
-        return values
-    inner = np.arange(known[0], known[-1] + 1)
-    bridged = values.copy()
-    bridged[inner] = np.interp(inner, known, values[known])
-    return bridged

@@ -166,29 +166,17 @@ def spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
     Boxes that touch form a block whose mean displacement is 0 (pool-adjacent-violators).
     """
     order = np.argsort(wanted, kind="stable")
-    blocks: list[list[int]] = []
-    for index in order:
-        blocks.append([int(index)])
-        while len(blocks) > 1 and _top(blocks[-2], wanted, heights) > _bottom(blocks[-1], wanted, heights) + 1e-12:
-            last = blocks.pop()
-            blocks[-1] += last
+    # without the boxes below them, which they stand on, boxes do not overlap where their places do not fall
+    below = np.cumsum(heights[order]) - heights[order] / 2
+    blocks: list[tuple[float, int]] = []
+    for place in wanted[order] - below:
+        total, count = float(place), 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+            total, count = total + blocks[-1][0], count + blocks.pop()[1]
+        blocks.append((total, count))
     centres = np.empty(len(wanted))
-    for block in blocks:
-        edge = _bottom(block, wanted, heights)
-        for index in block:
-            centres[index] = edge + heights[index] / 2
-            edge += heights[index]
+    centres[order] = np.array([total / count for total, count in blocks for _ in range(count)]) + below
     return centres
-
-
-def _bottom(block: list[int], wanted: np.ndarray, heights: np.ndarray) -> float:
-    """Lower edge of a stack of boxes placed so that its boxes are, on average, where they want to be."""
-    below = np.cumsum([0.0, *heights[block][:-1]])
-    return float(np.mean(wanted[block] - heights[block] / 2 - below))
-
-
-def _top(block: list[int], wanted: np.ndarray, heights: np.ndarray) -> float:
-    return _bottom(block, wanted, heights) + float(heights[block].sum())
 
 
 def _darker(colour: str) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -331,7 +332,5 @@ class EnvironmentCollector(BaseCollector):
 
 def _raised_here(error: BaseException) -> bool:
     """Whether an error comes from this file itself, not from what it called."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_code.co_filename == __file__
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_filename == __file__

@@ -153,15 +153,10 @@ def _friction_norm(stretches: pd.DataFrame) -> LogNorm:
 
 
 def _stretches(episodes: pd.DataFrame) -> pd.DataFrame:
-    """First and last step of every task of every run: columns `replicate`, `task`, `start`, `end`, `friction`."""
-    rows = []
-    for replicate, one in episodes.groupby("replicate", sort=False):
-        start = 0.0
-        for task, part in one.groupby("task"):
-            end = float(part["step"].max())
-            rows.append((replicate, task, start, end, float(part["friction"].iloc[-1])))
-            start = end
-    return pd.DataFrame(rows, columns=["replicate", "task", "start", "end", "friction"])
+    """First and last step of every task of every run: columns `replicate`, `task`, `end`, `friction`, `start`."""
+    last = {"end": ("step", "max"), "friction": ("friction", lambda one: one.iloc[-1])}
+    table = episodes.groupby(["replicate", "task"]).agg(**last).astype(float).reset_index()
+    return table.assign(start=table.groupby("replicate")["end"].shift(fill_value=0.0))
 
 
 def _distinct_grounds(stretches: pd.DataFrame) -> list[pd.DataFrame]:

@@ -165,18 +165,16 @@ class Study:
         table = pd.read_csv(self.folder / "tuning.csv")
         ended = table[table["outcome"] == "finished"]
         best_is_highest = bool(len(ended) == 0 or higher_is_better(self.folder / ended["folder"].iloc[0]))
+        scores = table.groupby(["method", "candidate"])["score"]
+        means, lost = scores.mean(), scores.apply(lambda one: one.isna().sum())
+        worth = (means if best_is_highest else -means).fillna(-math.inf)
         methods = {}
         for name, group in self.protocol.methods.items():
-            ranked = []
-            for candidate in group:
-                of = table[(table["method"] == name) & (table["candidate"] == candidate.number)]["score"]
-                mean = float(of.mean()) if of.notna().any() else math.nan
-                rank = -math.inf if math.isnan(mean) else mean if best_is_highest else -mean
-                ranked.append((-int(of.isna().sum()), rank, -candidate.number, mean))
             # fewest diverged runs, then the best mean, then the earliest candidate
-            lost, _, number, mean = max(ranked)
+            number = max(range(len(group)), key=lambda k: (-lost[name, k], worth[name, k], -k))
             methods[name] = {
-                "candidate": -number, "settings": group[-number].settings, "score": mean, "diverged": -lost,
+                "candidate": number, "settings": group[number].settings, "score": float(means[name, number]),
+                "diverged": int(lost[name, number]),
             }  # fmt: skip
         best = "highest" if best_is_highest else "lowest"
         return {"criterion": f"{best} mean {self.protocol.criterion} over the tuning seeds", "methods": methods}

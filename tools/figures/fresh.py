@@ -86,19 +86,8 @@ def difference(data: TaskEnds, setting: str, reference: str = FRESH) -> Differen
         if ahead == "lost" and since != "lost":
             verdict = "slower"
     shares = ((later < 0) if better else (later > 0)).mean(axis=1).to_numpy(float)
-    ends = np.clip(t_interval(shares), 0.0, 1.0)
-    return Difference(
-        float(values.mean()),
-        low,
-        high,
-        n,
-        tasks,
-        missing,
-        verdict,
-        float(shares.mean()),
-        float(ends[0]),
-        float(ends[1]),
-    )
+    worse = map(float, (shares.mean(), *np.clip(t_interval(shares), 0.0, 1.0)))
+    return Difference(float(values.mean()), low, high, n, tasks, missing, verdict, *worse)
 
 
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

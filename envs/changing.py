@@ -79,6 +79,7 @@ class ChangingObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     def _draw(self, task: int) -> np.ndarray:
         """Offset or permutation of a task."""
         assert isinstance(self.observation_space, Box)
+        # before the first reset there is no life yet: `reset` draws again
         generator = np.random.default_rng([self._life or 0, task])
         size = self.observation_space.shape[0]
         if self.kind == "permute":

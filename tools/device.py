@@ -15,6 +15,7 @@ def check_device(name: str) -> None:
         device = torch.device(name)
     except RuntimeError:
         device = None
+    # torch takes cpu:1 too, and means the same processor
     if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise ValueError(f"device={name}: cpu, cuda or cuda:NUMBER is needed")
     count = torch.cuda.device_count()

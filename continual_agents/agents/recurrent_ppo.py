@@ -70,6 +70,7 @@ class RecurrentPPO(OnPolicy):
             self.discount, self.gae_lambda, value, after, following["reward"], following["done"], ended
         )
         if self.normalise_advantages:
+            # the same bound as TorchRL's GAE, which PPO uses
             advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-4)
         self.critic_memory = features[:, -1].clone()
         more = {"advantage": advantage, "value_target": target, "state_value": value, "critic_state": before}

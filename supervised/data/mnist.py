@@ -93,6 +93,7 @@ def _table(root: Path, part: str) -> Path | None:
 def _read_table(path: Path) -> Mnist:
     try:
         with path.open(encoding="ascii") as file:
+            # some of these tables have a row of names above the first image
             named = not file.readline()[:1].isdigit()
         rows = np.loadtxt(path, np.uint8, delimiter=",", skiprows=int(named), ndmin=2)
     except (OSError, ValueError, OverflowError) as error:

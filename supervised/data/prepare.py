@@ -196,6 +196,7 @@ def _resume(log: IO[str], settings: dict[str, Any]) -> set[int] | None:
     if begun != settings:
         other = " and ".join(key for key in settings if begun.get(key) != settings[key])
         raise DataError(log.name, f"begun with other {other}", f"give the same SRC, --classes and --images, or {anew}")
+    # a last line cut short goes, or the next entry would be appended to it
     log.truncate(len("\n".join(lines)) + 1)
     return set(done)
 

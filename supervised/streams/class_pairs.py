@@ -102,6 +102,7 @@ class ClassPairs(SeededStream):
 
     def _draw_pairs(self, task: int) -> Tensor:
         """The two classes of each run's task, `[runs, 2]`."""
+        # of an odd number of classes one is left out of a round, another one each time
         round_, place = divmod(task, self._classes // 2)
         orders = self.each(lambda one: one.permutation(self._classes), Draw.PAIRS, round_)
         return orders[:, 2 * place : 2 * place + 2]

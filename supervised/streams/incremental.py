@@ -111,6 +111,7 @@ class ClassIncremental(SeededStream):
     def task_start(self, task: int) -> int:
         """Gradient step with which a task begins."""
         last = self.outputs // self.increment
+        # task k trains on k + 1 increments, until all classes have come
         rounds = sum(range(1, min(task, last) + 1)) + max(task - last, 0) * last
         return rounds * self.epochs * (self.increment * self.train_images // self.batch)
 

@@ -34,6 +34,7 @@ IGNORED = (
 )
 """Configuration keys (or their prefixes) that do not make a different setting of the same method."""
 
+# with the dot: `experiment.steps` must not hide a key that only begins so
 _IGNORED = tuple(f"{key}." for key in IGNORED)
 
 COLUMNS = {"metrics": ("step",), "episodes": ("step", "return", "friction", "task"), "runs": ("run",)}

@@ -237,6 +237,7 @@ def _curves(
         records = data.records[data.records["setting"] == setting]
         curve = estimate(factor * binned(records, column, position=data.position, edges=edges))
         end = draw_curve(axes, _centres(data, edges), curve, look[setting])
+        # chr(10): before Python 3.12 an f-string holds no backslash
         label = f"{setting.replace(', ', chr(10), 1)} (n={data.replicates(setting)})"
         if ends is not None:
             label = with_difference(label, setting, difference(ends, setting))

@@ -111,6 +111,7 @@ def returns_at_task_ends(episodes: pd.DataFrame) -> pd.DataFrame:
     means = episodes["performance"].where(late).groupby([episodes["replicate"], episodes["task"]]).mean()
     table, lengths = means.unstack(), (ends - starts).where(means.notna()).unstack().to_numpy()
     for run, known in enumerate(np.isfinite(lengths)):
+        # -1 where no task is known: none came before it, so nothing is left out
         *before, last = np.flatnonzero(known) if known.any() else (-1,)
         if before and lengths[run, last] < 0.5 * np.median(lengths[run, before]):
             table.iloc[run, last] = np.nan

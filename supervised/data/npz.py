@@ -64,7 +64,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> NDAr
         shape, dtype = read_header(path, file)
         if declared != file.tell() + math.prod(shape) * dtype.itemsize:
             raise DataError(path, f"array {name!r} has another size than its shape {shape} needs", AGAIN)
-    # opened again: NumPy reads the header itself, and a member of an archive does not go back
+    # from its beginning: NumPy reads the header itself
     with archive.open(f"{name}.npy") as file:
         return npy.read_array(file, allow_pickle=False)
 

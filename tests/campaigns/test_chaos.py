@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +12,8 @@ import torch
 from campaigns.chaos.compare import differences, unequal
 from campaigns.chaos.launched import process_of
 from continual_agents.runs import Checkpoints, Lock, Run
+from tests.helpers import command
 from tests.runs.test_run import CONFIG, drive
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -83,9 +80,7 @@ def test_states_are_compared_by_their_bits() -> None:
 
 def test_a_short_campaign_survives(tmp_path: Path) -> None:
     words = ["--kills", "2", "--runs", "slowly_changing_regression", "--folder", str(tmp_path / "runs")]
-    result = subprocess.run(
-        [sys.executable, "-m", "campaigns.chaos", *words], cwd=ROOT, capture_output=True, text=True, timeout=280
-    )
+    result = command("campaigns.chaos", *words)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.endswith("2 of 2 identical\n")
     undisturbed = tmp_path / "runs/slowly_changing_regression/undisturbed"
@@ -96,7 +91,7 @@ def test_a_short_campaign_survives(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_whole_campaign_survives() -> None:
-    result = subprocess.run([sys.executable, "-m", "campaigns.chaos"], cwd=ROOT, capture_output=True, text=True)
+    result = command("campaigns.chaos", timeout=3600)
     assert result.stdout.endswith("100 of 100 identical\n"), result.stdout + result.stderr
 
 
@@ -115,9 +110,8 @@ def test_wrong_options_are_told_before_anything_runs(tmp_path: Path, capsys: pyt
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("launcher", ["pool", "submitit_local"])
 def test_killed_processes_of_a_launcher_change_nothing(launcher: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "campaigns.chaos", "--launcher", launcher, "--kills", "2"]
-    command += ["--runs", "slowly_changing_regression", "--folder", str(tmp_path / "chaos")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
+    words = ["--runs", "slowly_changing_regression", "--folder", str(tmp_path / "chaos")]
+    result = command("campaigns.chaos", "--launcher", launcher, "--kills", "2", *words, timeout=3000)
     assert result.returncode == 0, result.stderr
     assert "2 of 2 identical" in result.stdout
 

@@ -13,7 +13,8 @@ import pytest
 
 from campaigns.chaos.compare import differences
 from continual_agents.runs import Run
-from tests.tools.test_train import ROOT, SMOKE, train
+from tests.helpers import ROOT, begun, command, stopped, wait_for_rows
+from tests.tools.test_train import SMOKE, train
 from tools.train import jobs, main
 
 WARM = ["experiment=warm_start", "scale=smoke", "save_seconds=0", "experiment.stream.epochs=60"]
@@ -32,15 +33,9 @@ def test_stopped_command_saves_says_how_to_go_on_and_ends_up_the_same(
     tmp_path: Path, words: list[str], number: signal.Signals, name: str
 ) -> None:
     train(*words, f"folder={tmp_path / 'whole'}")
-    command = [sys.executable, "-m", "tools.train", *words, f"folder={tmp_path / 'parts'}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    table = tmp_path / "parts/metrics.csv"
-    while not table.exists() or len(table.read_text().splitlines()) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, errors
+    process, table = begun("tools.train", *words, f"folder={tmp_path / 'parts'}"), tmp_path / "parts/metrics.csv"
+    wait_for_rows(table, 2, process)
+    errors = stopped(process, number)
     assert "stopped and saved at step" in errors
     assert f"the same command continues {tmp_path / 'parts'}" in errors
     assert len(table.read_text().splitlines()) < len((tmp_path / "whole/metrics.csv").read_text().splitlines())
@@ -51,9 +46,9 @@ def test_stopped_command_saves_says_how_to_go_on_and_ends_up_the_same(
 def test_run_outlives_closed_descriptors_and_a_reader_that_leaves(tmp_path: Path) -> None:
     """PyBullet prints from C: without descriptors 1 and 2 that would land in whatever file was opened next."""
     train(*SMOKE, f"folder={tmp_path / 'whole'}")
-    command = " ".join([sys.executable, "-m", "tools.train", *SMOKE])
+    train_it = " ".join([sys.executable, "-m", "tools.train", *SMOKE])
     for name, end in (("closed", "<&- >&- 2>&-"), ("left", "2>&1 | head -c 1")):
-        words = ["bash", "-c", f"set -o pipefail; {command} folder={tmp_path / name} {end}"]
+        words = ["bash", "-c", f"set -o pipefail; {train_it} folder={tmp_path / name} {end}"]
         result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240)
         assert result.returncode == 0, (name, result.stderr)
         assert len(result.stdout) == (name == "left")
@@ -65,26 +60,21 @@ def test_full_disk_and_numbers_that_blow_up_are_one_line_and_exit_code_1(tmp_pat
     def little_space() -> None:  # a checkpoint of the ant has 1.9 MB
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    command = [sys.executable, "-m", "tools.train", "progress=false"]
-    full = subprocess.run(
-        [*command, *SMOKE, f"folder={tmp_path / 'full'}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=240, preexec_fn=little_space,
-    )  # fmt: skip
+    quiet = ("tools.train", "progress=false")
+    full = command(*quiet, *SMOKE, f"folder={tmp_path / 'full'}", preexec_fn=little_space)
     (line,) = full.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path / 'full'} cannot be written: File too large. Its last good checkpoint: ")
     assert full.returncode == 1
 
     wild = [*DIGITS, "experiment.optimizer.step_size=1e30", f"folder={tmp_path / 'wild'}"]
-    stop = subprocess.run(
-        [*command, *wild, "experiment.on_not_finite=stop"], cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
+    stop = command(*quiet, *wild, "experiment.on_not_finite=stop")
     (line,) = stop.stderr.splitlines()
     assert line.startswith("error: not finite by step ")
     assert "run 0 (backprop, seed 0): layer_0" in line
     assert "The last good checkpoint of" in line
     assert stop.returncode == 1
     # the same folder, another option: no other run was lost
-    mark = subprocess.run([*command, *wild], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    mark = command(*quiet, *wild)
     assert mark.returncode == 0, mark.stderr
     assert "warning: not finite by step" in mark.stderr
 
@@ -95,17 +85,12 @@ def test_a_command_that_is_stopped_while_it_starts_says_so(tmp_path: Path, tool:
     words = [*DIGITS, f"folder={tmp_path / 'run'}"]
     if tool == "study":
         words = ["configs/study/smoke.yaml", "--folder", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"tools.{tool}", *words],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = begun(f"tools.{tool}", *words)
     caught = 1 << (signal.SIGTERM - 1)
     status = Path(f"/proc/{process.pid}/status")
     while not int(re.search(r"SigCgt:\t(\w+)", status.read_text()).group(1), 16) & caught:  # type: ignore[union-attr]
         time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (128 + signal.SIGTERM, "\nstopped: the same command goes on\n")
+    assert stopped(process, signal.SIGTERM) == "\nstopped: the same command goes on\n"
     assert not (tmp_path / "run").exists()
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageSequence
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from continual_agents.runs import Run
+from tests.helpers import events_of, same_tables
 from tools import film
 from tools.command_line import UsageError, compose_config, plain_config
 from tools.train import MAY_CHANGE, build
@@ -27,9 +27,8 @@ def train(folder: Path, *words: str, steps: int = 1536) -> Path:
 
 
 def films(folder: Path) -> dict[int, Image.Image]:
-    events = EventAccumulator(str(folder), size_guidance={"images": 0})
-    events.Reload()
-    return {one.step: Image.open(io.BytesIO(one.encoded_image_string)) for one in events.Images("video/policy")}
+    shown = events_of(folder, images=0).Images("video/policy")
+    return {one.step: Image.open(io.BytesIO(one.encoded_image_string)) for one in shown}
 
 
 def test_every_task_is_filmed_at_its_end_and_the_numbers_stay_as_they_are(
@@ -38,8 +37,7 @@ def test_every_task_is_filmed_at_its_end_and_the_numbers_stay_as_they_are(
     captions = []
     monkeypatch.setattr(film, "_captioned", lambda scene, lines: captions.append(lines) or scene)
     plain, filmed = train(tmp_path / "plain"), train(tmp_path / "filmed", "logger.video=true")
-    for name in ("metrics.csv", "episodes.csv"):
-        assert (plain / name).read_bytes() == (filmed / name).read_bytes()
+    same_tables(plain, filmed)
     task = pd.read_csv(filmed / "metrics.csv").set_index("step")["task/index"]
     task = pd.concat([pd.Series({0: 0.0}), task])  # the first task may end within the first update
     ends = [step for step, change in task.diff(-1).items() if change]  # the last row has nan: the run's end counts

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,19 +12,13 @@ import pytest
 
 from continual_agents.runs import LockedError
 from continual_agents.runs.files import StrangeFileError
+from tests.helpers import ROOT, begun, same_tables, stopped, wait_for_rows
 from tools.command_line import UsageError
 from tools.launchers import Outcome, Pool, make_launcher, split, worker
 from tools.launchers.overview import Overview, fraction
 from tools.train import jobs, train_one
 
-ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["experiment=gymnasium", "scale=smoke", "experiment.steps=3072", "method=ppo", "save_seconds=0"]
-TABLES = ("metrics.csv", "episodes.csv")
-
-
-def wait_for_rows(path: Path, rows: int) -> None:
-    while not path.exists() or len(path.read_text().splitlines()) <= rows:
-        time.sleep(0.01)
 
 
 class Killing(Pool):
@@ -80,8 +72,7 @@ def test_what_dies_fails_or_diverges_ends_nothing_else_and_is_named(
     # the run that died continues as if nothing had been
     assert train_one(configs[0], quiet=True) == 0
     assert train_one(config(0, f"folder={tmp_path / 'undisturbed'}"), quiet=True) == 0
-    for name in TABLES:
-        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    same_tables(tmp_path / "0", tmp_path / "undisturbed")
 
 
 def test_a_run_that_was_started_again_waits_for_the_lock_of_its_lost_predecessor(
@@ -106,14 +97,11 @@ def test_a_run_that_was_started_again_waits_for_the_lock_of_its_lost_predecessor
 
 def test_sigterm_to_several_saves_those_that_run_and_starts_no_other(tmp_path: Path) -> None:
     words = [*SMOKE, "experiment.steps=20480", "seed=0,1,2", f"folder={tmp_path}/${{seed}}", "hydra.launcher.n_jobs=2"]
-    command = [sys.executable, "-m", "tools.train", *words, "-m"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = begun("tools.train", *words, "-m")
     for seed in (0, 1):
-        wait_for_rows(tmp_path / f"{seed}/metrics.csv", 2)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped with 3 of 3 runs left: the same command continues" in errors.splitlines()
+        wait_for_rows(tmp_path / f"{seed}/metrics.csv", 2, process)
+    said = stopped(process, signal.SIGTERM)
+    assert "stopped with 3 of 3 runs left: the same command continues" in said.splitlines()
     assert (tmp_path / "figure.png").exists()
     assert not (tmp_path / "2/metrics.csv").exists()
     for seed in (0, 1):
@@ -199,5 +187,4 @@ def test_a_job_out_of_time_is_queued_again_and_ends_bit_for_bit_as_undisturbed(
     rows = pd.read_csv(tmp_path / "run/metrics.csv")
     end = int(rows["step"].iloc[-1])
     assert train_one(jobs([*words, f"experiment.steps={end}", f"folder={tmp_path / 'whole'}"])[0], quiet=True) == 0
-    for name in TABLES:
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    same_tables(tmp_path / "run", tmp_path / "whole")

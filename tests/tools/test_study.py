@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.helpers import begun, same_tables, wait_for_rows
 from tools.study.__main__ import main
 from tools.study.protocol import jobs, read_protocol
 from tools.study.scores import scores
 from tools.train import train_one
 
-ROOT = Path(__file__).resolve().parents[2]
 STEP_SIZE = "experiment.optimizer.step_size"
 SMOKE = {
     "common": ["experiment=gymnasium", "scale=smoke", "experiment.steps=1024"],
@@ -81,29 +78,25 @@ def test_a_run_in_a_used_process_is_the_run_alone_bit_for_bit(whole: Path, tmp_p
     last = whole / pd.read_csv(whole / "tuning.csv")["folder"].iloc[-1]  # its process had trained others before
     config = yaml.safe_load((last / "config.yaml").read_text())
     assert train_one({**config, "folder": str(tmp_path / "alone")}) == 0
-    for name in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "alone" / name).read_bytes() == (last / name).read_bytes()
+    same_tables(tmp_path / "alone", last)
 
 
 def test_a_killed_study_goes_on_where_it_was(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out"
     words = [write(tmp_path), "--folder", str(folder), "hydra.launcher.n_jobs=1"]
-    process = subprocess.Popen([sys.executable, "-m", "tools.study", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
-    table = folder / "tuning.csv"
-    while not table.exists() or len(table.read_text().splitlines()) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
+    process, table = begun("tools.study", *words), folder / "tuning.csv"
+    wait_for_rows(table, 2, process)
     process.kill()
-    process.wait()
+    process.communicate()
     table.write_text(table.read_text() + "ppo,0,half a")
     done = [folder / name for name in pd.read_csv(table)["folder"][:2]]
     assert study(*words) == 0
     assert all(len(json.loads((run / "environment.json").read_text())) == 1 for run in done)  # begun once
     runs = sorted(path.parent.relative_to(whole) for path in whole.rglob("metrics.csv"))
     assert runs == sorted(path.parent.relative_to(folder) for path in folder.rglob("metrics.csv"))
-    for run, name in itertools.product(runs, ("metrics.csv", "episodes.csv")):
-        assert (folder / run / name).read_bytes() == (whole / run / name).read_bytes()
-    assert (folder / "frozen.yaml").read_bytes() == (whole / "frozen.yaml").read_bytes()
+    for run in runs:
+        same_tables(folder / run, whole / run)
+    same_tables(folder, whole, ("frozen.yaml",))
     capsys.readouterr()
     assert study(*words) == 0  # nothing is left: no process is started
     output = capsys.readouterr()

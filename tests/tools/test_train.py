@@ -2,25 +2,21 @@
 
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from continual_agents.runs import Run
+from tests.helpers import begun, command, events_of, same_tables, stopped, wait_for_rows
 from tools.train import draw
 
-ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["experiment=slippery_ant", "scale=smoke", "experiment.steps=1024", "save_seconds=0"]
 
 
 def train(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.train", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=check, timeout=240)
+    return command("tools.train", *words, check=check)
 
 
 def test_one_command_leaves_a_table_curves_a_figure_and_the_way_on(tmp_path: Path) -> None:
@@ -33,8 +29,7 @@ def test_one_command_leaves_a_table_curves_a_figure_and_the_way_on(tmp_path: Pat
     frame = pd.read_csv(tmp_path / "metrics.csv")
     assert frame["step"].tolist() == [512, 1024]
     assert frame["surgery/replaced"].iloc[-1] > 0
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
+    events = events_of(tmp_path)
     tags = set(events.Tags()["scalars"])
     assert {
         "charts/episodic_return", "charts/friction", "charts/task", "charts/step_size", "episode/length", "loss/policy",
@@ -49,20 +44,12 @@ def test_one_command_leaves_a_table_curves_a_figure_and_the_way_on(tmp_path: Pat
 def test_interrupted_command_saves_says_how_to_go_on_and_ends_up_the_same(tmp_path: Path) -> None:
     words = [*SMOKE, "experiment.steps=6144", "method=redo"]
     train(*words, f"folder={tmp_path / 'whole'}")
-    command = [sys.executable, "-m", "tools.train", *words, f"folder={tmp_path / 'parts'}"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    table = tmp_path / "parts/metrics.csv"
-    while not table.exists() or len(table.read_text().splitlines()) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT
-    assert "the same command continues" in errors
+    process, table = begun("tools.train", *words, f"folder={tmp_path / 'parts'}"), tmp_path / "parts/metrics.csv"
+    wait_for_rows(table, 2, process)
+    assert "the same command continues" in stopped(process, signal.SIGINT)
     assert len(table.read_text().splitlines()) < 13
     train(*words, f"folder={tmp_path / 'parts'}")
-    for name in ("metrics.csv", "episodes.csv"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    same_tables(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_run_stopped_before_its_first_row_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,11 +64,11 @@ def refusal(error: type[Exception], call: Callable[..., object], *given: Any, **
     return str(caught.value)
 
 
-def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, *after: Any) -> float:
-    """One gradient step, and the steps of what comes after it."""
+def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, *after: Any) -> torch.Tensor:
+    """One gradient step, and the steps of what comes after it; the loss."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     for one in after:
         one.step()
-    return loss.item()
+    return loss.detach()

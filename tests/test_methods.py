@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from continual_agents.methods import Method, ModuleTarget, Perturb, PullToInit
+from tests.helpers import descend
 
 
 def net() -> nn.Sequential:
@@ -91,11 +92,7 @@ def test_operations_of_an_actor_and_a_critic_are_made_once_for_both() -> None:
     operations = method.make_operations(dict(modules.items()), optimizer, torch.Generator().manual_seed(0))
     for _ in range(30):
         loss = sum(module(torch.randn(16, 4)).square().mean() for module in modules.values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        for operation in operations:
-            operation.step()
+        descend(loss, optimizer, *operations)
     report = operations[0].report()
     assert report["replaced/actor.0"] > 0
     assert report["replaced/critic.0"] > 0

@@ -9,6 +9,7 @@ from torch import nn
 
 from continual_agents.methods import OPERATIONS, Method, Operation
 from continual_agents.methods.upgd import UPGD
+from tests.helpers import descend
 
 
 def linear(*weight: list[float], bias: list[float] | None = None) -> nn.Linear:
@@ -120,17 +121,14 @@ def test_plasticity_injection_leaves_the_function_and_trains_new_weights() -> No
     net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     optimizer, (operation,) = made(net, plasticity_injection={"most": 2})
     x = torch.randn(5, 3)
-    net(x).square().mean().backward()
-    optimizer.step()
+    descend(net(x).square().mean(), optimizer)
     before, weights, kept = net(x).detach(), copy.deepcopy(net.state_dict()), [id(p) for p in net.parameters()]
     operation.start_task()
     torch.testing.assert_close(net(x).detach(), before)
     assert [id(p) for p in net.parameters()] == kept
     assert not optimizer.state
     assert not torch.equal(net[0].weight, weights["0.weight"])
-    optimizer.zero_grad()
-    net(x).square().mean().backward()
-    optimizer.step()
+    descend(net(x).square().mean(), optimizer)
     assert not torch.equal(net(x).detach(), before)
     operation.start_task()
     state, after = operation.state_dict(), net(x).detach()
@@ -201,16 +199,12 @@ def test_regrama_renews_the_unit_that_gets_no_gradient() -> None:
     )
     optimizer, (regrama,) = made(net, regrama={"threshold": 0.01, "period": 2})
     for step in (1, 2):
-        optimizer.zero_grad()
-        net(torch.ones(4, 2)).sum().backward()
-        optimizer.step()
+        descend(net(torch.ones(4, 2)).sum(), optimizer)
         replaced = regrama.step()
         assert bool(replaced) == (step == 2)
     assert [index.tolist() for index in replaced.values()] == [[2]]
     assert net[2].weight[0, 2] == 0
-    optimizer.zero_grad()
-    net(torch.ones(4, 2)).sum().backward()
-    optimizer.step()
+    descend(net(torch.ones(4, 2)).sum(), optimizer)
     optimizer.zero_grad()
     with pytest.raises(RuntimeError, match="call it before zero_grad"):
         regrama.step()

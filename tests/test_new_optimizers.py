@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from continual_agents.methods import Method
 from continual_agents.methods.muon import Muon
 from continual_agents.methods.trac import DECAYS, TRAC, erfi
 from continual_agents.surgery.optimizer_state import forget_
+from tests.helpers import descend
 
 
 def net(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -30,11 +32,9 @@ def losses(module: nn.Module, seed: int, steps: int):
         yield (module(x)[:, 0] - x.sum(1).sin()).square().mean()
 
 
-def train(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps: int) -> None:
+def train(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps: int, *after: Any) -> None:
     for loss in losses(module, seed, steps):
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        descend(loss, optimizer, *after)
 
 
 def test_erfi_is_scipys() -> None:
@@ -121,11 +121,8 @@ def test_muon_needs_a_matrix() -> None:
 
 @pytest.mark.parametrize("kind", ["trac", "muon"])
 def test_a_state_that_was_saved_goes_on_exactly(kind: str) -> None:
-    method = Method(
-        name=kind,
-        optimizer={"kind": kind, "step_size": 0.01},
-        operations={"continual_backprop": {"rate": 0.1, "maturity": 2}},
-    )
+    renewing = {"continual_backprop": {"rate": 0.1, "maturity": 2}}
+    method = Method(name=kind, optimizer={"kind": kind, "step_size": 0.01}, operations=renewing)
 
     def made(seed: int):
         module = net(seed, torch.float32)
@@ -133,18 +130,11 @@ def test_a_state_that_was_saved_goes_on_exactly(kind: str) -> None:
         operations = method.make_operations(module, optimizer, torch.Generator().manual_seed(0))
         return module, optimizer, operations[0]
 
-    def go(module, optimizer, operation, seed: int) -> None:
-        for loss in losses(module, seed, 15):
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            operation.step()
-
     whole, parts = made(0), made(1)
-    go(*whole, 1)
+    train(*whole[:2], 1, 15, whole[2])
     for one, other in zip(parts, whole, strict=True):
         one.load_state_dict(copy.deepcopy(other.state_dict()))
-    go(*whole, 2)
-    go(*parts, 2)
+    for module, optimizer, operation in (whole, parts):
+        train(module, optimizer, 2, 15, operation)
     assert whole[2].report()["replaced/0"] > 0
     assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), parts[0].parameters(), strict=True))

@@ -9,6 +9,7 @@ from torch import nn
 
 from continual_agents import surgery
 from continual_agents.methods import Method
+from tests.helpers import descend
 
 
 def trained(layers: str, **settings: object) -> tuple[nn.Sequential, nn.Parameter, torch.optim.Optimizer, object, list]:
@@ -19,10 +20,7 @@ def trained(layers: str, **settings: object) -> tuple[nn.Sequential, nn.Paramete
     optimizer = method.make_optimizer([*net.parameters(), log_std])
     (reset,) = method.make_operations(net, optimizer, torch.Generator().manual_seed(1))
     for _ in range(3):
-        optimizer.zero_grad()
-        (net(torch.randn(16, 6)) * log_std.exp()).square().sum().backward()
-        optimizer.step()
-        reset.step()
+        descend((net(torch.randn(16, 6)) * log_std.exp()).square().sum(), optimizer, reset)
     return net, log_std, optimizer, reset, [p.detach().clone() for p in net.parameters()]
 
 
@@ -73,9 +71,7 @@ def test_a_fresh_network_takes_the_steps_of_a_new_one() -> None:
     x = torch.randn(16, 6)
     for network, std, optim in ((net, log_std, optimizer), (twin, twin_std, new)):
         for _ in range(5):
-            optim.zero_grad()
-            (network(x) * std.exp()).square().sum().backward()
-            optim.step()
+            descend((network(x) * std.exp()).square().sum(), optim)
     for one, other in zip([*net.parameters(), log_std], [*twin.parameters(), twin_std], strict=True):
         assert torch.equal(one, other)
 

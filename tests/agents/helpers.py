@@ -9,6 +9,7 @@ import torch
 from continual_agents.agents import AGENTS, EnvironmentCollector
 from continual_agents.methods import Method
 from continual_agents.runs import read_checkpoint
+from tests.helpers import same_tables
 
 
 def make_agent(
@@ -34,18 +35,12 @@ def final(folder: Path) -> dict:
     return read_checkpoint(sorted((folder / "checkpoints").glob("*.pt"))[-1])["state"]["run"]
 
 
-def same_tables(folder: Path) -> None:
-    """Whether a run that was stopped, `parts`, wrote what the one that was not, `whole`, did."""
-    for table in ("metrics.csv", "episodes.csv"):
-        assert (folder / "whole" / table).read_bytes() == (folder / "parts" / table).read_bytes()
-
-
 def stop_and_go_on(folder: Path, go: Callable[[Path, int], object], *stops: int) -> None:
     """Train to the last of `stops` at once and with a stop at each; the tables must be the same bytes."""
     go(folder / "whole", stops[-1])
     for steps in stops:
         go(folder / "parts", steps)
-    same_tables(folder)
+    same_tables(folder / "whole", folder / "parts")
 
 
 def equal(a: Any, b: Any, path: str = "") -> None:

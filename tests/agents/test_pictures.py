@@ -27,8 +27,9 @@ from continual_agents.agents.evaluation import policy_of
 from continual_agents.networks import ConvNet
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from tests.agents.helpers import equal, final, make_agent, same_tables
+from tests.agents.helpers import equal, final, make_agent
 from tests.agents.test_off_policy import SMALL
+from tests.helpers import same_tables
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
 
@@ -219,7 +220,7 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, kind: str) -> None:
             gc.collect()
             assert not left[0].exists()
             left[0].mkdir()  # as of a session that was killed
-    same_tables(tmp_path)
+    same_tables(tmp_path / "whole", tmp_path / "parts")
     equal(final(tmp_path / "whole"), final(tmp_path / "parts"))
     if kind == "memmap":
         assert whole.replay.sample(5)["observation"].dtype == torch.uint8

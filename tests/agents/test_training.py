@@ -21,7 +21,8 @@ from continual_agents.agents import (
 )
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from tests.agents.helpers import equal, final, make_agent, same_tables, stop_and_go_on
+from tests.agents.helpers import equal, final, make_agent, stop_and_go_on
+from tests.helpers import same_tables
 
 SURGERY = {"continual_backprop": {"rate": 1e-2, "maturity": 10, "birth": "lecun_uniform"}, "perturb": {"noise": 1e-5}}
 
@@ -87,7 +88,7 @@ def test_request_to_stop_finishes_the_update_saves_and_continues_exactly(tmp_pat
     part(tmp_path / "parts", 128)
     assert (tmp_path / "parts/metrics.csv").read_text().count("\n") == 3
     part(tmp_path / "parts", None)
-    same_tables(tmp_path)
+    same_tables(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_divergence_names_step_parameter_and_last_good_checkpoint(tmp_path: Path) -> None:

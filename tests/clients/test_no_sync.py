@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from continual_agents import surgery
 from tests.clients.test_recurrent import Rememberer
 from tests.clients.test_residual import SmallResNet
+from tests.helpers import descend
 
 WAITS = (  # operations that hand a number, or a shape that depends on numbers, to the host
     "_local_scalar_dense", "item", "is_nonzero", "nonzero", "nonzero_numpy", "masked_select", "unique", "_unique",
@@ -89,9 +90,7 @@ def test_a_step_without_replacement_runs_on_tensors_without_values(make, utility
     optimizer = surgery.Adam(net.parameters(), lr=0.01)
     cbp = surgery.ContinualBackprop(units, optimizer, rate=1e-3, maturity=2, utility=utility)
     for _ in range(8):
-        optimizer.zero_grad()
-        net(x).square().mean().backward()
-        optimizer.step()
+        descend(net(x).square().mean(), optimizer)
         assert not cbp.step()
     assert cbp.steps == 8
     with pytest.raises(RuntimeError, match="meta"):

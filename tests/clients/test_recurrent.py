@@ -5,6 +5,7 @@ from torch import nn
 
 from continual_agents import surgery
 from tests.clients.promises import Plan, Promises
+from tests.helpers import descend
 
 
 class Rememberer(nn.Module):
@@ -51,9 +52,5 @@ def test_gru_sequence_model() -> None:
     for _ in range(500):
         x = torch.randn(32, 6, 2, generator=generator)
         loss = nn.functional.mse_loss(net(x), x[:, :1].expand(-1, 6, -1))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cbp.step()
-        losses.append(loss.item())
+        losses.append(descend(loss, optimizer, cbp).item())
     promises.finish(losses, at_least=4)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from continual_agents import surgery
 from tests.clients.promises import Plan, Promises
+from tests.helpers import descend
 
 
 class BasicBlock(nn.Module):
@@ -53,6 +54,11 @@ def norm(name: str) -> dict[str, float]:
     return {f"{name}.weight": 1.0, f"{name}.bias": 0.0, f"{name}.running_mean": 0.0, f"{name}.running_var": 1.0}
 
 
+def within(width: int, block: str) -> Plan:
+    made, read = {f"{block}.conv1.weight": 1}, {f"{block}.conv2.weight": 1}
+    return Plan(width, made, read, norm(f"{block}.bn1"), {f"{block}.bn2.running_mean": ""})
+
+
 PLANS = [  # a convolution without bias hands the mean on to the running mean of the norm behind it
     Plan(
         8,
@@ -61,20 +67,8 @@ PLANS = [  # a convolution without bias hands the mean on to the running mean of
         norm("bn1") | norm("layer1.bn2"),
         {"layer1.bn1.running_mean": "", "layer2.bn1.running_mean": "", "layer2.downsample.1.running_mean": ""},
     ),
-    Plan(
-        8,
-        {"layer1.conv1.weight": 1},
-        {"layer1.conv2.weight": 1},
-        norm("layer1.bn1"),
-        {"layer1.bn2.running_mean": ""},
-    ),
-    Plan(
-        16,
-        {"layer2.conv1.weight": 1},
-        {"layer2.conv2.weight": 1},
-        norm("layer2.bn1"),
-        {"layer2.bn2.running_mean": ""},
-    ),
+    within(8, "layer1"),
+    within(16, "layer2"),
     Plan(
         16,
         {"layer2.conv2.weight": 1, "layer2.downsample.0.weight": 1},
@@ -113,11 +107,7 @@ def test_residual_net_with_batch_norm() -> None:
     for _ in range(300):
         x, labels = pictures(generator)
         loss = nn.functional.cross_entropy(net(x), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cbp.step()
-        losses.append(loss.item())
+        losses.append(descend(loss, optimizer, cbp).item())
     promises.finish(losses, at_least=3)
     net.eval()
     x, labels = pictures(generator)

@@ -10,6 +10,7 @@ from torchrl.objectives import ClipPPOLoss, SACLoss, SoftUpdate
 
 from continual_agents import surgery
 from tests.clients.promises import Promises, linear_plan
+from tests.helpers import descend
 
 
 class Critic(nn.Module):
@@ -77,10 +78,7 @@ def test_clip_ppo_loss(functional: bool) -> None:
         batch["advantage"], batch["value_target"] = reward - value, reward
         for _ in range(5):
             losses = loss_module(batch)
-            optimizer.zero_grad()
-            (losses["loss_objective"] + losses["loss_critic"]).backward()
-            optimizer.step()
-            cbp.step()
+            descend(losses["loss_objective"] + losses["loss_critic"], optimizer, cbp)
     assert cbp.steps == 240
     promises.finish(costs)
 
@@ -109,9 +107,7 @@ def test_sac_loss_actor() -> None:
         batch = play(actor, 64, generator)
         costs.append(-batch["next", "reward"].mean().item())
         losses = loss_module(batch)
-        optimizer.zero_grad()
-        (losses["loss_actor"] + losses["loss_qvalue"]).backward()
-        optimizer.step()
+        descend(losses["loss_actor"] + losses["loss_qvalue"], optimizer)
         before = [critic.detach().clone() for critic in critics]
         cbp.step()
         assert all((old == new).all() for old, new in zip(before, critics, strict=True))

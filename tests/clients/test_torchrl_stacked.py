@@ -1,6 +1,7 @@
 """Critics that TorchRL's losses train as stacked parameters: the units of every member, under vmap and in a loop."""
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from torchrl.objectives import REDQLoss, SACLoss, SoftUpdate, TD3Loss
 
 from continual_agents import surgery
 from tests.clients.test_torchrl import Critic, make_actor, mlp, play
+from tests.helpers import descend
 
 MEMBERS = 3
 EXAMPLE = (torch.zeros(2, 3), torch.zeros(2, 1))
@@ -105,10 +107,7 @@ def test_a_replacement_edits_one_members_slice_and_its_optimizer_state_alone(kin
     optimizer = make(loss.parameters(), lr=1e-3)
     found = surgery.find(loss.qvalue_network, *EXAMPLE, parameters=loss.qvalue_network_params)
     for _ in range(3):
-        optimizer.zero_grad()
-        losses_of(loss, played(16)).backward()
-        optimizer.step()
-        updater.step()
+        descend(losses_of(loss, played(16)), optimizer, updater)
     stacks = {".".join(key): value for key, value in loss.qvalue_network_params.items(True, True)}
     before = {name: value.detach().clone() for name, value in stacks.items()}
     states = {name: copy.deepcopy(optimizer.state[value]) for name, value in stacks.items()}
@@ -143,13 +142,7 @@ def regrama(*given: Any) -> surgery.ReGraMa:
 
 @pytest.mark.parametrize(
     ("make", "deactivate_vmap"),
-    [
-        (continual("contribution"), False),
-        (continual("contribution"), True),
-        (continual("gradient"), True),
-        (regrama, False),
-        (regrama, True),
-    ],
+    [*itertools.product([continual("contribution"), regrama], [False, True]), (continual("gradient"), True)],
 )
 def test_each_member_is_looked_after_as_it_would_be_alone(make: Any, deactivate_vmap: bool) -> None:
     """A regression of stacked parameters against the members as plain networks: same units, same weights."""
@@ -169,16 +162,12 @@ def test_each_member_is_looked_after_as_it_would_be_alone(make: Any, deactivate_
         def call(parameters: dict[str, Tensor], x: Tensor = x) -> Tensor:
             return torch.func.functional_call(base, parameters, (x,))
 
-        optimizer.zero_grad()
         if deactivate_vmap:
             y = torch.stack([call({k: v[n] for k, v in stack.items()}) for n in range(MEMBERS)])
         else:
             y = torch.func.vmap(call)(stack)
-        (y - x.sum(-1, keepdim=True)).square().mean((1, 2)).sum().backward()
-        optimizer.step()
-        other.zero_grad()
-        sum((net(x) - x.sum(-1, keepdim=True)).square().mean() for net in plain).backward()  # type: ignore[union-attr]
-        other.step()
+        descend((y - x.sum(-1, keepdim=True)).square().mean((1, 2)).sum(), optimizer)
+        descend(sum((net(x) - x.sum(-1, keepdim=True)).square().mean() for net in plain), other)
         mine, theirs = cbp.step(), twin.step()
         assert {k: v.tolist() for k, v in mine.items()} == {k: v.tolist() for k, v in theirs.items()}
         replaced += sum(len(index) for index in mine.values())
@@ -220,9 +209,13 @@ def test_a_critic_of_any_number_of_inputs_is_found_without_an_example() -> None:
     assert [units.name for units in found] == [f"{n}.net.{i}" for n in range(MEMBERS) for i in (0, 2)]
 
 
-def test_copies_of_the_module_tell_nobody() -> None:
+def twice() -> tuple[nn.Sequential, dict[str, nn.Parameter]]:
     base = mlp(3, 1)
-    stack = {name: nn.Parameter(torch.stack([p.detach()] * 2)) for name, p in base.named_parameters()}
+    return base, {name: nn.Parameter(torch.stack([p.detach()] * 2)) for name, p in base.named_parameters()}
+
+
+def test_copies_of_the_module_tell_nobody() -> None:
+    base, stack = twice()
     units = surgery.find(base, parameters=stack)
     watched = surgery.ContinualBackprop(units, torch.optim.SGD(stack.values(), lr=0.1))
     for copied in (copy.deepcopy(base), pickle.loads(pickle.dumps(base))):
@@ -231,8 +224,7 @@ def test_copies_of_the_module_tell_nobody() -> None:
 
 
 def test_parameters_that_move_are_found_again() -> None:
-    base = mlp(3, 1)
-    stack = {name: nn.Parameter(torch.stack([p.detach()] * 2)) for name, p in base.named_parameters()}
+    base, stack = twice()
     optimizer = torch.optim.SGD(stack.values(), lr=0.1)
     redo = surgery.ContinualBackprop(surgery.find(base, parameters=stack), optimizer, rate=0.5, maturity=1)
     for parameter in stack.values():

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from continual_agents import surgery
 from tests.clients.promises import Plan, Promises, linear_plan
+from tests.helpers import descend
 
 
 class Encoder(nn.Module):
@@ -59,12 +60,7 @@ def train(net: nn.Module, optimizer: torch.optim.Optimizer, cbp: surgery.Continu
     for _ in range(steps):
         x = torch.randn(32, 5, 3, generator=generator)
         target = (x[:, :, 0].amax(1) + x[:, :, 1].abs().mean(1))[:, None]
-        loss = F.mse_loss(net(x), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cbp.step()
-        losses.append(loss.item())
+        losses.append(descend(F.mse_loss(net(x), target), optimizer, cbp).item())
     return losses
 
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from continual_agents import plasticity, surgery
+from tests.helpers import descend
 from tests.surgery.networks import network
 
 
@@ -153,10 +154,7 @@ def test_surgery_does_not_see_the_probe():
         companion = surgery.ContinualBackprop(units, optimizer, rate=0.05, maturity=3, generator=generator())
         probe = plasticity.Probe(net)
         for _ in range(12):
-            optimizer.zero_grad()
-            net(BATCH).square().mean().backward()
-            optimizer.step()
-            companion.step()
+            descend(net(BATCH).square().mean(), optimizer, companion)
             if number:
                 probe(BATCH * 100)
         companions.append(companion)

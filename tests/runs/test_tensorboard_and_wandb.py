@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -21,6 +21,7 @@ from continual_agents.runs.overview import Glance
 from continual_agents.runs.logger import gif
 from continual_agents.runs.loggers import Loggers, open_loggers
 from continual_agents.runs.tags import meaning, tag_of
+from tests.helpers import ROOT, events_of
 from tests.runs.test_run import CONFIG, curve, drive
 
 OFFLINE = {"kind": "wandb", "project": "test", "entity": None, "mode": "offline"}
@@ -66,6 +67,20 @@ def sessions(folder: Path) -> list[dict]:
                 session["summary"] |= {key: json.loads(value) for key, value in items.items()}
         found.append(session)
     return found
+
+
+def charts_of(events: Any) -> Any:
+    """The one category of charts in the layout."""
+    (layout,) = events.Tensors("custom_scalars__config__")
+    (category,) = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category
+    return category
+
+
+def settings_of(events: Any) -> dict[str, Any]:
+    """The hyperparameters that the session began with."""
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {key: value.string_value or value.number_value for key, value in started.items()}
 
 
 def test_wandb_gets_the_curves_of_tensorboard_and_a_resumed_run_goes_on_in_the_same_one(tmp_path: Path) -> None:
@@ -129,7 +144,7 @@ with Run.open({str(tmp_path)!r}, {{}}, logger={{"kind": "tensorboard"}}) as run:
     run.log(1, {{"x": 1.0}})
 assert "wandb" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
 
 
 def test_tensorboard_plays_the_video_and_shows_the_image(tmp_path: Path) -> None:
@@ -137,8 +152,7 @@ def test_tensorboard_plays_the_video_and_shows_the_image(tmp_path: Path) -> None
     loggers.video("video/policy", PICTURES, 7, 20)
     loggers.image("comparison/figure", PICTURES[1], 7)
     loggers.close()
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
+    events = events_of(tmp_path)
     (video,), (image,) = events.Images("video/policy"), events.Images("comparison/figure")
     assert (video.step, video.height, video.width) == (7, 6, 8)
     played = Image.open(io.BytesIO(video.encoded_image_string))
@@ -189,17 +203,12 @@ def test_overview_has_the_charts_of_the_runs_curves_and_the_hyperparameters_lead
     loggers.scalars(2, {"return/mean": 5.0, "task/index": 0.0})
     loggers.finish(2, {"return/mean": 5.0})
     loggers.close()
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    (layout,) = events.Tensors("custom_scalars__config__")
-    message = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
-    (category,) = message.category
+    events = events_of(tmp_path)
+    category = charts_of(events)
     assert category.title == "Plasticity at a glance"
     assert [chart.title for chart in category.chart] == ["return", "task", "one run, all together, to scale"]
     assert [(event.step, event.value) for event in events.Scalars("charts/episodic_return")] == [(2, 5.0)]
-    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-    assert {key: value.string_value or value.number_value for key, value in started.items()} == {
+    assert settings_of(events) == {
         "experiment": "walk", "method": "ppo", "seed": 3, "experiment.kind": "agent",
     }  # fmt: skip
 
@@ -216,22 +225,18 @@ def test_the_methods_of_a_stack_are_runs_of_their_own_with_their_own_settings(tm
             run.log_runs(step, row, groups=["sgd", "sgd", "cbp", "cbp"], timing={"time/run_steps_per_second": 9.0})
         run.finish(2, {})
     for method, accuracies, share in (("sgd", [0.3, 0.4], 0.6), ("cbp", [0.9, 0.8], 0.1)):
-        events = EventAccumulator(str(tmp_path / method))
-        events.Reload()
+        events = events_of(tmp_path / method)
         assert set(events.Tags()["scalars"]) == {
             "charts/accuracy", dead, "interval/accuracy/low", "interval/accuracy/high",
         }  # fmt: skip
         assert [event.value for event in events.Scalars("charts/accuracy")] == pytest.approx(accuracies)
         assert [(event.step, event.value) for event in events.Scalars(dead)] == [(2, pytest.approx(share))]
-        (layout,) = events.Tensors("custom_scalars__config__")
-        (category,) = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category
+        category = charts_of(events)
         # the diagnostic has its chart though nobody had looked when the layout was written
         assert [chart.title for chart in category.chart] == ["accuracy", "dead and dormant units"]
         (series,) = category.chart[0].margin.series
         assert (series.value, series.lower) == ("charts/accuracy", "interval/accuracy/low")
-        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-        started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-        assert {key: value.string_value or value.number_value for key, value in started.items()} == {
+        assert settings_of(events) == {
             "experiment": "digits", "method": method, "method.rate": of[method]["rate"], "seed": 4,
             **({} if method == "sgd" else {"experiment.constants.rate": 0.1}),
         }  # fmt: skip
@@ -260,9 +265,7 @@ def test_layers_are_drawn_when_asked_for(tmp_path: Path) -> None:
         loggers = open_loggers(tmp_path / str(layers), {}, {"layers": layers})
         loggers.scalars(1, values)
         loggers.close()
-        events = EventAccumulator(str(tmp_path / str(layers)))
-        events.Reload()
-        assert events.Tags()["scalars"] == (list(values) if layers else ["surgery/replaced"])
+        assert events_of(tmp_path / str(layers)).Tags()["scalars"] == (list(values) if layers else ["surgery/replaced"])
 
 
 def test_every_curve_of_a_run_tells_what_it_is() -> None:
@@ -283,6 +286,5 @@ def test_descriptions_are_in_the_event_file(tmp_path: Path) -> None:
     for step in (1, 2):
         loggers.scalars(step, {"policy/kl": 0.1})
     loggers.close()
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
+    events = events_of(tmp_path)
     assert events.SummaryMetadata("policy/kl").summary_description == meaning("policy/kl")

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from supervised.data import Textures, textures
+from tests.helpers import descend
 
 
 def test_layout():
@@ -76,9 +77,7 @@ def accuracy(net, train, test, *, step_size, epochs, generator):
     optimizer = torch.optim.SGD(net.parameters(), step_size, momentum=0.9)
     for _ in range(epochs):
         for rows in torch.randperm(len(train[0]), generator=generator).split(100):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(train[0][rows]), train[1][rows]).backward()
-            optimizer.step()
+            descend(nn.functional.cross_entropy(net(train[0][rows]), train[1][rows]), optimizer)
     with torch.no_grad():
         return (net(test[0]).argmax(1) == test[1]).float().mean().item()
 

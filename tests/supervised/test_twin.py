@@ -10,6 +10,7 @@ from continual_agents.networks import ACTIVATIONS
 from continual_agents.surgery import UTILITIES, Birth
 from supervised.draws import Draw, torch_draws
 from supervised.networks import Mlp
+from tests.helpers import descend
 from tests.supervised.helpers import CBP, examples, learner, method
 
 LOSSES = {"cross_entropy": functional.cross_entropy, "squared_error": functional.mse_loss}
@@ -50,9 +51,7 @@ def ordinary(network: Mlp, one, seed: int, x, y, loss: str):
     for inputs, targets in zip(x, y, strict=True):
         output = module(inputs)
         value = LOSSES[loss](output, targets)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+        descend(value, optimizer)
         for operation in after:
             done = operation.step()
             replaced += sum(len(index) for index in done.values()) if isinstance(done, dict) else 0
@@ -143,9 +142,7 @@ def test_float32_agrees_with_modules_as_far_as_float32_goes() -> None:
     module = network.module(2)
     optimizer = torch.optim.SGD(module.parameters(), 0.02)
     for inputs, targets in zip(x[:, 0], y[:, 0], strict=True):
-        optimizer.zero_grad()
-        functional.cross_entropy(module(inputs), targets).backward()
-        optimizer.step()
+        descend(functional.cross_entropy(module(inputs), targets), optimizer)
     for layer, linear in zip(stack.stack.layers, [module[0], module[2], module[4]], strict=True):
         torch.testing.assert_close(layer.weight[0].T, linear.weight.detach(), rtol=1e-4, atol=1e-5)
 

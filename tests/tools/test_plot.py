@@ -6,8 +6,8 @@ import pytest
 import yaml
 from PIL import Image
 from scipy import stats
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.helpers import events_of
 from tests.tools.made_up import agent_run, stream_run, summary_table
 from tools import plot
 from tools.figures import agent, comparison, estimates, folders, stream, style, table, tasks, tidy
@@ -383,8 +383,7 @@ def test_command_shows_figure_and_table_in_tensorboard_above_the_runs(tmp_path):
     stream_run(tmp_path / "digits", tasks=4, step_sizes=(0.001, 0.01))
     for _ in range(2):  # the second drawing takes the place of the first
         plot.main([str(tmp_path / "ant"), str(tmp_path / "digits")])
-    events = EventAccumulator(str(tmp_path / "comparison"))
-    events.Reload()
+    events = events_of(tmp_path / "comparison")
     assert set(events.Tags()["images"]) == {
         f"comparison/{name}" for name in ("slippery_ant", "permuted_digits", "permuted_digits_sweep")
     }

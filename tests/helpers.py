@@ -64,6 +64,15 @@ def refusal(error: type[Exception], call: Callable[..., object], *given: Any, **
     return str(caught.value)
 
 
+def ended(capsys: pytest.CaptureFixture[str], main: Callable[..., object], *words: object, code: int = 2) -> str:
+    """What standard error has of a command that ends with an exit code."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(list(map(str, words)))
+    assert caught.value.code == code
+    return capsys.readouterr().err
+
+
 def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, *after: Any) -> torch.Tensor:
     """One gradient step, and the steps of what comes after it; the loss."""
     optimizer.zero_grad()

@@ -48,9 +48,12 @@ def networks(environment: Any) -> Any:
     return make_actor_critic(observation, action, hidden=[8], generator=torch.Generator().manual_seed(0))
 
 
+def collecting(environment: Any, frames: int, **settings: Any) -> EnvironmentCollector:
+    return EnvironmentCollector(environment, networks(environment), frames=frames, **settings)
+
+
 def test_batch_holds_true_last_observations_and_both_kinds_of_end() -> None:
-    environment = Counter()
-    collector = EnvironmentCollector(environment, networks(environment), frames=7)
+    collector = collecting(Counter(), 7)
     batch = collector.collect()
     # by hand: episode 0 dies at step 3, episode 1 is truncated at step 4
     assert batch["observation"].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [1, 3]]
@@ -65,8 +68,7 @@ def test_batch_holds_true_last_observations_and_both_kinds_of_end() -> None:
 
 
 def test_vector_environment_gives_what_its_environments_give_alone() -> None:
-    vector = SyncVectorEnv([Counter, Counter], autoreset_mode=AutoresetMode.DISABLED)
-    collector = EnvironmentCollector(vector, networks(vector), frames=16)
+    collector = collecting(SyncVectorEnv([Counter, Counter], autoreset_mode=AutoresetMode.DISABLED), 16)
     batch = collector.collect()
     assert batch.batch_size == (2, 8)
     expected = [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [1, 3], [2, 0]]
@@ -104,15 +106,14 @@ def test_actions_follow_the_policy_distribution() -> None:
 def test_clipping_reaches_the_environment_but_not_the_batch() -> None:
     for clip in (True, False):
         environment = Counter()
-        batch = EnvironmentCollector(environment, networks(environment), frames=16, clip_actions=clip).collect()
+        batch = collecting(environment, 16, clip_actions=clip).collect()
         assert batch["action"].abs().max() > 0.1
         assert (max(map(abs, environment.actions)) > 0.1001) is not clip
 
 
 def test_same_seed_same_batch_and_iterator_ends() -> None:
     def run(seed: int) -> list[torch.Tensor]:
-        environment = make_environment("Pendulum-v1")
-        collector = EnvironmentCollector(environment, networks(environment), frames=32, total_frames=96, seed=seed)
+        collector = collecting(make_environment("Pendulum-v1"), 32, total_frames=96, seed=seed)
         assert isinstance(collector, BaseCollector)
         return [batch["observation"].clone() for batch in collector]
 
@@ -123,12 +124,11 @@ def test_same_seed_same_batch_and_iterator_ends() -> None:
 
 
 def test_what_cannot_be_collected_is_refused() -> None:
-    vector = SyncVectorEnv([Counter, Counter])
     with pytest.raises(ValueError, match="AutoresetMode.DISABLED"):
-        EnvironmentCollector(vector, networks(vector), frames=16)
+        collecting(SyncVectorEnv([Counter, Counter]), 16)
     vector = SyncVectorEnv([Counter, Counter], autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ValueError, match=r"agent.batch=7 must be a positive multiple of the 2 environments"):
-        EnvironmentCollector(vector, networks(vector), frames=7)
+        collecting(vector, 7)
     with pytest.raises(ValueError, match=r"environment.count=0"):
         make_environment("CartPole-v1", 0)
     generator = torch.Generator()
@@ -139,8 +139,7 @@ def test_what_cannot_be_collected_is_refused() -> None:
 
 
 def test_environment_that_cannot_store_its_state_says_so_when_continued() -> None:
-    environment = Counter()
-    collector = EnvironmentCollector(environment, networks(environment), frames=4)
+    collector = collecting(Counter(), 4)
     collector.collect()
     state = collector.state_dict()
     with pytest.warns(UserWarning, match="continues with a new episode, not exactly"):
@@ -156,12 +155,9 @@ class Dice(Counter):
 
 
 def test_environment_without_state_begins_other_episodes_than_the_first_run_had() -> None:
-    environment = Dice()
-    collector = EnvironmentCollector(environment, networks(environment), frames=64)
+    collector, resumed = collecting(Dice(), 64), collecting(Dice(), 64)
     first = collector.collect()["observation"][0].clone()
     state = collector.state_dict()
-    again = Dice()
-    resumed = EnvironmentCollector(again, networks(again), frames=64)
     with pytest.warns(UserWarning, match="has no state_dict"):
         resumed.load_state_dict(state)
     assert not torch.equal(resumed.collect()["observation"][0], first)
@@ -185,8 +181,7 @@ class Walk(Counter):
 @pytest.mark.parametrize("count", [1, 3])
 def test_state_holds_environments_time_limits_and_generators(count: int) -> None:
     def build() -> EnvironmentCollector:
-        environment = make_environment(lambda: gymnasium.wrappers.TimeLimit(Walk(), 5), count)
-        return EnvironmentCollector(environment, networks(environment), frames=4 * count, seed=1)
+        return collecting(make_environment(lambda: gymnasium.wrappers.TimeLimit(Walk(), 5), count), 4 * count, seed=1)
 
     whole = build()
     batches = [whole.collect().clone() for _ in range(3)]
@@ -205,12 +200,11 @@ def test_state_holds_environments_time_limits_and_generators(count: int) -> None
 def test_friction_and_task_of_each_member_are_read() -> None:
     vector = make_environment(Counter, 2)
     vector.envs[1].friction = 0.1
-    collector = EnvironmentCollector(vector, networks(vector), frames=8)
+    collector = collecting(vector, 8)
     collector.collect()
     assert [row["friction"] for row in collector.episodes] == [0.5, 0.1]
     assert collector.world("task").tolist() == [2, 2]
-    plain = make_environment("CartPole-v1")
-    assert np.isnan(EnvironmentCollector(plain, networks(plain), frames=8).world("friction")).all()
+    assert np.isnan(collecting(make_environment("CartPole-v1"), 8).world("friction")).all()
 
 
 @pytest.mark.parametrize("what", ["observation", "reward"])
@@ -222,8 +216,7 @@ def test_broken_simulation_is_named_with_its_step(what: str) -> None:
                 observation, reward = (observation * np.nan, 1.0) if what == "observation" else (observation, np.inf)
             return (observation, reward, *rest)  # type: ignore[return-value]
 
-    environment = Broken()
-    collector = EnvironmentCollector(environment, networks(environment), frames=8)
+    collector = collecting(Broken(), 8)
     collector.collect()
     with pytest.raises(NotFiniteError, match=f"a {what} that is not finite at environment step 11"):
         collector.collect()

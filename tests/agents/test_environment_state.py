@@ -14,7 +14,7 @@ from gymnasium.wrappers import vector as vector_wrappers
 
 from continual_agents.agents import EnvironmentCollector, make_environment
 from continual_agents.runs.checkpoint import plain
-from tests.agents.test_collector import Walk, networks
+from tests.agents.test_collector import Walk, collecting, networks
 
 Make = Callable[[], Any]
 
@@ -69,8 +69,7 @@ def stored(state: Any) -> Any:
 
 def continues_exactly(make: Make, frames: int = 24) -> None:
     def collector() -> EnvironmentCollector:
-        environment = make()
-        return EnvironmentCollector(environment, networks(environment), frames=frames, seed=1)
+        return collecting(make(), frames, seed=1)
 
     whole = collector()
     batches = [whole.collect().clone() for _ in range(4)]
@@ -137,8 +136,7 @@ class Pipe(gymnasium.Wrapper):
 
 
 def test_what_cannot_be_saved_is_named() -> None:
-    environment = Pipe(Walk())
-    collector = EnvironmentCollector(environment, networks(environment), frames=4)
+    collector = collecting(Pipe(Walk()), 4)
     with pytest.warns(
         UserWarning, match=r"Pipe.pipe \(StringIO\) could not be saved: the run continues, but not exact"
     ):
@@ -146,10 +144,9 @@ def test_what_cannot_be_saved_is_named() -> None:
 
 
 def test_state_of_other_wrappers_is_refused() -> None:
-    one, other = Drift(Walk()), Walk()
-    state = EnvironmentCollector(one, networks(one), frames=4).state_dict()
+    state = collecting(Drift(Walk()), 4).state_dict()
     with pytest.raises(ValueError, match=r"had the wrappers \['Drift'\], now it has \[\]"):
-        EnvironmentCollector(other, networks(other), frames=4).load_state_dict(state)
+        collecting(Walk(), 4).load_state_dict(state)
 
 
 def test_half_a_state_is_refused_at_the_beginning() -> None:
@@ -158,15 +155,13 @@ def test_half_a_state_is_refused_at_the_beginning() -> None:
 
     with pytest.raises(ValueError, match="the environment Half has state_dict but no load_state_dict: give it both"):
         EnvironmentCollector(Half(), networks(Walk()), frames=4)
-    vector = make_environment(Half, 2)
     with pytest.raises(ValueError, match="the environment Half has state_dict"):
-        EnvironmentCollector(vector, networks(vector), frames=4)
+        collecting(make_environment(Half, 2), 4)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_wrapper_that_announces_task_and_friction_is_heard(count: int) -> None:
-    environment = make_environment(lambda: Drift(gymnasium.make("Pendulum-v1")), count)
-    collector = EnvironmentCollector(environment, networks(environment), frames=40 * count)
+    collector = collecting(make_environment(lambda: Drift(gymnasium.make("Pendulum-v1")), count), 40 * count)
     collector.collect()
     assert collector.world("task").tolist() == [4.0] * count
     assert collector.world("friction").tolist() == [0.25] * count
@@ -175,4 +170,4 @@ def test_a_wrapper_that_announces_task_and_friction_is_heard(count: int) -> None
 def test_a_task_that_is_no_number_is_not_known() -> None:
     environment = Walk()
     environment.task = "pick-place"  # type: ignore[assignment]
-    assert np.isnan(EnvironmentCollector(environment, networks(environment), frames=4).world("task")).all()
+    assert np.isnan(collecting(environment, 4).world("task")).all()

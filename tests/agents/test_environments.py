@@ -12,8 +12,8 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import envs
-from continual_agents.agents import EnvironmentCollector, EnvironmentFault, make_environment
-from tests.agents.test_collector import Counter, networks
+from continual_agents.agents import EnvironmentFault, make_environment
+from tests.agents.test_collector import Counter, collecting
 
 # not a function of this module: a process of its own would import torch for it
 pendulum = functools.partial(gymnasium.make, "Pendulum-v1")
@@ -30,7 +30,7 @@ VECTORS: dict[str, Callable[[], Any]] = {
 def test_members_and_runs_share_no_random_numbers(kind: str) -> None:
     """Member k of seed s was member k - 1 of seed s + 1: 9 of 12 frictions were shared."""
     vector = VECTORS[kind]()
-    collector = EnvironmentCollector(vector, networks(vector), frames=4)
+    collector = collecting(vector, 4)
     firsts, frictions = [], []
     for seed in range(6):
         collector.set_seed(seed)
@@ -45,16 +45,13 @@ def test_members_and_runs_share_no_random_numbers(kind: str) -> None:
 
 
 def test_a_single_environment_gets_the_runs_own_seed() -> None:
-    environment, twin = pendulum(), pendulum()
-    collector = EnvironmentCollector(environment, networks(environment), frames=4, seed=7)
-    assert collector._current[0].tolist() == twin.reset(seed=7)[0].tolist()
+    assert collecting(pendulum(), 4, seed=7)._current[0].tolist() == pendulum().reset(seed=7)[0].tolist()
 
 
 def test_vector_environment_that_takes_one_number_gets_one() -> None:
     vector = gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="vector_entry_point")
     vector.unwrapped.metadata = {**vector.metadata, "autoreset_mode": AutoresetMode.DISABLED}
-    collector = EnvironmentCollector(vector, networks(vector), frames=3, seed=1)
-    assert len({tuple(row) for row in collector._current.tolist()}) == 3
+    assert len({tuple(row) for row in collecting(vector, 3, seed=1)._current.tolist()}) == 3
 
 
 MODULE = """
@@ -85,8 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_id_with_a_module_is_found_in_the_working_folder(folder: Path, count: int) -> None:
-    environment = make_environment("my_package:MyOwn-v0", count)
-    collector = EnvironmentCollector(environment, networks(environment), frames=6)
+    collector = collecting(make_environment("my_package:MyOwn-v0", count), 6)
     batch = collector.collect()
     # a reward of shape [1] is accepted; no episode ends
     assert batch["next", "reward"].flatten().tolist() == [1.0] * 6
@@ -151,11 +147,10 @@ class Fails(Counter):
 )
 def test_what_an_environment_does_wrong_is_said_with_its_name_and_the_call(kind: Any, message: str) -> None:
     with pytest.raises(EnvironmentFault, match=message):
-        EnvironmentCollector(kind(), networks(kind()), frames=4).collect()
+        collecting(kind(), 4).collect()
 
 
 @pytest.mark.parametrize("kind", [Old, OldStep, Wide, WideStep, Fails])
 def test_members_of_a_vector_are_told_too(kind: Any) -> None:
-    vector = make_environment(kind, 2)
     with pytest.raises(EnvironmentFault, match=f"the environment {kind.__name__}(,| gave| failed)"):
-        EnvironmentCollector(vector, networks(vector), frames=4).collect()
+        collecting(make_environment(kind, 2), 4).collect()

@@ -1,6 +1,7 @@
 """A policy out of its run folder does what the policy in training did."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from continual_agents.agents import load_policy, make_environment, rescale_actio
 from continual_agents.agents.evaluation import TrainedPolicy, evaluate
 from continual_agents.runs import Checkpoints, RunError
 from continual_agents.runs.checkpoint import FORMAT
+from tests.helpers import ended, refusal
 from tools import evaluate as tool
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
@@ -23,11 +25,7 @@ KINDS = {
     "dqn": ["experiment=dqn_cartpole", "method=backprop"],
     "sac": ["experiment=sac_pendulum", "method=backprop"],
     "recurrent": ["experiment=recurrent_cartpole", "method=backprop"],
-    "recurrent on Box": [
-        "experiment=recurrent_cartpole",
-        "experiment.environment.id=Pendulum-v1",
-        "method=backprop",
-    ],
+    "recurrent on Box": ["experiment=recurrent_cartpole", "experiment.environment.id=Pendulum-v1", "method=backprop"],
 }
 
 
@@ -103,9 +101,8 @@ def test_the_command_writes_table_and_figure(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "run/evaluation.png").exists()
     saved(tmp_path / "sac", KINDS["sac"])
     tool.main([str(tmp_path / "sac"), "--episodes", "1"])
-    with pytest.raises(SystemExit):
-        tool.main([str(tmp_path / "sac"), "--episodes", "1", "--friction", "1"])
-    assert "Pendulum-v1 has no friction to set: leave out --friction" in capsys.readouterr().err
+    said = ended(capsys, tool.main, tmp_path / "sac", "--episodes", "1", "--friction", "1")
+    assert "Pendulum-v1 has no friction to set: leave out --friction" in said
 
 
 def test_a_stranger_s_run_is_evaluated_within_its_folder_or_refused_in_one_line(
@@ -126,15 +123,12 @@ def test_a_stranger_s_run_is_evaluated_within_its_folder_or_refused_in_one_line(
     ):
         config["experiment"]["network"] = wrong
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        with pytest.raises(RunError, match=f"holds no policy that fits its config.yaml .*{said}") as caught:
-            load_policy(folder)
-        assert "\n" not in str(caught.value)
+        assert re.search(f"holds no policy that fits its config.yaml .*{said}", refusal(RunError, load_policy, folder))
     (path,) = (folder / "checkpoints").glob("*.pt")
     torch.save({"format": FORMAT, "step": None, "state": {"run": {"learner": {}}}}, path)
     path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
-    with pytest.raises(SystemExit):
-        tool.main([str(folder), "--episodes", "1"])
-    assert capsys.readouterr().err.endswith("its step is no count): start in a new folder\n")
+    said = ended(capsys, tool.main, folder, "--episodes", "1")
+    assert said.endswith("its step is no count): start in a new folder\n")
 
 
 def test_rescaled_actions_reach_the_whole_range() -> None:

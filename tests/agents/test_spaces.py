@@ -10,9 +10,9 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import RescaleAction
 
-from continual_agents.agents import EnvironmentCollector, fit_spaces
+from continual_agents.agents import fit_spaces
 from continual_agents.agents.spaces import lost_by_clipping
-from tests.agents.test_collector import networks
+from tests.agents.test_collector import collecting
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
 
@@ -51,8 +51,7 @@ class Any_(gymnasium.Env[Any, Any]):
     ids=str,
 )
 def test_observations_stand_in_a_row(space: Any, size: int) -> None:
-    environment = fit_spaces(Any_(observation=space))
-    batch = EnvironmentCollector(environment, networks(environment), frames=6).collect()
+    batch = collecting(fit_spaces(Any_(observation=space)), 6).collect()
     assert batch["observation"].shape == (6, size)
     space.seed(0)
     expected = [spaces.flatten(space, space.sample()) for _ in range(6)]
@@ -79,14 +78,13 @@ def test_choices_are_numbered_from_0(space: Any, count: int, third: Any) -> None
         environment.step(np.int64(action))
     assert len({str(action) for action in inner.actions}) == count
     assert np.asarray(inner.actions[2]).tolist() == third
-    EnvironmentCollector(environment, networks(environment), frames=6).collect()
+    collecting(environment, 6).collect()
 
 
 @pytest.mark.parametrize("shape", [(), (2, 2)])
 def test_numbers_of_any_shape_reach_the_environment(shape: Any) -> None:
     inner = Any_(action=spaces.Box(-100, 100, shape))
-    environment = fit_spaces(inner)
-    batch = EnvironmentCollector(environment, networks(environment), frames=4).collect()
+    batch = collecting(fit_spaces(inner), 4).collect()
     assert batch["action"].shape == (4, int(np.prod(shape)))
     np.testing.assert_array_equal(np.array(inner.actions).reshape(4, -1), batch["action"].numpy())
 

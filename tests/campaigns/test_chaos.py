@@ -12,7 +12,7 @@ import torch
 from campaigns.chaos.compare import differences, unequal
 from campaigns.chaos.launched import process_of
 from continual_agents.runs import Checkpoints, Lock, Run
-from tests.helpers import command
+from tests.helpers import command, ended
 from tests.runs.test_run import CONFIG, drive
 
 
@@ -100,10 +100,7 @@ def test_wrong_options_are_told_before_anything_runs(tmp_path: Path, capsys: pyt
 
     (tmp_path / "file").touch()
     for words, message in ((["--kills", "0"], "at least 1"), (["--folder", str(tmp_path)], "is not empty")):
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        assert caught.value.code == 2
-        assert message in capsys.readouterr().err
+        assert message in ended(capsys, main, *words)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from campaigns.soak import look, main, slope
+from tests.helpers import ended
 
 
 def test_a_slope_is_per_hour_and_its_interval_holds_the_truth() -> None:
@@ -66,8 +67,5 @@ def test_a_short_soak_stops_the_run_and_prints_the_slopes(tmp_path: Path, capsys
 def test_a_run_that_fails_is_said_with_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text("seed: 7\n")
     words = ["experiment=permuted_digits", "scale=smoke", f"folder={tmp_path}"]
-    with pytest.raises(SystemExit) as caught:
-        main([*words, "--minutes", "1", "--every", "0.1"])
-    assert caught.value.code == 1
-    assert "soak.log" in capsys.readouterr().err
+    assert "soak.log" in ended(capsys, main, *words, "--minutes", "1", "--every", "0.1", code=1)
     assert "holds a run of another configuration" in (tmp_path / "soak.log").read_text()

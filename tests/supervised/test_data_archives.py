@@ -11,17 +11,16 @@ import pytest
 from supervised.data.errors import DataError
 from supervised.data.npz import read_npz
 from supervised.data.pickles import read_pickle
+from tests.helpers import refusal
 
 DATA = np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
 LABELS = [3, 1, 2]
 
 
-def refused(read, *arguments):
-    with pytest.raises(DataError) as caught:
-        read(*arguments)
-    assert str(caught.value).startswith(f"{arguments[0]}: ")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused(read, path, *arguments):
+    said = refusal(DataError, read, path, *arguments)
+    assert said.startswith(f"{path}: ")
+    return said
 
 
 @pytest.mark.parametrize("protocol", range(6))

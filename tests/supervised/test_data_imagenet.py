@@ -13,6 +13,7 @@ from supervised.data.errors import DataError
 from supervised.data.folders import downsampled
 from supervised.data.imagenet import load_imagenet
 from supervised.data.prepare import find_source, prepare
+from tests.helpers import refusal
 
 CLASSES, IMAGES = 3, 4
 
@@ -90,9 +91,7 @@ def test_incomplete_batches(tmp_path):
 )
 def test_wrong_labels(tmp_path, batch, message):
     (tmp_path / "train_data_batch_1").write_bytes(pickle.dumps(batch))
-    with pytest.raises(DataError) as caught:
-        find_source(tmp_path, kind="pickle", classes=1, images=1)
-    assert message in str(caught.value)
+    assert message in refusal(DataError, find_source, tmp_path, kind="pickle", classes=1, images=1)
 
 
 def test_wrong_data_is_found_where_it_lies_and_the_rest_is_kept(tmp_path):
@@ -126,9 +125,7 @@ def test_wrong_arrays(tmp_path):
     path = tmp_path / "0.npy"
 
     def message():
-        with pytest.raises(DataError) as caught:
-            find_source(tmp_path, kind="npy", classes=1, images=2)
-        return str(caught.value)
+        return refusal(DataError, find_source, tmp_path, kind="npy", classes=1, images=2)
 
     assert "0 .npy files, 1 needed; add the missing classes" in message()
     for array in (np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 3, 32, 32)), np.zeros(3, np.uint8)):
@@ -185,10 +182,9 @@ def test_damaged_pictures_and_missing_ones(tmp_path, monkeypatch):
     path = tmp_path / "n00000000" / "0.JPEG"
 
     def message():
-        with pytest.raises(DataError) as caught:
-            downsampled(path)
-        assert str(caught.value).startswith(f"{path}: ")
-        return str(caught.value)
+        said = refusal(DataError, downsampled, path)
+        assert said.startswith(f"{path}: ")
+        return said
 
     path.write_bytes(path.read_bytes()[:-500])
     assert "not a readable picture (image file is truncated" in message()
@@ -212,11 +208,10 @@ def test_the_prepared_array_is_checked(tmp_path):
     path = tmp_path / "imagenet32.npy"
 
     def message(**sizes):
-        with pytest.raises(DataError) as caught:
-            load_imagenet(tmp_path, **sizes)
-        assert str(caught.value).startswith(f"{path}: ")
-        assert "python -m tools.prepare_data imagenet SRC" in str(caught.value)
-        return str(caught.value)
+        said = refusal(DataError, load_imagenet, tmp_path, **sizes)
+        assert said.startswith(f"{path}: ")
+        assert "python -m tools.prepare_data imagenet SRC" in said
+        return said
 
     assert f"no such file; make it with python -m tools.prepare_data imagenet SRC {path}" in message()
     (tmp_path / "train_data_batch_1.npz").touch()

@@ -10,11 +10,11 @@ from omegaconf import OmegaConf, open_dict
 
 from continual_agents.methods import Method
 from continual_agents.runs import Run, RunError
+from tests.helpers import ROOT, command, ended
 from tools.command_line import CONFIGS, UsageError, compose_config, group_options, plain_config, refuse_targets
 from tools.help import help_text
 from tools.train import check_builds, jobs, main, may_change
 
-ROOT = Path(__file__).resolve().parents[2]
 OTHER_OPTIMIZERS = ("muon", "trac")
 
 
@@ -98,9 +98,7 @@ def test_a_resolved_configuration_is_what_a_run_reads(capsys: pytest.CaptureFixt
     shown = OmegaConf.create(capsys.readouterr().out)
     assert OmegaConf.to_container(shown) == plain_config(compose_config(["method=l2", "seed=3"]))
     assert shown.method.optimizer.betas == [0.99, 0.99]  # the default of an interpolation
-    with pytest.raises(SystemExit):
-        main(["--cfg", "job", "--resolve", "method=l3"])
-    assert "method=l3: no such method" in capsys.readouterr().err
+    assert "method=l3: no such method" in ended(capsys, main, "--cfg", "job", "--resolve", "method=l3")
 
 
 def test_arguments_that_a_method_leaves_to_their_defaults_can_be_set() -> None:
@@ -158,11 +156,8 @@ def test_help_says_in_a_line_what_every_experiment_and_method_is() -> None:
 
 
 def test_help_is_what_the_command_prints_with_the_words_beside_it() -> None:
-    command = [sys.executable, "-m", "tools.train", "experiment=permuted_digits", "--help"]
-    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert "  data: digits\n" in text
-    command[-2] = "experiment=permuted_digit"
-    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert "  data: digits\n" in command("tools.train", "experiment=permuted_digits", "--help", check=True).stdout
+    failed = command("tools.train", "experiment=permuted_digit", "--help")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr == "error: experiment=permuted_digit: no such experiment; did you mean permuted_digits?\n"
 
@@ -199,9 +194,7 @@ def test_a_pattern_leaves_out_with_a_word_what_does_not_fit() -> None:
 
 
 def test_long_values_are_cut_in_messages(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["scale=smoke", f"experiment.network.activation={'x' * 5000}"])
-    assert len(capsys.readouterr().err) < 400
+    assert len(ended(capsys, main, "scale=smoke", f"experiment.network.activation={'x' * 5000}")) < 400
 
 
 @pytest.fixture
@@ -294,9 +287,8 @@ def test_paths_are_read_as_they_are(given: str, folder: str) -> None:
 
 def test_what_was_mistyped_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
-    command = [sys.executable, "-m", "tools.train", "experimant=x", "hydra/launcher=pool"]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "LC_ALL": "C"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = command("tools.train", "experimant=x", "hydra/launcher=pool", cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (2, "error: experimant: no such key; did you mean experiment?\n")
 
 

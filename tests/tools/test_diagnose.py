@@ -11,6 +11,7 @@ from continual_agents.runs import Checkpoints
 from supervised import stacks
 from supervised.group import make_group
 from supervised.measures import diagnose as stream_measures
+from tests.helpers import ended
 from tests.tools.test_record import make_run
 from tools import diagnose
 from tools.command_line import compose_config, plain_config
@@ -98,9 +99,8 @@ def test_importable_factory_with_arguments_and_noise(place, capsys, monkeypatch)
 def test_refusals_say_what_to_do(place, capsys, words, message):
     folder, _, _ = place
     words = [word.format(folder) for word in words]
-    with pytest.raises(SystemExit):
-        diagnose.main(words if "--data" in words else [*words, "--data", "normal:20,4"])
-    assert message in capsys.readouterr().err
+    words = words if "--data" in words else [*words, "--data", "normal:20,4"]
+    assert message in ended(capsys, diagnose.main, *words)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.", "module.model."])
@@ -145,6 +145,5 @@ def test_a_run_folder_of_a_stream(tmp_path, capsys):
             group = next(g for g in groups if plans[g.numbers[0]].method.name == row["method"])
             expected = stream_measures(group.learner, group.stream, 500)["plasticity/effective_rank"].mean()
             assert float(row["effective rank"]) == pytest.approx(expected, rel=5e-3)
-    with pytest.raises(SystemExit):
-        diagnose.main([str(folder), "--data", "normal:5,3"])
-    assert "is a stream, whose networks are probed with its own examples" in capsys.readouterr().err
+    said = ended(capsys, diagnose.main, folder, "--data", "normal:5,3")
+    assert "is a stream, whose networks are probed with its own examples" in said

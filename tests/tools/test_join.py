@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from continual_agents.runs import RunError
-from tests.helpers import same_tables
+from tests.helpers import ended, same_tables
 from tools.figures.folders import read_folder
 from tools.join import JoinError, join, main
 from tools.train import jobs, train_one
@@ -57,6 +57,4 @@ def test_folders_that_are_no_shards(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([tmp_path / "agent"], f"{tmp_path}/agent is not the run of a stream: only stacks of runs have shards"),
         ([one, one], f"backprop with seed 0 is in {one} and in {one}"),
     ):
-        with pytest.raises(SystemExit):
-            main([*map(str, folders), "--output", str(tmp_path / "new")])
-        assert capsys.readouterr().err == f"error: {said}\n"
+        assert ended(capsys, main, *folders, "--output", tmp_path / "new") == f"error: {said}\n"

@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 from scipy import stats
 
-from tests.helpers import events_of
+from tests.helpers import ended, events_of
 from tests.tools.made_up import agent_run, stream_run, summary_table
 from tools import plot
 from tools.figures import agent, comparison, estimates, folders, stream, style, table, tasks, tidy
@@ -365,9 +365,7 @@ def test_nothing_to_read_is_one_clear_message(tmp_path, capsys):
         plot.draw_runs([tmp_path], tmp_path)
     with pytest.raises(folders.FolderError, match="is not a folder"):
         summary_table([tmp_path / "absent"])
-    with pytest.raises(SystemExit):
-        plot.main([str(tmp_path)])
-    assert "no run in" in capsys.readouterr().err
+    assert "no run in" in ended(capsys, plot.main, tmp_path)
 
 
 def test_command_prints_the_table_and_the_paths(ants, tmp_path, capsys):
@@ -430,9 +428,7 @@ def test_records_that_cannot_be_written_are_refused_before_anything_is_drawn(tmp
     agent_run(tmp_path / "ant", steps=20_480)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name, message in (("a.xls", "must end in .csv or .parquet"), ("a.parquet", "pip install")):
-        with pytest.raises(SystemExit):
-            plot.main([str(tmp_path / "ant"), "--records", str(tmp_path / name)])
-        assert message in capsys.readouterr().err
+        assert message in ended(capsys, plot.main, tmp_path / "ant", "--records", tmp_path / name)
     assert not (tmp_path / "ant/figure.png").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from continual_agents.runs import Checkpoints
+from tests.helpers import ended
 from tools import record
 from tools.agent import AgentJob
 from tools.command_line import compose_config, plain_config
@@ -102,10 +103,8 @@ def test_sampled_actions_differ_from_the_mean_and_repeat_with_the_seed(runs):
 def test_a_table_without_frictions_asks_for_one(tmp_path, capsys, table):
     folder = make_run(tmp_path / "run", "method=ppo")
     (folder / "metrics.csv").write_text(table)
-    with pytest.raises(SystemExit) as ended:
-        record.main([str(folder)])
-    assert ended.value.code == 2
-    assert f"{folder}/metrics.csv has no task/friction: give --friction" in capsys.readouterr().err
+    said = f"{folder}/metrics.csv has no task/friction: give --friction"
+    assert said in ended(capsys, record.main, folder)
 
 
 def test_a_package_that_an_environment_draws_with_is_named_in_one_line(
@@ -115,6 +114,5 @@ def test_a_package_that_an_environment_draws_with_is_named_in_one_line(
         raise gymnasium.error.DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[x]"`')
 
     monkeypatch.setattr(record, "record", refuse)
-    with pytest.raises(SystemExit):
-        record.main([str(tmp_path)])
-    assert capsys.readouterr().err == 'error: pygame is not installed, run `pip install "gymnasium[x]"`\n'
+    said = 'error: pygame is not installed, run `pip install "gymnasium[x]"`\n'
+    assert ended(capsys, record.main, tmp_path) == said

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.helpers import ended
 from tests.tools.made_up import agent_run, stream_run
 from tools import report
 from tools.figures import comparison, folders, published, relearning, sentences, tidy
@@ -246,8 +247,7 @@ def test_command(tmp_path, capsys):
     report.main([str(tmp_path / "a")])
     assert (tmp_path / "a" / "report.html").exists()
     assert capsys.readouterr().out.strip().endswith("report.html")
-    with pytest.raises(SystemExit):
-        report.main([str(tmp_path / "absent")])
+    ended(capsys, report.main, tmp_path / "absent")
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a chromium browser")

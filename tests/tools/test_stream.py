@@ -1,6 +1,5 @@
 """Streams from the command's configuration: every one builds, runs, and says what is wrong with it."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 import pytest
 
 from continual_agents.runs import Run
+from tests.supervised.test_data_mnist import write
 from tools.command_line import compose_config, plain_config
 from tools.overrides import RENAMED, renamed
 from tools.stream import StreamJob, methods_of
@@ -66,12 +66,7 @@ SWEEPS = {
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 random images in the format of MNIST's files."""
     root, draws = tmp_path_factory.mktemp("mnist"), np.random.default_rng(0)
-    for name, array in (
-        ("train-images-idx3-ubyte", draws.integers(0, 256, (300, 28, 28), np.uint8)),
-        ("train-labels-idx1-ubyte", np.arange(300, dtype=np.uint8) % 10),
-    ):
-        header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
-        (root / name).write_bytes(header + array.tobytes())
+    write(root, draws.integers(0, 256, (300, 28, 28), np.uint8), np.arange(300) % 10)
     return root
 
 

@@ -1,7 +1,5 @@
 """The command `continual-agents`, and `python -m continual_agents`."""
 
-from __future__ import annotations
-
 import importlib
 
 from .rooms import room

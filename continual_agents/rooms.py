@@ -3,8 +3,6 @@
 The library knows none of them; this is for gymnasium and the `continual-agents` command, who ask for them by name.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Settings from a configuration, checked by name and type: the constructor that takes them is the schema."""
 
-from __future__ import annotations
-
 import collections.abc
 import difflib
 import inspect

@@ -1,7 +1,5 @@
 """One robot on one floor in one PyBullet client, called with as few and as large calls as PyBullet allows."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Observations that change around any environment: the quickest way to see an agent lose plasticity."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import gymnasium

@@ -1,7 +1,5 @@
 """MinAtar's games one after the other (Young and Tian 2019): small Atari games of 10 x 10 cells, for a CPU."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The walking robots of PyBullet, one table row each."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Mapping

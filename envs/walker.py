@@ -1,7 +1,5 @@
 """A walker's life on slippery ground: observation, reward, end of episode, friction, state. One per environment."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs of a figure whose weights are no longer finite: they are marked and the others go on, or all of them stop."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 A stream or a stack that stops anywhere continues with the same numbers, and a run draws the same alone or in a stack.
 """
 
-from __future__ import annotations
-
 import enum
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One stack on its stream: the learner that its network asks for, how it learns chunk by chunk, how it does."""
 
-from __future__ import annotations
-
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence

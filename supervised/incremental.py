@@ -1,7 +1,5 @@
 """Learners whose output grows with the classes, and which end a task with the weights of their best epoch."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Hashable, Mapping
 from typing import Any

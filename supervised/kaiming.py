@@ -1,7 +1,5 @@
 """The initial distribution of convolutional networks."""
 
-from __future__ import annotations
-
 import math
 
 import torch

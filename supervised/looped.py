@@ -4,8 +4,6 @@ On a CPU a grouped convolution over runs is slower than the runs one after the o
 `nn.Module` with an ordinary optimizer and the companions of `continual_agents.surgery`.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools

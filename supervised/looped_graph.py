@@ -1,7 +1,5 @@
 """A gradient step of every run of a loop as one CUDA graph, the runs beside each other on streams of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 
 import torch

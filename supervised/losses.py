@@ -1,7 +1,5 @@
 """Losses of the streams, with their gradients written out, and what is measured under each."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

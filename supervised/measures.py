@@ -1,7 +1,5 @@
 """What is written down about a stack: online measures in bins, test accuracy, diagnostics of its networks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

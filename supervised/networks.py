@@ -3,8 +3,6 @@
 A description is hashable: runs with equal descriptions train as one stack.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which runs a figure needs: seeds x methods x swept settings, put together into stacks."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Residual networks for small images: ResNet-18 in the form that CIFAR is trained with, and smaller ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

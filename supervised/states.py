@@ -1,7 +1,5 @@
 """Arrays that went through a checkpoint come back as tensors."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

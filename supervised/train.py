@@ -1,7 +1,5 @@
 """One loop for every stream: all stacks of a figure advance together, a row of the table at a time."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Mapping, Sequence

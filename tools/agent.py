@@ -1,7 +1,5 @@
 """A reinforcement learning job from its configuration."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The configuration that the words of a command line give: one clear line instead of a stack trace."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Sequence

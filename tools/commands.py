@@ -1,7 +1,5 @@
 """The command `continual-agents NAME ...`: what `python -m tools.NAME ...` is in a checkout."""
 
-from __future__ import annotations
-
 import difflib
 import runpy
 import sys

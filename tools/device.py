@@ -1,7 +1,5 @@
 """The device that a run asks for."""
 
-from __future__ import annotations
-
 import torch
 
 

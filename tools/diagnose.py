@@ -5,8 +5,6 @@ python -m tools.diagnose mypackage.model:make_net checkpoint.pt --data observati
 python -m tools.diagnose net.py:Net weights.pt --arguments '{"hidden": 256}' --key agent.actor --data normal:500,28
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import itertools

@@ -3,8 +3,6 @@
 Table and figure of the returns, one row per run and ground: evaluation.csv and evaluation.png in the first run folder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

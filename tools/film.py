@@ -1,7 +1,5 @@
 """A policy at play, as pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

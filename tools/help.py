@@ -1,7 +1,5 @@
 """What `python -m tools.train --help` prints: a line per experiment, method and sweep, from their files' comments."""
 
-from __future__ import annotations
-
 import os
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """What a command line asks for, as a configuration for each run. Loads no torch: mistakes are answered at once."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math

@@ -5,8 +5,6 @@ each, train wherever a launcher puts them (`'seed=range(0,30,5)' experiment.seed
 run has its own random numbers. Joined, metrics.csv and runs.csv are byte for byte those of the unsplit stack.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

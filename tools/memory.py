@@ -1,7 +1,5 @@
 """What a configuration would take of this machine's memory, told before it is taken."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

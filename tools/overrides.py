@@ -1,7 +1,5 @@
 """The words of a command line, one by one: what is an override, which values it runs over, what files there are."""
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import os

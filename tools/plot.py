@@ -7,8 +7,6 @@ the experiment's name where the runs are of several. TensorBoard shows figures a
 "comparison".
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping

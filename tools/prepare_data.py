@@ -1,7 +1,5 @@
 """Turn downloaded data into what the streams read: `python -m tools.prepare_data imagenet SRC DST`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

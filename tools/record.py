@@ -4,8 +4,6 @@ Two run folders are shown side by side, on the same ground and from the same sta
 the format: .mp4 or .gif.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path

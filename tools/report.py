@@ -4,8 +4,6 @@ What was run, with which versions on which machine; the figures; published besid
 per method about its plasticity. The page loads nothing from anywhere.
 """
 
-from __future__ import annotations
-
 import base64
 import tempfile
 from collections.abc import Iterable, Sequence

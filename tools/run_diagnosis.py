@@ -1,7 +1,5 @@
 """The hidden layers of a run folder of our own, as its checkpoint has them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

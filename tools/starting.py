@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM while a command still imports what it needs, which takes seconds: imported before all that."""
 
-from __future__ import annotations
-
 import signal
 import sys
 

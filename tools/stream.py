@@ -1,7 +1,5 @@
 """A supervised stream from its configuration: every run of a figure in one folder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 

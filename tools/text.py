@@ -1,7 +1,5 @@
 """Words from elsewhere (names of folders, methods, settings) as terminals, spreadsheets and figures may show them."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Values that were given and that no run of the command would read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

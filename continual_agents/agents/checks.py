@@ -1,7 +1,5 @@
 """Ranges of the settings of agents; their types are the constructors'."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from continual_agents.settings import check_counts

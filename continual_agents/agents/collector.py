@@ -1,7 +1,5 @@
 """A TorchRL collector that spends no Python on bookkeeping: it steps the environment and fills one TensorDict."""
 
-from __future__ import annotations
-
 import time
 import traceback
 import warnings

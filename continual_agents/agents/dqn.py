@@ -1,7 +1,5 @@
 """Deep Q-learning (Mnih et al. 2015), double by default (van Hasselt et al. 2016)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 

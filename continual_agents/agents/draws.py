@@ -1,7 +1,5 @@
 """Random numbers of a run: one stream for each purpose, and none that another seed has too."""
 
-from __future__ import annotations
-
 import enum
 
 import numpy as np

@@ -6,8 +6,6 @@ arrays, queues, running statistics, random generators). What they refer to beyon
 layer is named, and the run says that it continues inexactly.
 """
 
-from __future__ import annotations
-
 import enum
 import types
 from collections import deque

@@ -1,7 +1,5 @@
 """Any gymnasium environment as the collector wants it, begun, seeded and asked in one way."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """A trained policy out of its run folder, and what it is worth."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Policies of agents with a replay buffer: they explore by themselves, and no probability is asked of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """What the training loop asks of an agent, and what its agents have in common: the gradient step."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

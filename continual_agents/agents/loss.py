@@ -1,7 +1,5 @@
 """The clipped surrogate, straight from the tensors."""
 
-from __future__ import annotations
-
 import torch
 from tensordict import TensorDict
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Actor and critic: plain bodies that surgery can trace, dressed as TorchRL modules."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What agents with a replay buffer have in common: when they learn, from what, and how targets follow."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What agents that learn from the batch at hand have in common: passes over it in a new order, and their row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

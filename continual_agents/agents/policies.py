@@ -1,7 +1,5 @@
 """Policies over a plain body: how actions are drawn, and how probable they are."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

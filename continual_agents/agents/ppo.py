@@ -9,8 +9,6 @@ One update on a batch of environment steps:
    just replaced.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -1,7 +1,5 @@
 """A policy with a memory, and the networks of an agent that has one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -6,8 +6,6 @@ cut short comes from the memory there. A gradient step sees whole sequences; eac
 noted there (stale after the first epoch, as usual) and gradients go back to its beginning.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

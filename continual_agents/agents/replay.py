@@ -1,7 +1,5 @@
 """A replay buffer that continues exactly: TorchRL's, and beside the checkpoints what was added since the last one."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

@@ -1,7 +1,5 @@
 """Soft actor-critic with twin critics and a learned temperature (Haarnoja et al. 2018)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

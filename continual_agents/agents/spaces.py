@@ -1,7 +1,5 @@
 """Observation and action spaces of all kinds as the agents have them: a vector in, a number or a vector out."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The agents, one row each: `experiment.agent.kind` chooses."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

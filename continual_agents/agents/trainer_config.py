@@ -3,8 +3,6 @@
 It needs Hydra, as those configurations do.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Surgery under TorchRL's own Trainer: a hook that registers, steps, logs and is saved as TorchRL's hooks are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The training loop: collect, update, look, write down, save."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

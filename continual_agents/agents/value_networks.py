@@ -1,7 +1,5 @@
 """Networks of agents that learn action values: plain bodies by name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """C-CHAIN's penalty: a step on one batch should not change what the policy does in states of another one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

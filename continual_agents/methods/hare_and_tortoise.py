@@ -1,7 +1,5 @@
 """Hare and tortoise."""
 
-from __future__ import annotations
-
 from .operation import Operation, fill_, in_range
 from .target import Setting, Target
 

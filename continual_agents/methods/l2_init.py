@@ -1,7 +1,5 @@
 """L2 regularisation towards the initial weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

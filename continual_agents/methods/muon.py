@@ -1,7 +1,5 @@
 """Muon for matrices, Adam for the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

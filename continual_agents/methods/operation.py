@@ -1,7 +1,5 @@
 """What an operation is: something done to the networks after each gradient step, every so many steps, or at a task."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 

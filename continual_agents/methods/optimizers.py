@@ -1,7 +1,5 @@
 """The optimizers that a method may ask for: one row each."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

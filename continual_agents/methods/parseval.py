@@ -1,7 +1,5 @@
 """Parseval regularisation."""
 
-from __future__ import annotations
-
 import torch
 
 from .operation import Operation, in_range

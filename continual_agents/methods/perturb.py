@@ -1,7 +1,5 @@
 """Shrink-and-perturb."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from .operation import Operation, in_range

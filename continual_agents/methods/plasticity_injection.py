@@ -1,7 +1,5 @@
 """Plasticity injection."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from .operation import Operation

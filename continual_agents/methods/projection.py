@@ -1,7 +1,5 @@
 """The projection of normalise-and-project."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

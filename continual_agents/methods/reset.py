@@ -1,7 +1,5 @@
 """Resets: the output layer, the last layers, or everything begins anew."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from .operation import Operation

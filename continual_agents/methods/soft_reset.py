@@ -1,7 +1,5 @@
 """Periodic shrink-and-perturb."""
 
-from __future__ import annotations
-
 from .operation import Operation, in_range
 from .target import Setting, Target
 

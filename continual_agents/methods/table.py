@@ -1,7 +1,5 @@
 """What a method may do after a step: one row per operation, which is all that anybody asks about it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

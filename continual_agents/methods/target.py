@@ -6,8 +6,6 @@ A setting that may differ per run is a number for a module and a tensor `[runs, 
 serves both.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence

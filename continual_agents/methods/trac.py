@@ -1,7 +1,5 @@
 """TRAC: how far to follow an optimizer away from where it began, tuned by itself."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

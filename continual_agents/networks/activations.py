@@ -1,7 +1,5 @@
 """Activations: one row each, for agents and streams alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The network of agents that see pictures: convolutions, then a fully connected network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

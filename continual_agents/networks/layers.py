@@ -1,7 +1,5 @@
 """Layers that methods of keeping plasticity ask for and torch does not have in this form."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The plain fully connected network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import TypeVar

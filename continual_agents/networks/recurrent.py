@@ -1,7 +1,5 @@
 """A network with a memory: `Linear -> activation -> GRU -> Linear`."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any

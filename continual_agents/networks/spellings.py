@@ -1,7 +1,5 @@
 """Names that ingredients had before agents and streams shared one vocabulary; they are still read, with a note."""
 
-from __future__ import annotations
-
 import warnings
 
 FORMER = {"swish": "silu", "layer": "layer_norm", "online": "online_norm"}

@@ -1,7 +1,5 @@
 """Sizes of weights, gradients, updates and features."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

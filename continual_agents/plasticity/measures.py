@@ -6,8 +6,6 @@ against last tasks ("table"). A diagnostic of your own is a function and a row, 
 run is built.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

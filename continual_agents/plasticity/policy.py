@@ -1,7 +1,5 @@
 """How random a policy still is, and how far an update moved it."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """One object that looks at a network now and then, without touching it."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 All take a matrix `[..., batch, width]` of activations and return `[...]` in float64; an all-zero matrix has rank 0.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

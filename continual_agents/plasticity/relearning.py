@@ -1,7 +1,5 @@
 """How well a learner recovers after the task changes, and whether it gets worse at it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Averages over runs with bootstrapped intervals."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Which hidden units have stopped computing: dead, saturated, dormant."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -22,8 +22,6 @@ state
 ```
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """config.yaml of a run folder: plain values only, whoever wrote it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

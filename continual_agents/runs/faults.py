@@ -1,7 +1,5 @@
 """What keeps a run from starting, what ends one in flight, and what is said when its folder cannot be written."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Files of a folder that anybody may have made: no link is followed, no device or pipe opened, nothing huge read."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether a folder can be a run's: nobody else's, of the same configuration, to be made and written."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a logger is, and the numbers and pictures as loggers take them."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence

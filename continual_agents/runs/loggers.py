@@ -1,7 +1,5 @@
 """The loggers that a run asked for, as one: TensorBoard always, Weights & Biases beside it when asked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Standard output and error that a run outlives: a closed one or a broken pipe takes nothing down."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

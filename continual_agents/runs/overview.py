@@ -1,7 +1,5 @@
 """TensorBoard's page "Plasticity at a glance": which curves share a chart, and some of them brought to one scale."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What a process runs with: versions, machine, git state; and environment.json, which has that of a run's sessions."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """Random generators as plain state, so that a checkpoint holds no pickled objects."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a run writes as it goes: its tables, and the same numbers as curves."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import warnings

@@ -1,7 +1,5 @@
 """An append-only columnar table on disk that survives a kill and continues without overlap."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Mapping, Sequence

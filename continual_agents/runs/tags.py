@@ -4,8 +4,6 @@ Tables keep the names that the loops give. TensorBoard sorts groups by name, so 
 accuracy, goes into the group `charts`, which comes first (as CleanRL has it).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A run's curves in Weights & Biases, through its own package; imported only when asked for."""
 
-from __future__ import annotations
-
 import html
 import importlib.util
 import io

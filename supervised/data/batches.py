@@ -1,7 +1,5 @@
 """The official archives of downsampled ImageNet (Chrabaszcz et al. 2017): ten batches of mixed classes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ row. Python: a pickled dict of `data` `[images, 3072]` in the same order, and `f
 that runs nothing (`pickles.py`). A `.tar.gz` is read where it lies: nothing is unpacked to disk.
 """
 
-from __future__ import annotations
-
 import tarfile
 import zlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """scikit-learn's digits, the stand-in for MNIST that needs no download; it is named "digits" everywhere."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The one error of the loaders."""
 
-from __future__ import annotations
-
 from os import PathLike
 
 

@@ -1,7 +1,5 @@
 """A folder with one .npy per class, and an ImageFolder: one folder of pictures per class."""
 
-from __future__ import annotations
-
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec

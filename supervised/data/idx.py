@@ -4,8 +4,6 @@ A file is a magic number (two zero bytes, a type byte, the number of dims), each
 entries. Only type 8, unsigned bytes, occurs in MNIST and its relatives.
 """
 
-from __future__ import annotations
-
 import gzip
 import struct
 import zlib

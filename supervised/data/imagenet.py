@@ -1,7 +1,5 @@
 """ImageNet at 32x32, as one memory-mapped array that `python -m tools.prepare_data imagenet SRC DST` wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What lies in a folder of data: regular files and folders, and no link that leads out of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .errors import DataError

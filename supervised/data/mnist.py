@@ -1,7 +1,5 @@
 """MNIST, from the four IDX files of any mirror or from OpenML through scikit-learn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Arrays of an .npz, each checked against a limit before its bytes are read."""
 
-from __future__ import annotations
-
 import math
 import zipfile
 import zlib

@@ -5,8 +5,6 @@ Python, that can only hold the raw bytes of an array; any other name is refused.
 because the one in C can be made to allocate memory that the file does not fill.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from pathlib import Path

@@ -4,8 +4,6 @@ While it grows, the array is `DST.partial`, and `DST.journal` has one line per p
 finished array is called DST. A kill at any moment costs the part in progress: its place is written again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """Synthetic textures in the layout of ImageNet, for where ImageNet cannot be had; named "textures" everywhere."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Derivatives of the activations, for networks whose backward pass is written by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

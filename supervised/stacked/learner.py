@@ -1,7 +1,5 @@
 """A stack that learns: forward, loss, backward, optimizer, operations, for chunks of a stream."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

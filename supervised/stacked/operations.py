@@ -1,7 +1,5 @@
 """What a method does to a stack after each step or at the start of a task."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

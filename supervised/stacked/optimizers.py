@@ -1,7 +1,5 @@
 """SGD and Adam over a stack, with settings per run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

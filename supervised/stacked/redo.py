@@ -1,7 +1,5 @@
 """ReDo and ReGraMa on a stack, with thresholds per run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Replacements stay outside: their steps are known beforehand, and what lies between them is the same code every time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ The replacement touches the rows and columns of the units that go and nothing el
 and which is `continual_agents.surgery`'s; `continual_backprop.py` and `redo.py` ask it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A stack of runs as what the operations of `continual_agents.methods` act on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images that are flipped, shifted and turned a little every time they are shown; each draw belongs to a run's seed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

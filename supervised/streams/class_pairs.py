@@ -1,7 +1,5 @@
 """Continual binary image classification: a task is to tell two classes of images apart."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Growing data: every task trains on more of the same images, the first on a part, the last on all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Class-incremental image classification: classes arrive a few at a time, and all that have come are trained on."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterator, Sequence

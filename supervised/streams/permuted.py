@@ -1,7 +1,5 @@
 """Online permuted images: every task shows the same images with their pixels in another order."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

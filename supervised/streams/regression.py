@@ -1,7 +1,5 @@
 """Slowly-changing regression (Dohare et al. 2021, 2024): which inputs a small network sees drifts with time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What every stream offers to the training loop."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol

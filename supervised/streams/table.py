@@ -1,7 +1,5 @@
 """What streams there are: one row each."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

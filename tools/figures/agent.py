@@ -1,7 +1,5 @@
 """The reinforcement learning figure: return over steps, what changed, and the network's plasticity below."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

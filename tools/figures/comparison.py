@@ -1,7 +1,5 @@
 """Reinforcement learning runs of one experiment in long form."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

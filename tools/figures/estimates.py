@@ -1,7 +1,5 @@
 """From records of runs to a curve with an interval."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

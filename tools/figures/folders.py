@@ -1,7 +1,5 @@
 """Reading run folders: which there are, what they hold, how they are called."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 With more methods than colours can tell apart, curves and their labels cover each other; a row per method does not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

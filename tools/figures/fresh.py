@@ -6,8 +6,6 @@ is left out, because there every network is fresh. That task tells a loss from a
 who is as far behind in the first task as later has lost nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Published figures beside measured ones, with a mark where the two are not the same quantity."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

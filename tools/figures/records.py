@@ -1,7 +1,5 @@
 """Every row of every run as one long table, for other programs: CSV or Parquet."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path

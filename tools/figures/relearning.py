@@ -1,7 +1,5 @@
 """How each setting recovers after a change of task."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

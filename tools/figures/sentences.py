@@ -1,7 +1,5 @@
 """What a row of the table means, in plain sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The figures of supervised streams: performance per task with the network's plasticity below, and sweeps."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

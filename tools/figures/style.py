@@ -1,7 +1,5 @@
 """How figures look: colours that colour-blind readers tell apart, labels at the line ends, no legend."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The printed table: how far each setting is from a fresh network, its first and last tasks, its network's state."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tables of a run folder that anybody may have made: bounded in size, numbers where numbers belong."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The first panel of a figure: each setting at the end of every task, beside a fresh network."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

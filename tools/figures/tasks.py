@@ -1,7 +1,5 @@
 """One number per run and task, for agents and streams alike: what every comparison between methods starts from."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping

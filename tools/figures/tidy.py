@@ -1,7 +1,5 @@
 """Records of supervised streams in long form: many runs in one folder, each with its own settings."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

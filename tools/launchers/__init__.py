@@ -1,7 +1,5 @@
 """Who trains the runs of `-m` and of a study: `hydra/launcher=NAME`, set up with `hydra.launcher.KEY=VALUE`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs as jobs of a SLURM cluster, or of the same machinery on this machine, through submitit."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Runs as tasks of a Ray cluster, or of one that this command starts on its machine."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os

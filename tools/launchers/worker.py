@@ -1,7 +1,5 @@
 """What a process does that trains runs for a launcher."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -4,8 +4,6 @@ Every candidate of every method runs on the tuning seeds; the best one of each m
 and runs on fresh seeds, which alone make figure and table. The same command continues a study that was stopped.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":
     from tools.starting import stop_while_starting
 

@@ -1,7 +1,5 @@
 """What a study asks for: methods, each with candidates; tuning seeds; a criterion; fresh seeds."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -1,7 +1,5 @@
 """One number per run, by which candidates are compared."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

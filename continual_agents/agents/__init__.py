@@ -13,6 +13,8 @@ from .learner import Learner as Learner
 from .loss import ClippedLoss as ClippedLoss
 from .networks import ActorCritic as ActorCritic
 from .networks import make_actor_critic as make_actor_critic
+from .off_policy import OffPolicy as OffPolicy
+from .on_policy import OnPolicy as OnPolicy
 from .policies import Policy as Policy
 from .ppo import PPO as PPO
 from .recurrent_policy import make_recurrent_actor_critic as make_recurrent_actor_critic

@@ -1,9 +1,9 @@
-"""What a logger is, and the numbers and pictures as loggers take them."""
+"""Numbers and pictures as loggers take them."""
 
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,37 +18,6 @@ class Statistics(NamedTuple):
     mean: float
     low: float = math.nan
     high: float = math.nan
-
-
-class Logger(Protocol):
-    """What every logger takes. Steps never decrease; `scalars` ends a step: everything else of it comes before."""
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point per value; nan, a value not known at this step, leaves none."""
-
-    def groups(self, step: int, values: Mapping[str, Mapping[str, Statistics]]) -> None:
-        """Points of every group of a stack's runs: group -> name -> statistics over its runs."""
-
-    def histogram(self, tag: str, values: Any, step: int) -> None:
-        """A distribution of many values."""
-
-    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """A picture, `[height, width, 3]` uint8."""
-
-    def video(self, tag: str, pictures: np.ndarray, step: int, frames_per_second: int) -> None:
-        """Moving pictures, `[time, height, width, 3]` uint8."""
-
-    def text(self, tag: str, markdown: str, step: int) -> None:
-        """Markdown."""
-
-    def finish(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The final metrics, by which runs are compared."""
-
-    def flush(self) -> None:
-        """Hand everything to the disk."""
-
-    def close(self) -> None:
-        """End it."""
 
 
 def known(values: Mapping[str, Any]) -> dict[str, float]:

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from .files import check_directory, check_events
-from .logger import Logger, LoggerError
+from .logger import LoggerError
 
 KINDS = ("tensorboard", "wandb")
 
 
 class Loggers:
-    """Several loggers as one: it has each of their methods."""
+    """Several loggers as one: it has each of their methods, which are `TensorBoard`'s.
 
-    def __init__(self, loggers: Sequence[Logger]):
+    Steps never decrease; `scalars` ends a step: everything else of it comes before.
+    """
+
+    def __init__(self, loggers: Sequence[Any]):
         self.all = list(loggers)
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +61,7 @@ def open_loggers(
     from .tensorboard import TensorBoard
 
     layers = bool(settings.get("layers", False))
-    loggers: list[Logger] = [TensorBoard(folder, config, first_step=first_step, layers=layers)]
+    loggers: list[Any] = [TensorBoard(folder, config, first_step=first_step, layers=layers)]
     if settings.get("kind") == "wandb":
         from .weights_and_biases import WeightsAndBiases
 

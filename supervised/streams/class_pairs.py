@@ -12,10 +12,10 @@ from continual_agents.settings import check_counts
 from ..data import Textures, load_imagenet
 from ..draws import Draw
 from .images import ClassImages
-from .stream import SeededStream
+from .stream import Stream
 
 
-class ClassPairs(SeededStream):
+class ClassPairs(Stream):
     """Tasks of two classes each, in a random order of pairs; several epochs per task, then a test.
 
     Every class comes once before any comes again. The measure is test accuracy at the task's end (Dohare et al. 2024).
@@ -59,7 +59,7 @@ class ClassPairs(SeededStream):
         super().__init__(seeds, device)
         self.train_images, self.test_images, self.batch = train_images, test_images, batch
         self.pixels = images.pixels.to(device)
-        self.shape: tuple[int, ...] = tuple(self.pixels.shape[2:])
+        self.shape = tuple(self.pixels.shape[2:])
         self._classes = classes
         self.epoch_steps = 2 * train_images // batch
         self.task_steps = epochs * self.epoch_steps

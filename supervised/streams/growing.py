@@ -9,10 +9,10 @@ from continual_agents.settings import check_counts
 
 from ..draws import Draw
 from .images import Images
-from .stream import SeededStream, chunk_steps
+from .stream import Stream, chunk_steps
 
 
-class GrowingImages(SeededStream):
+class GrowingImages(Stream):
     """Task k trains on the first `fractions[k]` of a run's training images; the later tasks on the last fraction.
 
     With fractions 1/2 and 1 this is warm start (Ash and Adams 2020): a network that was trained on half of the data
@@ -58,7 +58,7 @@ class GrowingImages(SeededStream):
                 raise ValueError(f"stream.batch={batch} does not divide the {count} training images of a task")
         super().__init__(seeds, device)
         self.images, self.batch = images.to(device), batch
-        self.shape: tuple[int, ...] = (images.pixels.shape[1],)
+        self.shape = (images.pixels.shape[1],)
         self.outputs = images.classes
         orders = self.each(lambda one: one.permutation(len(images.labels)), Draw.SPLIT)
         self._test, self._train = orders[:, :test_images], orders[:, test_images : test_images + train_images]

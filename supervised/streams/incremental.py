@@ -17,13 +17,13 @@ from ..draws import Draw
 from .augmentation import Augmentation
 from .class_pairs import made_textures
 from .images import ClassImages
-from .stream import SeededStream, chunk_steps
+from .stream import Stream, chunk_steps
 
 DIGITS_IMAGES = 174
 """Images of the rarest of scikit-learn's ten digits; each class has so many here."""
 
 
-class ClassIncremental(SeededStream):
+class ClassIncremental(Stream):
     """Task k is to tell the first `(k + 1) * increment` classes apart, in an order of classes of the run's own.
 
     Every task shows all images of its classes in each epoch, augmented anew; so tasks grow longer. The measure is test
@@ -95,7 +95,7 @@ class ClassIncremental(SeededStream):
         super().__init__(seeds, device)
         self.augmentation = Augmentation(crop=crop, flip=flip, rotate=rotate)
         self.pixels = images.pixels.to(device)
-        self.shape: tuple[int, ...] = tuple(self.pixels.shape[2:])
+        self.shape = tuple(self.pixels.shape[2:])
         if crop >= self.shape[-1]:
             raise ValueError(f"stream.crop={crop}: a border of less than the {self.shape[-1]} pixels of a side")
         self.increment, self.epochs, self.outputs, self.batch = increment, epochs, classes, batch

@@ -12,10 +12,10 @@ from continual_agents.settings import nearest
 from ..data import load_digits, load_mnist
 from ..draws import Draw
 from .images import Images, flat_images
-from .stream import SeededStream, chunk_steps
+from .stream import Stream, chunk_steps
 
 
-class PermutedImages(SeededStream):
+class PermutedImages(Stream):
     """A task is one random permutation of the pixels; every image is shown once, in random order, at batch 1.
 
     Measured by online accuracy: there is no test set (Dohare et al. 2021, 2024).
@@ -47,7 +47,7 @@ class PermutedImages(SeededStream):
         self.task_steps = len(images.labels) if change_every is None else change_every
         if self.task_steps < 1:
             raise ValueError(f"stream.change_every={change_every}: at least one example per task")
-        self.shape: tuple[int, ...] = (images.pixels.shape[1],)
+        self.shape = (images.pixels.shape[1],)
         self.outputs = images.classes
         self._begin(0)
 
@@ -74,9 +74,6 @@ class PermutedImages(SeededStream):
         images = len(self.images.labels)
         rows = self.each(lambda one: one.choice(images, min(examples, images), replace=False), Draw.EVALUATION, dim=1)
         return self._permute(rows).transpose(0, 1).contiguous()
-
-    def test(self) -> None:
-        """There is no test set: the measure is online accuracy."""
 
     def _permute(self, rows: Tensor) -> Tensor:
         """Images `rows [steps, runs]` with each run's permutation: `[steps, runs, pixels]`."""

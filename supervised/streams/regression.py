@@ -11,10 +11,10 @@ from continual_agents.settings import check_counts
 
 from ..draws import Draw, numpy_draws
 from ..states import array_of
-from .stream import SeededStream, chunk_steps
+from .stream import Stream, chunk_steps
 
 
-class SlowlyChangingRegression(SeededStream):
+class SlowlyChangingRegression(Stream):
     """Inputs are a constant 1, then slow bits, then random bits; the target is a fixed random network of them.
 
     | input | values | changes |
@@ -67,7 +67,7 @@ class SlowlyChangingRegression(SeededStream):
         self.task_steps, self.slow_bits, self.random_bits = change_every, slow_bits, random_bits
         self.redraw_all = redraw_all
         width = 1 + slow_bits + random_bits
-        self.shape: tuple[int, ...] = (width,)
+        self.shape = (width,)
         self._target = [_target_network(seed, width, units, beta, published_thresholds) for seed in self.seeds]
         patterns = (np.arange(2**random_bits)[:, None] >> np.arange(random_bits)) & 1
         self._patterns = patterns.astype(np.float32)
@@ -91,9 +91,6 @@ class SlowlyChangingRegression(SeededStream):
         bits = [numpy_draws(seed, Draw.EVALUATION).integers(0, 2, (examples, width)) for seed in self.seeds]
         ones = np.ones((self.runs, examples, 1))
         return torch.from_numpy(np.concatenate([ones, np.stack(bits)], -1).astype(np.float32)).to(self.device)
-
-    def test(self) -> None:
-        """There is no test set: the measure is the online error."""
 
     def _change(self) -> None:
         for run, seed in enumerate(self.seeds):

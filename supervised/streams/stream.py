@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,16 @@ from ..draws import Draw, numpy_draws
 from ..stacked.steps import UNROLLED
 
 
-class Stream(Protocol):
+class Stream:
     """Endless examples for every run of a stack, a task after another; generated as they are asked for.
+
+    This is also the base of the streams here: each run draws from its own seed, and the position is all that has to be
+    remembered. Any class with the same attributes and the methods `next`, `evaluation`, `test`, `state_dict` and
+    `load_state_dict` will do.
+
+    Args:
+        seeds: of the runs.
+        device: of the examples.
 
     Attributes:
         runs: number of runs.
@@ -25,13 +33,14 @@ class Stream(Protocol):
         position: gradient steps given so far.
     """
 
-    runs: int
     shape: tuple[int, ...]
     outputs: int
     loss: str
     batch: int
     task_steps: int
-    position: int
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str):
+        self.seeds, self.runs, self.device, self.position = list(seeds), len(seeds), torch.device(device), 0
 
     def next(self, most: int) -> tuple[Tensor, Tensor]:
         """The next batches, at least 1 and at most `most`, never beyond the end of the task.
@@ -39,32 +48,15 @@ class Stream(Protocol):
         Returns:
             Inputs `[steps, runs, batch, *shape]`; classes `[steps, runs, batch]`, or targets with outputs as last dim.
         """
+        raise NotImplementedError
 
     def evaluation(self, examples: int) -> Tensor:
         """A fixed batch to look at the network with, in the current task's form: `[runs, examples, *shape]`."""
+        raise NotImplementedError
 
     def test(self) -> tuple[Tensor, Tensor] | None:
-        """The current task's test set, inputs and classes; None if the stream has none."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-
-
-class SeededStream:
-    """Base of the streams here: each run draws from its own seed, and the position is all that has to be remembered.
-
-    Args:
-        seeds: of the runs.
-        device: of the examples.
-    """
-
-    task_steps: int
-
-    def __init__(self, seeds: Sequence[int], device: torch.device | str):
-        self.seeds, self.runs, self.device, self.position = list(seeds), len(seeds), torch.device(device), 0
+        """The current task's test set, inputs and classes; None if there is none: the measure is an online one."""
+        return None
 
     @property
     def task(self) -> int:

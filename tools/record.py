@@ -45,10 +45,11 @@ def player_of(
     """
     config = configuration_of(folder)
     content = checkpoint_of(folder, checkpoint, damage=damage_of_policy)
-    policy = _policy(folder, config, content)
+    job = agent_of(folder, config, content)
+    job.close()
     environment, friction = _environment(folder, config["experiment"]["environment"], friction)
     title = f"{method_label(config['method']['name'])}, {content['step']:,} steps"
-    return Player(policy, environment, title, friction=friction, seed=seed, sample=sample)
+    return Player(job.learner.networks.policy.eval(), environment, title, friction=friction, seed=seed, sample=sample)
 
 
 def record(
@@ -164,13 +165,6 @@ def checkpoint_of(folder: Path, path: Path | None, *, damage: Callable[[dict[str
     if content is None:
         raise RecordError(f"{folder} has no checkpoint yet: the run saves its first one after a while")
     return content
-
-
-def _policy(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> Any:
-    """The run's policy as the checkpoint has it, in evaluation mode."""
-    job = agent_of(folder, config, content)
-    job.close()
-    return job.learner.networks.policy.eval()
 
 
 def agent_of(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> AgentJob:

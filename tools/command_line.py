@@ -127,18 +127,12 @@ def _check_choice(override: Override, own: Path | None) -> None:
 
 def _check_keys(parsed: Sequence[Override], config: DictConfig, own: Path | None) -> None:
     known = _dotted(OmegaConf.to_container(config, resolve=False))
-    for override in parsed:
-        if _method_of(override.key_or_group) not in group_options("method", own):
-            _check_key(override, known)
-
-
-def _check_key(override: Override, known: list[str]) -> None:
-    key = override.key_or_group
-    if key in GROUPS or key in known:
-        return
-    if key.startswith("hydra"):
-        raise UsageError(f"{key}: of Hydra's own settings only {LAUNCHER} can be set")
-    raise UsageError(f"{key}: no such key{_nearest_key(key, known)}")
+    for key in (override.key_or_group for override in parsed):
+        if key in GROUPS or key in known or _method_of(key) in group_options("method", own):
+            continue
+        if key.startswith("hydra"):
+            raise UsageError(f"{key}: of Hydra's own settings only {LAUNCHER} can be set")
+        raise UsageError(f"{key}: no such key{_nearest_key(key, known)}")
 
 
 def _check_sweep(config: DictConfig) -> None:

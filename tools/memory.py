@@ -1,4 +1,4 @@
-"""What a configuration would take of this machine's memory, told before it is taken."""
+"""Whether this machine has what a configuration asks for: its device, and its memory before it is taken."""
 
 import itertools
 import math
@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 COPIES = 6
 """Numbers kept for each weight: itself, its gradient, two moments, and what surgery and evaluation hold."""
@@ -43,6 +45,25 @@ def available() -> int:
         except (OSError, ValueError):
             continue
     return free
+
+
+def check_device(name: str) -> None:
+    """Whether this machine has it.
+
+    Raises:
+        ValueError: neither cpu nor cuda, or a GPU that is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    # torch takes cpu:1 too, and means the same processor
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise ValueError(f"device={name}: cpu, cuda or cuda:NUMBER is needed")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        has = "no GPU" if not count else f"{count} GPU{'s' * (count > 1)}, counted from cuda:0"
+        raise ValueError(f"device={name}: this machine has {has}: use device=cpu{' or another one' if count else ''}")
 
 
 def check_memory(given: str, size: float) -> None:

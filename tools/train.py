@@ -33,11 +33,10 @@ from continual_agents.runs import CheckpointError, Fault, LoggerError, Run, RunE
 from continual_agents.runs.files import StrangeFileError
 from continual_agents.settings import check_types, shortened
 from tools.command_line import CONFIGS, FLAGS, UsageError, hydra_words
-from tools.device import check_device
 from tools.jobs import asks_hydra
 from tools.jobs import jobs as jobs
 from tools.launchers import make_launcher, split
-from tools.memory import available, gigabytes
+from tools.memory import available, check_device, gigabytes
 from tools.text import message, visible, warning_line
 from tools.unread import OWN
 

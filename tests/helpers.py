@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +22,15 @@ def command(module: str, *words: str, timeout: float = 280, **how: Any) -> subpr
     """`python -m MODULE WORDS`, ended; what it said is kept."""
     how = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": timeout, **how}
     return subprocess.run([sys.executable, "-m", module, *words], **how)
+
+
+def elsewhere(folder: Path, *words: str, path: str = str(ROOT), check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Python in a user's folder, with the project where `path` says and nothing else of this environment."""
+    environment = {"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    how: dict[str, Any] = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 240}
+    done = subprocess.run([sys.executable, *words], **how)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
 
 
 def begun(module: str, *words: str) -> subprocess.Popen[str]:
@@ -54,6 +65,15 @@ def events_of(folder: Path, **most: int) -> EventAccumulator:
     events = EventAccumulator(str(folder), size_guidance=most or None)
     events.Reload()
     return events
+
+
+def photographed(folder: Path, address: str, size: str, *more: str) -> np.ndarray:
+    """A page as chromium shows it, `[pixels, 3]`."""
+    browse = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}"]
+    picture = folder / "page.png"
+    words = [*browse, f"--window-size={size}", *more, f"--screenshot={picture}", address]
+    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    return np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
 
 
 def refusal(error: type[Exception], call: Callable[..., object], *given: Any, **settings: Any) -> str:

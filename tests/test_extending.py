@@ -2,27 +2,17 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT, elsewhere
+
 TEXT = (ROOT / "docs/extending.md").read_text()
 FILES = {block.split()[1]: block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
 SETTINGS = {block.split()[1]: block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)}
 COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)]
-
-
-def run(folder: Path, *words: str) -> str:
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_sweep_over_a_method_and_an_experiment_of_ones_own(tmp_path: Path) -> None:
@@ -30,7 +20,7 @@ def test_a_sweep_over_a_method_and_an_experiment_of_ones_own(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (command,) = (one for one in COMMANDS if "--config-dir" in one)
-    told = run(tmp_path, *shlex.split(command)[1:])
+    told = elsewhere(tmp_path, *shlex.split(command)[1:]).stdout
     assert "| stronger l2, step size 0.001 " in told
     assert "figure_sweep.png" in [path.name for path in tmp_path.glob("runs/swing_up/demo/*")]
     assert len(list(tmp_path.glob("runs/swing_up/demo/*/step_size=*/seed_0/metrics.csv"))) == 4
@@ -44,7 +34,7 @@ def test_a_sweep_over_a_method_and_an_experiment_of_ones_own(tmp_path: Path) -> 
 def test_what_is_ones_own_trains_from_another_folder(tmp_path: Path, command: str) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    run(tmp_path, *shlex.split(command)[1:])
+    elsewhere(tmp_path, *shlex.split(command)[1:])
     (folder,) = {path.parent for path in tmp_path.glob("runs/**/metrics.csv")}
     rows = pd.read_csv(folder / "metrics.csv")
     match folder.name:
@@ -83,4 +73,4 @@ method = Method(name="x", optimizer={"kind": "sgd", "step_size": 0.01})
 learner = StackedLearner(Mlp(inputs=3, outputs=1, hidden=(4,), activation="snake"), [method], [0], loss="squared_error")
 print(learner.learn(torch.ones(50, 1, 1, 3), torch.ones(50, 1, 1, 1))[-1] < 0.1)
 """
-    assert run(tmp_path, "-c", FILES["snake.py"] + code).split() == ["Snake()", "tensor([True])"]
+    assert elsewhere(tmp_path, "-c", FILES["snake.py"] + code).stdout.split() == ["Snake()", "tensor([True])"]

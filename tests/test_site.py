@@ -5,8 +5,6 @@ import io
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import pytest
 import torch
 
 from campaigns.site import on_page_markdown, public_names
+from tests.helpers import ROOT, command, elsewhere
 from tools.train import jobs, main
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 ROOMS = ("surgery", "plasticity", "methods", "networks", "agents", "runs")
 PACKAGES = [*(f"continual_agents.{room}" for room in ROOMS), "envs", "supervised"]
@@ -25,9 +23,8 @@ PACKAGES = [*(f"continual_agents.{room}" for room in ROOMS), "envs", "supervised
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    done = command("mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder), env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return folder
 
@@ -60,14 +57,6 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-def run(folder: Path, *words: str) -> str:
-    """Python with the project beside the working folder, as a user has it."""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("page", ["start.md", "plasticity.md"])
 def test_the_guides_print_what_they_say(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -86,12 +75,12 @@ def test_an_agent_on_an_environment_of_ones_own(tmp_path: Path) -> None:
     environment, use = blocks("environment.md", "python")
     train, evaluate = (shlex.split(block)[1:] for block in blocks("environment.md", "bash"))
     (tmp_path / "seeking.py").write_text(environment)
-    told = run(tmp_path, *train)
+    told = elsewhere(tmp_path, *train).stdout
     assert all(f"\n| {method} " in told for method in ("PPO", "fresh"))
     assert "ends tasks with a return" in told
     assert "continual backprop" in told
-    assert "return" in run(tmp_path, *evaluate)
-    assert run(tmp_path, "-c", use) == "(1,)\n"
+    assert "return" in elsewhere(tmp_path, *evaluate).stdout
+    assert elsewhere(tmp_path, "-c", use).stdout == "(1,)\n"
 
 
 def test_the_streams_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The replay buffer: the same transitions at the same places after any number of interruptions."""
 
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,18 @@ def storage(request: pytest.FixtureRequest) -> None:
     STORAGE[0] = request.param
 
 
-def made() -> Replay:
-    return Replay(SIZE, torch.Generator().manual_seed(0), STORAGE[0])
+def made(*filled: tuple[int, int], saved_to: Path | None = None) -> Replay:
+    """A buffer, with these rows in it and saved."""
+    replay = Replay(SIZE, torch.Generator().manual_seed(0), STORAGE[0])
+    for start, count in filled:
+        replay.extend(rows(start, count))
+    if saved_to is not None:
+        replay.save(saved_to)
+    return replay
 
 
 def test_samples_are_uniform_over_the_last_rows() -> None:
-    replay = made()
-    for start in range(0, 130, 10):
-        replay.extend(rows(start, 10))
+    replay = made(*((start, 10) for start in range(0, 130, 10)))
     assert (len(replay), replay.count) == (50, 130)
     drawn = replay.sample(20_000)
     counts = torch.bincount(drawn["observation"].flatten().long(), minlength=130)
@@ -47,11 +50,11 @@ def test_samples_are_uniform_over_the_last_rows() -> None:
 
 @pytest.mark.parametrize("saves", [[10], [40], [60], [30, 90], [20, 70, 130], [10, 20, 30, 200]])
 def test_a_loaded_buffer_is_the_one_that_was_saved(tmp_path: Path, saves: list[int]) -> None:
-    whole, log = made(), tmp_path / "replay"
-    deque((whole.extend(rows(start, 10)) for start in range(0, saves[-1], 10)), maxlen=0)
+    whole, log = made(*((start, 10) for start in range(0, saves[-1], 10))), tmp_path / "replay"
     current, at = made(), 0
     for end in saves:  # a new process after every save
-        deque((current.extend(rows(start, 10)) for start in range(at, end, 10)), maxlen=0)
+        for start in range(at, end, 10):
+            current.extend(rows(start, 10))
         current.save(log)
         current, at = made(), end
         current.load(log, end)
@@ -77,9 +80,7 @@ def test_rows_after_the_checkpoint_are_forgotten_and_the_one_before_it_is_kept(t
 
 
 def test_a_save_writes_what_is_new_only(tmp_path: Path) -> None:
-    replay = made()
-    replay.extend(rows(0, 40))
-    replay.save(tmp_path)
+    replay = made((0, 40), saved_to=tmp_path)
     first = next(tmp_path.iterdir())
     written = first.stat().st_mtime_ns
     replay.extend(rows(40, 2))
@@ -90,9 +91,7 @@ def test_a_save_writes_what_is_new_only(tmp_path: Path) -> None:
 
 
 def test_an_emptied_buffer_holds_what_came_later_and_continues(tmp_path: Path) -> None:
-    replay = made()
-    replay.extend(rows(0, 70))
-    replay.save(tmp_path)
+    replay = made((0, 70), saved_to=tmp_path)
     replay.extend(rows(70, 10))  # never saved: forgotten before the next checkpoint
     replay.empty()
     assert len(replay) == 0
@@ -113,9 +112,7 @@ def test_an_emptied_buffer_holds_what_came_later_and_continues(tmp_path: Path) -
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    replay = made()
-    replay.extend(rows(0, 20))
-    replay.save(tmp_path)
+    made((0, 20), saved_to=tmp_path)
     next(tmp_path.iterdir()).write_bytes(b"half")
     with pytest.raises(CheckpointError, match="rows_000000000000_000000000020.pt is not a file of torch.save"):
         made().load(tmp_path, 20)
@@ -130,9 +127,7 @@ def test_a_batch_of_several_environments_is_cut_into_transitions() -> None:
 
 
 def test_what_a_killed_session_left_half_written_is_removed(tmp_path: Path) -> None:
-    replay = made()
-    replay.extend(rows(0, 20))
-    replay.save(tmp_path)
+    made((0, 20), saved_to=tmp_path)
     (tmp_path / ".rows_000000000020_000000000040.pt.123.tmp").write_bytes(b"half")
     made().load(tmp_path, 20)
     assert [path.name for path in tmp_path.iterdir()] == ["rows_000000000000_000000000020.pt"]

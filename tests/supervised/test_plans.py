@@ -47,12 +47,6 @@ def test_streams_of_other_settings_make_other_stacks() -> None:
     assert [len(numbers) for numbers in stacks(plans)] == [3, 3]
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"sweep": {"operations.continual_backprob.rate": [1]}}, "did you mean 'continual_backprop'"),
-    ],
-)
-def test_bad_experiments_are_told_in_one_line(changed: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_plans({**EXPERIMENT, **changed}, METHODS)
+def test_bad_experiments_are_told_in_one_line() -> None:
+    with pytest.raises(ValueError, match="did you mean 'continual_backprop'"):
+        make_plans({**EXPERIMENT, "sweep": {"operations.continual_backprob.rate": [1]}}, METHODS)

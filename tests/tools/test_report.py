@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.helpers import ended
+from tests.helpers import ended, photographed
 from tests.tools.made_up import agent_run, stream_run
 from tools import report
 from tools.figures import comparison, folders, published, relearning, sentences, tidy
@@ -253,17 +253,8 @@ def test_command(tmp_path, capsys):
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a chromium browser")
 def test_a_browser_shows_it(page, tmp_path):
     _, path, _ = page
-    picture = tmp_path / "page.png"
-    command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
-        "--window-size=1000,3000", f"--screenshot={picture}", path.as_uri(),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    dom = subprocess.run(
-        [*command[:5], "--dump-dom", path.as_uri()], check=True, capture_output=True, timeout=120, text=True
-    ).stdout
-    assert dom.count("<table>") == path.read_text().count("<table>")
-    from PIL import Image
-
-    colours = {colour for _, colour in Image.open(picture).convert("RGB").getcolors(maxcolors=1 << 24)}
-    assert (0x00, 0x72, 0xB2) in colours  # the figures are drawn, not only linked
+    pixels = photographed(tmp_path, path.as_uri(), "1000,3000")
+    browse = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    dom = subprocess.run([*browse, "--dump-dom", path.as_uri()], check=True, capture_output=True, timeout=120).stdout
+    assert dom.decode().count("<table>") == path.read_text().count("<table>")
+    assert (pixels == (0x00, 0x72, 0xB2)).all(axis=1).any()  # the figures are drawn, not only linked

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import urllib.parse
 import urllib.request
 
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 
 from continual_agents.runs import Run, log_comparison
+from tests.helpers import begun, photographed
 
 RUN = "ppo/seed_0"
 
@@ -32,10 +31,7 @@ def server(tmp_path_factory):
     for _ in range(2):
         log_comparison(root, 39, {"figure": root / "figure.png"}, {"table": "| n |\n|---|\n| 5 |"})
     # python -m tensorboard.main: the script of that name may not be on the path
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", root, "--port", "0", "--host", "127.0.0.1"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = begun("tensorboard.main", "--logdir", str(root), "--port", "0", "--host", "127.0.0.1")
     try:
         assert process.stderr is not None
         found = None
@@ -89,11 +85,5 @@ def test_tensorboard_serves_curves_overview_film_figure_and_table(server):
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a chromium browser")
 def test_a_browser_shows_the_tensorboard_page(server, tmp_path):
     wait_for_data(server)
-    picture = tmp_path / "page.png"
-    command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
-        "--window-size=1200,900", "--virtual-time-budget=20000", f"--screenshot={picture}", f"{server}/#images",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
+    pixels = photographed(tmp_path, f"{server}/#images", "1200,900", "--virtual-time-budget=20000")
     assert (pixels == (0x00, 0x72, 0xB2)).all(axis=1).sum() > 500  # the comparison's figure is on the page

@@ -10,7 +10,7 @@ import yaml
 
 from continual_agents.runs import Run
 from tests.helpers import begun, command, events_of, same_tables, stopped, wait_for_rows
-from tools.train import draw
+from tools.train import draw, main
 
 SMOKE = ["experiment=slippery_ant", "scale=smoke", "experiment.steps=1024", "save_seconds=0"]
 
@@ -43,12 +43,12 @@ def test_one_command_leaves_a_table_curves_a_figure_and_the_way_on(tmp_path: Pat
 
 def test_interrupted_command_saves_says_how_to_go_on_and_ends_up_the_same(tmp_path: Path) -> None:
     words = [*SMOKE, "experiment.steps=6144", "method=redo"]
-    train(*words, f"folder={tmp_path / 'whole'}")
+    main([*words, f"folder={tmp_path / 'whole'}"])
     process, table = begun("tools.train", *words, f"folder={tmp_path / 'parts'}"), tmp_path / "parts/metrics.csv"
     wait_for_rows(table, 2, process)
     assert "the same command continues" in stopped(process, signal.SIGINT)
     assert len(table.read_text().splitlines()) < 13
-    train(*words, f"folder={tmp_path / 'parts'}")
+    main([*words, f"folder={tmp_path / 'parts'}"])  # in a process that has done other things
     same_tables(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -61,7 +61,7 @@ def test_run_stopped_before_its_first_row_draws_nothing(tmp_path: Path, capsys: 
 
 def test_truncated_checkpoint_falls_back_to_the_good_one_and_says_so(tmp_path: Path) -> None:
     words = [*SMOKE, "method=ppo", f"folder={tmp_path}"]
-    train(*words)
+    main(words)
     (good, newest) = sorted((tmp_path / "checkpoints").glob("*.pt"))
     newest.write_bytes(newest.read_bytes()[:-100])
     said = train(*words).stderr

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from continual_agents.methods import OPERATIONS, Method
+from continual_agents.surgery.compiler import CompilerError
 
 from ..draws import Draw, torch_draws
 from ..losses import LOSSES
 from ..networks import Mlp
-from .native import CompilerError, Native, obstacle, side_by_side
+from .native import Native, obstacle, side_by_side
 from .network import StackedMlp
 from .operations import Operation, make_operations
 from .optimizers import OPTIMIZERS
@@ -121,7 +122,10 @@ class StackedLearner:
         try:
             return Native(self.stack, self.optimizer, followed, loss=loss)
         except CompilerError as error:
-            warnings.warn(f"{error}: steps are taken in torch, several times slower", stacklevel=3)
+            warnings.warn(
+                f"{error}: steps are taken in torch, several times slower, as experiment.fast=false asks for",
+                stacklevel=3,
+            )
             return None
 
     def _captured(self) -> Captured | None:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from continual_agents.surgery.compiler import cc, compiled
 from continual_agents.surgery.utility import UTILITIES
 
 from ..networks import Mlp
@@ -34,7 +32,9 @@ VECTORS = {"__AVX512F__": 64, "__AVX__": 32}
 NARROW = 16
 """Widest layer of a network whose runs are laid side by side."""
 
-FLAGS = ("-O2", "-fpeel-loops", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+FLAGS = ("-O2", "-fpeel-loops", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math")
+
+SOURCE = Path(__file__).with_name("native.c")
 
 ACTIVATIONS = {
     "relu": ("PICK((z) <= 0, 0, z)", "PICK((h) <= 0, 0, d)"),  # nan stays nan
@@ -60,10 +60,6 @@ SCORES = {
     "gradient": "sensitivity",
 }
 """Utilities in C, by the names of `continual_agents.surgery.UTILITIES`."""
-
-
-class CompilerError(RuntimeError):
-    """There is no C compiler, or it refuses."""
 
 
 def obstacle(network: Mlp, batch: int, operations: Mapping[str, Any], optimizer: StackedOptimizer) -> str | None:
@@ -116,7 +112,9 @@ class Native:
         self.operation = operations[0] if operations else None
         self.lanes = vector_bytes() // stack.dtype.itemsize if side_by_side(stack.network) else 1
         self._job = self._job_type(len(stack.layers), stack.dtype)
-        self._learn = _compiled("\n".join(self._macros()))
+        source = "\n".join([*self._macros(), SOURCE.read_text(encoding="utf-8")])
+        self._learn = compiled(source, FLAGS, f"supervised/stacked/{SOURCE.name}").learn
+        self._learn.restype = ctypes.c_int
         self._pool = ThreadPoolExecutor(torch.get_num_threads())  # ctypes lets go of the interpreter's lock
 
     def __call__(self, x: Tensor, targets: Tensor, outputs: Tensor, first: int) -> None:
@@ -239,43 +237,9 @@ def vector_bytes() -> int:
     Raises:
         CompilerError: no C compiler.
     """
-    macros = _cc("-march=native", "-dM", "-E", "-x", "c", "-", source="")
+    macros = cc("-march=native", "-dM", "-E", "-x", "c", "-", source="")
     return next((size for name, size in VECTORS.items() if f"#define {name} " in macros), 16)
 
 
 def _utility(operation: StackedContinualBackprop) -> str | None:
     return next((name for name, utility in UTILITIES.items() if utility is operation.utility), None)
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(macros: str) -> Any:
-    """`learn` of native.c with these macros; kept for the process, so that nothing stale is ever loaded."""
-    source = f"{macros}\n{Path(__file__).with_name('native.c').read_text()}"
-    try:
-        with tempfile.TemporaryDirectory(prefix="continual-agents-") as folder:
-            library = Path(folder) / "native.so"
-            _cc(*FLAGS, "-shared", "-x", "c", "-", "-o", str(library), "-lm", source=source)
-            learn = ctypes.CDLL(str(library)).learn  # stays loaded after the file is gone
-    except OSError as error:  # a full disk, or one from which nothing may be run
-        raise CompilerError(f"native code cannot be loaded ({error}; give another TMPDIR=...)") from error
-    learn.restype = ctypes.c_int
-    return learn
-
-
-def _cc(*arguments: str, source: str) -> str:
-    """What the machine's C compiler prints, given `source` on standard input.
-
-    Raises:
-        CompilerError: there is none, or it refuses.
-    """
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise CompilerError("no C compiler (apt-get install gcc, or set experiment.fast=false)")
-    done = subprocess.run([compiler, *arguments], input=source, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        line = next((line for line in lines if "error" in line), f"exit {done.returncode}")
-        raise CompilerError(
-            f"{compiler} does not compile supervised/stacked/native.c ({line}; or set experiment.fast=false)"
-        )
-    return done.stdout

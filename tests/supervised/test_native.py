@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from continual_agents.surgery import compiler
 from supervised.divergence import broken
 from supervised.networks import Mlp
 from supervised.stacked import native
@@ -200,19 +201,19 @@ def test_a_library_that_cannot_be_loaded_is_no_native_code(monkeypatch: pytest.M
     def refuse(path: str) -> None:
         raise OSError(f"{path}: failed to map segment from shared object")
 
-    monkeypatch.setattr(native.ctypes, "CDLL", refuse)
-    native._compiled.cache_clear()
+    monkeypatch.setattr(compiler.ctypes, "CDLL", refuse)
+    compiler.compiled.cache_clear()
     with pytest.warns(UserWarning, match="failed to map segment.*TMPDIR"):
         one = learner(*NETWORKS["in rows"][:1], [method()], [0], loss="cross_entropy", fast=True)
     assert one.code == "torch"
 
 
-@pytest.mark.parametrize(("compiler", "message"), [(None, "no C compiler"), ("/bin/false", "does not compile")])
+@pytest.mark.parametrize(("found", "message"), [(None, "no C compiler"), ("/bin/false", "does not compile")])
 def test_without_a_compiler_steps_run_in_torch_and_say_so(
-    monkeypatch: pytest.MonkeyPatch, compiler: str | None, message: str
+    monkeypatch: pytest.MonkeyPatch, found: str | None, message: str
 ) -> None:
-    monkeypatch.setattr(native.shutil, "which", lambda name: compiler)
-    native._compiled.cache_clear()
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: found)
+    compiler.compiled.cache_clear()
     native.vector_bytes.cache_clear()
     with pytest.warns(UserWarning, match=message):
         one = learner(*NETWORKS["in rows"][:1], [method()], [0], loss="cross_entropy", fast=True)

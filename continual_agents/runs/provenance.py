@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from continual_agents.surgery.compiler import compiler
+
 from .checkpoint import write_atomically
 from .files import read_file
 
@@ -50,6 +52,7 @@ def describe() -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "compiler": "found" if compiler() else "none",  # without one surgery's steps on a CPU round otherwise
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "packages": {name: _version(name) for name in PACKAGES},
@@ -138,7 +141,7 @@ def keep_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What of a session may change the last digits of numbers, as `torch 2.12 (2.11 before)`; empty if nothing."""
-    pairs = [("processor", "machine", "processor"), ("GPU", "machine", "gpu")]
+    pairs = [(name, "machine", name.lower()) for name in ("processor", "compiler", "GPU")]
     pairs += [(name, "packages", name) for name in NUMERICAL]
     found = []
     for name, group, key in pairs:

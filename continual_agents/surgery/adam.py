@@ -50,7 +50,7 @@ class Adam(torch.optim.Adam):
         state = self.state.get(parameter)
         if not state:
             return
-        group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
+        group = self.group_of(parameter)
         if group["differentiable"] or parameter.is_complex():
             raise RuntimeError("surgery.Adam cannot restart entries under differentiable=True or in complex parameters")
         dim = dim % parameter.ndim
@@ -61,9 +61,17 @@ class Adam(torch.optim.Adam):
             state[name] = state["step"].to(parameter.device, torch.int64).expand(shape).clone()
             self._known.clear()
         state[name].index_fill_(dim, index, 0)
+        self.born(parameter, group)
+
+    def group_of(self, parameter: Tensor) -> dict[str, Any]:
+        """The group that `parameter` is in."""
+        return next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
+
+    def born(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """Note that ages of entries of `parameter`, which is in `group`, were put to 0."""
         for gathered in self._known:
             gathered.born()
-        state["young"] = horizon(_betas(group), parameter.dtype)
+        self.state[parameter]["young"] = horizon(_betas(group), parameter.dtype)
 
     def load_state_dict(self, state_dict: Any) -> None:
         """As torch's, with ages kept as they are whatever the parameter's type."""
@@ -119,25 +127,30 @@ class Adam(torch.optim.Adam):
             self._fused(step, group, update, params, grads, update.steps, group["weight_decay"], group["maximize"])
             return
         ages.advance(_betas(group))
-        decay = group["weight_decay"]
-        if group["maximize"]:
-            grads = list(torch._foreach_neg(grads))
-        if decay and group["decoupled_weight_decay"]:
-            torch._foreach_mul_(params, 1 - group["lr"] * decay)
-        elif decay:
-            place = self._scratch.at
-            pairs = enumerate(zip(grads, params, strict=True))
-            grads = [torch.add(grad, p, alpha=decay, out=place(i, p)) for i, (grad, p) in pairs]
-        if group["fused"]:
-            self._fused_step(group, ages, update, grads)
-        else:
-            self._plain_step(group, ages, params, grads, states)
+        if update.in_c is None or group["amsgrad"] or not update.in_c.step(group, grads):
+            self._step_in_torch(group, ages, update, grads)
         for state in states[: update.young]:
             state["young"] -= 1
             if not state["young"]:
                 for name in [name for name in state if name == "young" or name.startswith(AGE)]:
                     del state[name]
                 self._known.clear()
+
+    def _step_in_torch(self, group: dict[str, Any], ages: Ages, update: Update, grads: list[Tensor]) -> None:
+        """With torch's own operations."""
+        decay = group["weight_decay"]
+        if group["maximize"]:
+            grads = list(torch._foreach_neg(grads))
+        if decay and group["decoupled_weight_decay"]:
+            torch._foreach_mul_(update.params, 1 - group["lr"] * decay)
+        elif decay:
+            place = self._scratch.at
+            pairs = enumerate(zip(grads, update.params, strict=True))
+            grads = [torch.add(grad, p, alpha=decay, out=place(i, p)) for i, (grad, p) in pairs]
+        if group["fused"]:
+            self._fused_step(group, ages, update, grads)
+        else:
+            self._plain_step(group, ages, update.params, grads, update.states)
 
     def _fused_step(self, group: dict[str, Any], ages: Ages, update: Update, grads: list[Tensor]) -> None:
         """The fused kernel writes its change of parameters with young entries into zeros, uncorrected; each entry takes

@@ -23,6 +23,9 @@ class Ages:
     Args:
         states: the optimizer's, each with ages; these become views of one tensor.
         like: one of the parameters: device and type of the corrections.
+
+    Attributes:
+        table: from `corrections`, once a step was counted.
     """
 
     def __init__(self, states: list[dict[str, Any]], like: Tensor) -> None:
@@ -57,22 +60,25 @@ class Ages:
     def advance(self, betas: tuple[float, float]) -> None:
         """One step older."""
         if betas != self._betas:  # at first, and where a schedule changes them
-            self._betas, self._table = betas, corrections(betas, self._like)
-            self._shares = torch.empty(len(self._flat), dtype=self._table.dtype, device=self._table.device)
+            self._betas, self.table = betas, corrections(betas, self._like)
+            self._shares = torch.empty(len(self._flat), dtype=self.table.dtype, device=self.table.device)
             shares = self._views(self._shares)
             self._share_of = [shares[own] for own in self._owned]
         self._flat.add_(1)
-        torch.clamp(self._flat, max=self._table.shape[1] - 1, out=self._capped)
+
+    def _cap(self) -> Tensor:
+        """Ages as columns of the table."""
+        return torch.clamp(self._flat, max=self.table.shape[1] - 1, out=self._capped)
 
     def shares(self) -> list[Tensor]:
         """What every entry has to take of an uncorrected change, `sqrt(1 - beta2^age) / (1 - beta1^age)`, per
         parameter, broadcastable: where it has young rows and columns, for the age of the younger."""
-        torch.index_select(self._table[2], 0, self._capped, out=self._shares)
+        torch.index_select(self.table[2], 0, self._cap(), out=self._shares)
         return [own[0] if len(own) == 1 else self._of_younger(i, own) for i, own in enumerate(self._share_of)]
 
     def divisors(self) -> list[tuple[Tensor, Tensor]]:
         """`1 - beta1^age` and `sqrt(1 - beta2^age)` likewise; both grow with age, so the younger has the smaller."""
-        first, second = (self._views(row) for row in self._table[:2].index_select(1, self._capped))
+        first, second = (self._views(row) for row in self.table[:2].index_select(1, self._cap()))
         return [(_smallest(first[own]), _smallest(second[own])) for own in self._owned]
 
     def _of_younger(self, i: int, shares: list[Tensor]) -> Tensor:

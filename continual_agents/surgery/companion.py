@@ -146,7 +146,6 @@ class Companion:
         self._attached = False
         self._stepped.clear()
 
-    @torch.no_grad()
     def step(self) -> dict[str, Tensor]:
         """Look after the units once; call it after `optimizer.step()`.
 
@@ -166,7 +165,6 @@ class Companion:
         self._take_in()
         return self._renew()
 
-    @torch.no_grad()
     def follow(self) -> None:
         """The first half of `step()`: take in what the passes since the last step said.
 
@@ -178,7 +176,6 @@ class Companion:
         """
         self._take_in()
 
-    @torch.no_grad()
     def act(self) -> dict[str, Tensor]:
         """The second half of `step()`: count the step, and renew what is due; as `step()`, but for a skipped step."""
         return self._renew()
@@ -196,7 +193,9 @@ class Companion:
         if self.steps % CHECKED == 0:
             self._standing.check()
         renewals = self._after_step()
-        if renewals:
+        if not renewals:
+            return {}
+        with torch.no_grad():
             self._standing.check(optimizers=False)
             replace_together_(
                 [renewal for _, renewal in renewals],
@@ -252,6 +251,7 @@ class Companion:
     def _layer(self, units: Units, **settings: Any) -> Layer:
         raise NotImplementedError
 
+    # both without gradients, which costs some microseconds, and a quiet step of C has no tensors
     def _follow_step(self) -> None:
         """What is done with the passes of every step, without asking the device; by default all is `_after_step`'s."""
 

@@ -110,8 +110,10 @@ class ContinualBackprop(Companion):
             self._listen()
         counts = [(layer, layer.budget.spend(self.steps)) for layer in self.layers]
         counts = [(layer, count) for layer, count in counts if count]
-        if not counts:
-            return []
+        return self._renewals(counts) if counts else []
+
+    @torch.no_grad()
+    def _renewals(self, counts: Sequence[tuple[RunningLayer, int]]) -> list[tuple[RunningLayer, Renewal]]:
         self._agree([average for layer, _ in counts for average in layer.averages])
         standings: dict[RunningLayer, tuple[Tensor, Sequence[Tensor]]] = {}
         for running in self.running:

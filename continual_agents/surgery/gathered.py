@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adam_in_c import AdamInC
 from .ages import Ages
 
 
@@ -22,6 +23,7 @@ class Update:
     Attributes:
         young: how many parameters have young entries.
         ages: theirs; None: there are none.
+        in_c: takes the steps, where C can; None: torch does.
         steps: the parameters' step counts, once they were counted.
     """
 
@@ -30,6 +32,7 @@ class Update:
         self.states = [state for _, state in (*young, *others)]
         self.young = len(young)
         self.ages = Ages(self.states[: self.young], self.params[0]) if young else None
+        self.in_c = AdamInC.of(self.params, self.states, self.ages) if self.ages else None
         self.steps: list[Tensor] = []
 
     def count(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .births import birth_of, needs_inputs, obstacle
 from .finding import Reader, Units
 from .hooks import Recent
+from .removal import Removal
 from .replace import Renewal
 from .scratch import Scratch
 from .watch import Watch
@@ -23,6 +24,7 @@ class Layer:
 
     def __init__(self, units: Units, birth: Any) -> None:
         self.units, self.birth = units, birth_of(birth)
+        self.removal = Removal(units)
         self.watches: list[Watch] = []
         self.heard: list[int | None] = []
         self.near: list[Recent] = []
@@ -92,7 +94,7 @@ class Layer:
 
     def renewal(self, index: Tensor, means: Sequence[Tensor | None]) -> Renewal:
         """These units go; `means`: see `Renewal`."""
-        return Renewal(self.units, index, means, self.birth, [near.inputs for near in self.near])
+        return Renewal(self.units, index, means, self.birth, [near.inputs for near in self.near], self.removal)
 
 
 def per_layer_settings(

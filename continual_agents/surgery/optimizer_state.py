@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -26,20 +26,24 @@ def forget_(optimizers: Sequence[Optimizer], parameter: Tensor, dim: int, index:
         dim: dim of `parameter` that `index` counts along.
         index: int64 [k], on the parameter's device.
     """
-    trained = whole(parameter)
     for optimizer in optimizers:
-        state = optimizer.state.get(trained)
-        if not state:
-            continue
-        for name, value in state.items():
-            if not isinstance(value, Tensor) or value.ndim != trained.ndim or name.startswith(Adam.AGE):
-                continue
-            entries = own(parameter, value)
-            # Adafactor's rows and columns have entries of their own along one dim
-            if entries.ndim and entries.shape[dim] == parameter.shape[dim]:
-                entries.index_fill_(dim, index, _start(optimizer, trained, name))
-        if isinstance(optimizer, Adam) and trained is parameter:  # one step count for all members
+        for _, entries, start in states_of(optimizer, parameter, dim):
+            entries.index_fill_(dim, index, start)
+        if isinstance(optimizer, Adam) and whole(parameter) is parameter:  # one step count for all members
             optimizer.forget_(parameter, dim, index)
+
+
+def states_of(optimizer: Optimizer, parameter: Tensor, dim: int) -> Iterator[tuple[str, Tensor, float]]:
+    """The optimizer's state with entries along `dim` of `parameter`: its name, the parameter's part of it, and what
+    entries start from."""
+    trained = whole(parameter)
+    for name, value in (optimizer.state.get(trained) or {}).items():
+        if not isinstance(value, Tensor) or value.ndim != trained.ndim or name.startswith(Adam.AGE):
+            continue
+        entries = own(parameter, value)
+        # Adafactor's rows and columns have entries of their own along one dim
+        if entries.ndim and entries.shape[dim] == parameter.shape[dim]:
+            yield name, entries, _start(optimizer, trained, name)
 
 
 def _start(optimizer: Optimizer, parameter: Tensor, name: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -100,6 +101,7 @@ class Periodic(Companion):
     def _layer(self, units: Units, **settings: Any) -> Layer:
         return self.layer_kind(units, **settings)  # type: ignore[no-any-return]
 
+    @torch.no_grad()
     def _after_step(self) -> list[tuple[PeriodicLayer, Renewal]]:
         seen = False
         for layer in self.layers:

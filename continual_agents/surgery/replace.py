@@ -15,6 +15,7 @@ from .births import Birth, Draw, birth_of
 from .finding import Reader, Slot, Units, axes_of
 from .moving import moved
 from .optimizer_state import forget_
+from .removal import Removal
 from .replacement import check_bias, private
 
 
@@ -28,6 +29,7 @@ class Renewal:
         means: per reader, the mean input over time of its share [width * block]; None: no mean is handed over.
         birth: how the new units are drawn.
         inputs: per making layer, some recent inputs; empty unless the birth needs them.
+        removal: of this layer's units, from step to step; None: nothing is prepared.
     """
 
     units: Units
@@ -35,6 +37,7 @@ class Renewal:
     means: Sequence[Tensor | None] = ()
     birth: str | Draw = "default"
     inputs: Sequence[Tensor | None] = field(default_factory=tuple)
+    removal: Removal | None = None
 
 
 def replace_(
@@ -97,27 +100,38 @@ def replace_together_(
     weight from a newborn to a newborn is 0. `layer_by_layer`: see `Replacement`. Call it without gradients.
     """
     check_bias(bias)
-    for renewal in renewals:
-        for reader, slots, mean in zip(
-            renewal.units.outgoing, renewal.units.read, renewal.means or (), strict=bool(renewal.means)
-        ):
-            if mean is not None:
-                _hand_over(reader, slots, renewal.index, mean)
-    for part in [[renewal] for renewal in renewals] if layer_by_layer else [renewals]:
-        for renewal in part:
+    forgetting = () if keep_state else optimizers
+    prepared = [r.removal if r.removal is not None and r.removal.ready(r.index, forgetting) else None for r in renewals]
+    for renewal, removal in zip(renewals, prepared, strict=True):
+        if removal is None or not removal.hand_over(renewal.index, renewal.means):
+            _hand_over_all(renewal)
+    pairs = list(zip(renewals, prepared, strict=True))
+    for part in [[pair] for pair in pairs] if layer_by_layer else [pairs]:
+        for renewal, _ in part:
             _draw(renewal, generator, bias)
-        for renewal in part:
-            for slots in renewal.units.read:
-                for slot in slots:
-                    slot.tensor().index_fill_(slot.dim, slot.entries(renewal.index), 0.0)
-    if not keep_state:
-        for renewal in renewals:
-            for slot in [
-                *renewal.units.made,
-                *renewal.units.normed,
-                *(slot for slots in renewal.units.read for slot in slots),
-            ]:
-                forget_(optimizers, slot.tensor(), slot.dim, slot.entries(renewal.index))
+        for renewal, removal in part:
+            if removal is not None:
+                removal.erase(renewal.index)
+            else:
+                _erase(renewal, forgetting)
+
+
+def _erase(renewal: Renewal, optimizers: Sequence[Optimizer]) -> None:
+    """Put to 0 what a newborn begins with at 0, and forget the optimizers' state of its entries."""
+    units, index = renewal.units, renewal.index
+    read = [slot for slots in units.read for slot in slots]
+    for slot in read:
+        slot.tensor().index_fill_(slot.dim, slot.entries(index), 0.0)
+    for slot in (*units.made, *units.normed, *read):
+        forget_(optimizers, slot.tensor(), slot.dim, slot.entries(index))
+
+
+def _hand_over_all(renewal: Renewal) -> None:
+    """Give every reader what it loses on average."""
+    units = renewal.units
+    for reader, slots, mean in zip(units.outgoing, units.read, renewal.means or (), strict=bool(renewal.means)):
+        if mean is not None:
+            _hand_over(reader, slots, renewal.index, mean)
 
 
 def _hand_over(reader: Reader, slots: Sequence[Slot], index: Tensor, mean: Tensor) -> None:
@@ -214,7 +228,7 @@ def _birth(
     module: Any = slot.owner
     names = ("stride", "padding", "dilation") if weight.ndim > 2 else ()
     return Birth(
-        shape=(len(entries), *weight.shape[1:]),
+        shape=(entries.numel(), *weight.shape[1:]),
         fan_in=fan_in,
         fan_out=renewal.units.width * kernel,
         bound=bound,

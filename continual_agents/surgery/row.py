@@ -8,36 +8,31 @@ import torch
 from torch import Tensor
 
 from .finding import Slot
-from .scratch import Scratch
-from .utility import CHUNK, magnitude
+from .utility import magnitude
 
 
 class Wire:
-    """The sum of |w| over one slot's entries of each unit, with everything but the sum prepared."""
+    """The sum of |w| over one slot's entries of each unit."""
 
-    def __init__(self, slot: Slot, width: int, scratch: Scratch) -> None:
-        weight = slot.tensor()
+    def __init__(self, slot: Slot, width: int) -> None:
         self.slot, self.width = slot, width
-        self.scratch = scratch.like(weight)
-        # a plain matrix of moderate size, all of it: two calls
-        self.other = 1 - slot.dim % weight.ndim if weight.ndim == 2 and weight.numel() < 4 * CHUNK else None
-        self.whole = slot.repeat == 1 and weight.shape[slot.dim] == width
+        self.whole = slot.repeat == 1 and slot.tensor().shape[slot.dim] == width
 
-    def into(self, place: Tensor) -> Tensor:
-        """The sum [width], in the memory given."""
-        weight = self.slot.tensor()
-        if self.other is not None and self.whole and weight.dtype == place.dtype == self.scratch.dtype:
-            if weight.device.type != "cpu":  # as `absolute_sum`
-                return torch.linalg.vector_norm(weight, 1, self.other, out=place)
-            return torch.sum(torch.abs(weight, out=self.scratch), self.other, out=place)
-        return place.copy_(self())
+    def weight(self) -> Tensor:
+        """What is summed up."""
+        return self.slot.tensor()
+
+    def into(self, place: Tensor) -> None:
+        """Put the sum [width] into the memory given."""
+        weight = self.weight()
+        if self.whole and weight.dtype == place.dtype:
+            magnitude(weight, self.slot.dim, place)
+        else:
+            place.copy_(self())
 
     def __call__(self) -> Tensor:
         """The sum [width]."""
-        weight = self.slot.tensor()
-        if weight.dtype != self.scratch.dtype:  # net.double() leaves the device as it is
-            self.scratch = torch.empty_like(weight, requires_grad=False)
-        total = magnitude(weight, self.slot.dim, self.scratch)
+        total = magnitude(self.weight(), self.slot.dim)
         return total if self.whole else self.slot.span(total, self.width)
 
 
@@ -57,9 +52,6 @@ class Row:
         widths: of the layers.
         shapes: of the watches' means.
         wires: by name and layer, what |w| is summed up over.
-
-    Attributes:
-        due: how many samples the means are the sum of; 0: they are means.
     """
 
     def __init__(
@@ -76,4 +68,3 @@ class Row:
         self.sums = {name: torch.empty_like(self.scores) for name in wires}
         self.sum_of = {name: own.split(widths) for name, own in self.sums.items()}
         self.wired = [pair for name in wires for pair in zip(wires[name], self.sum_of[name], strict=True)]
-        self.due = 0

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import kernels
 from .finding import Slot
+from .quiet_step import QuietStep
 from .row import Row, Wire, total
 from .running_layer import MEASURED, RunningLayer
 from .selection import mature_
 from .utility import Signals, finite
-
-PUT_OFF = 16
-"""Steps whose numbers wait for the averages, where nobody asks for these before."""
 
 
 class Running:
@@ -23,8 +22,8 @@ class Running:
 
     On vectors of a layer's width a call costs several times its arithmetic, so what happens at every step happens to
     all these layers at once, and everything that one step tells is written where the next operation wants it: watches
-    reduce into a row of `fresh`, and one call moves averages and weights towards it. Where a utility follows from means
-    and weights alone, on a CPU, rows of several steps wait: the first call of a kind takes as long as the next three.
+    reduce into a row, and one call moves averages and weights towards it. Where a utility follows from means and
+    weights alone, on a CPU with a C compiler, all of it is one call.
 
     Args:
         layers: their averages, weights and upcoming become views of this memory.
@@ -73,11 +72,10 @@ class Running:
         self.standing = [
             [p for p, (k, _) in zip(pieces, places, strict=True) if k == own] for own in range(len(layers))
         ]
+        self._library = kernels.library_for((self.state, self.judged))
         self.judged_scores = self.judged[:units]
         self.mean, self.mean_weight = self.state[units : 2 * units], self.upcoming[units : 2 * units]
 
-        slots = [s for layer in layers for part in (*layer.units.read, layer.units.made) for s in part]
-        layers[0].scratch.like(max((s.tensor() for s in slots), key=torch.Tensor.numel))  # smaller ones share it
         wires = {
             "out": [_wires(layer, (s for slots in layer.units.read for s in slots)) for layer in layers],
             "incoming": [_wires(layer, (s for s in layer.units.made if s.tensor().ndim > 1)) for layer in layers],
@@ -92,42 +90,52 @@ class Running:
         scattered = any(layer.scattered for layer in layers)
         self.simple = flat and {"activity", "deviation", *self.wires}.issuperset(self.needs) and not scattered
         self.ready = self.simple and "deviation" not in self.needs and ("activity" not in self.needs or self.loud)
-        count = PUT_OFF if self.ready and self.device.type == "cpu" else 1
-        fresh = self.state.new_ones(count, len(self.state))  # weights move towards 1
-        self.rows = [Row(own, widths, shapes, self.wires) for own in fresh]
-        self.waiting = self.at = 0
-        for watch in self.watches:
+        self.row = Row(self.state.new_ones(len(self.state)), widths, shapes, self.wires)  # weights move towards 1
+        for watch, place in zip(self.watches, self.row.places, strict=True):
             watch.settle()
             watch.in_place = False  # what it holds stands elsewhere
-        self._aim()
-        for layer in layers:
-            layer.settle = self.settle
+            watch.aim(place)
+        self._prepare()
         self.look_ahead()
 
-    def _aim(self) -> None:
-        """Watches write into the present row."""
-        for watch, place in zip(self.watches, self.rows[self.at].places, strict=True):
-            watch.place = place
+    def _prepare(self) -> None:
+        """Get quiet steps ready, where C can take them."""
+        self._quiet: QuietStep | None = None
+        if self.ready and self.criterion.product:
+            self._quiet = QuietStep.of(self.state, self.row, activity="activity" in self.needs, pace=self.pace)
+        self._in_c = self._quiet is not None
+
+    def _step_in_c(self, samples: int) -> bool:
+        """Take a quiet step there; False: it cannot be done."""
+        if self._quiet is not None and self._quiet(samples):
+            return True
+        if self._in_c:  # weights have moved, or this is a copy, which prepares its own
+            self._prepare()
+        return self._quiet is not None and self._quiet(samples)
 
     def look_ahead(self) -> None:
         """Prepare the weights of the next step's means, for deviations from them."""
         if "deviation" in self.needs:
-            torch.lerp(self.weights, self.rows[0].fresh[-len(self.weights) :], self.pace, out=self.upcoming)
+            torch.lerp(self.weights, self.row.fresh[-len(self.weights) :], self.pace, out=self.upcoming)
 
     def follow(self, generator: torch.Generator) -> bool:
         """Take in what the watches recorded in this step; False: they recorded nothing."""
-        row = self.rows[self.at]
-        if self.simple and all(watch.in_place for watch in self.watches):
-            if self.ready:
-                self._note(row)
-                return True
-            if all(watch.lone for watch in self.watches[: len(self.layers)]):
-                signals = self._of_lone(row)
-                for watch in self.watches:
-                    watch.clear()
-                self._move(row, self.criterion.score(signals))
-                return True
-        self.settle()
+        in_place = self.simple and all(watch.in_place for watch in self.watches)
+        if in_place and self.ready:
+            self._follow_quietly()
+            return True
+        with torch.no_grad():
+            return self._follow_records(generator, in_place)
+
+    def _follow_records(self, generator: torch.Generator, in_place: bool) -> bool:
+        """As `follow`, where a utility needs more than means and weights, or passes were several or other ones."""
+        row = self.row
+        if in_place and all(watch.lone for watch in self.watches[: len(self.layers)]):
+            signals = self._of_lone(row)
+            for watch in self.watches:
+                watch.clear()
+            self._move(row, self.criterion.score(signals))
+            return True
         records = [watch.take() for watch in self.watches]
         for record, place in zip(records, row.places, strict=True):
             if record is None or record["mean"].shape != place.shape or record["mean"].device != self.device:
@@ -140,30 +148,24 @@ class Running:
         self._move(row, self._score(range(len(self.layers)), records, generator, self.loud))  # type: ignore[arg-type]
         return True
 
-    def _note(self, row: Row) -> None:
-        """Leave what this step tells in its row."""
+    def _follow_quietly(self) -> None:
+        """Where means and weights tell all."""
         dues = [watch.due for watch in self.watches]
-        even = dues.count(dues[0]) == len(dues)
-        row.due = dues[0] if even else 0
-        for watch in self.watches:
-            if not even:
+        samples = dues[0]
+        if dues.count(samples) < len(dues):
+            samples = 0
+            for watch in self.watches:
                 watch.settle()
+        for watch in self.watches:
             watch.clear()
-        for wires, place in row.wired:
-            total(wires, place)
-        self.at += 1
-        if self.at == len(self.rows):
-            self.settle()
-            self.waiting = self.at = 0
-        if len(self.rows) > 1:
-            self._aim()
-
-    def settle(self) -> None:
-        """Move the averages through the steps that wait."""
-        first, self.waiting = self.waiting, self.at
-        for row in self.rows[first : self.at]:
-            if row.due:
-                row.means.div_(row.due)
+        if self._step_in_c(samples):
+            return
+        row = self.row
+        with torch.no_grad():
+            for wires, place in row.wired:
+                total(wires, place)
+            if samples:
+                row.means.div_(samples)
             self._move(row, self.criterion.score(Signals(activity=row.activity if self.loud else None, **row.sums)))
 
     def _of_lone(self, row: Row) -> Signals:
@@ -183,7 +185,6 @@ class Running:
     ) -> dict[RunningLayer, tuple[Tensor, Sequence[Tensor]]]:
         """Of the layers that are wanted: bias-corrected utilities [width], infinite where a unit is too young to go,
         and the bias-corrected mean of every watch."""
-        self.settle()
         layers = [layer for layer in self.layers if layer in wanted]
         maturity = self.layers[0].budget.maturity
         if not layers or not self.even:
@@ -192,8 +193,12 @@ class Running:
                 layer: (mature_(utility, layer.birth_step, step, maturity), means)
                 for layer, (utility, *means) in corrected.items()
             }
-        finite(torch.div(self.averages, self.weights, out=self.judged))
-        mature_(self.judged_scores, self.births, step, maturity)
+        if self._library is not None:
+            born = (self.births.data_ptr(), len(self.births), step - maturity)
+            self._library.judge(self.state.data_ptr(), len(self.judged), *born, self.judged.data_ptr())
+        else:
+            finite(torch.div(self.averages, self.weights, out=self.judged))
+            mature_(self.judged_scores, self.births, step, maturity)
         return {layer: (own[0], own[1:]) for layer, own in zip(self.layers, self.standing, strict=True)}
 
     def _move(self, row: Row, score: Tensor) -> None:
@@ -242,7 +247,7 @@ class Running:
         loud: bool = False,
     ) -> Tensor:
         """The utility of all units of these layers; `loud`: the activity is their mean, for all of them in one."""
-        signals, row = Signals(), self.rows[self.at]
+        signals, row = Signals(), self.row
         for name in self.needs:
             if name == "activity" and loud:
                 signals.activity = row.activity
@@ -260,7 +265,7 @@ class Running:
 
 
 def _wires(layer: RunningLayer, slots: Iterable[Slot]) -> list[Wire]:
-    return [Wire(slot, layer.units.width, layer.scratch) for slot in slots]
+    return [Wire(slot, layer.units.width) for slot in slots]
 
 
 def _join(own: Sequence[tuple[list[Tensor], int]], device: torch.device) -> Tensor:

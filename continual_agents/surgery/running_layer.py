@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import kernels
 from .finding import Units
 from .layer import Layer
 from .moving import moved
@@ -28,7 +29,6 @@ class RunningLayer(Layer):
             [width * block], for conv layers a map [width, *space].
         weights: for each of them the same running mean of ones [width]: what it has to be divided by.
         upcoming: the weights as they will be after this step.
-        settle: lets averages and weights catch up with steps whose numbers wait.
         birth_step: optimizer step of each unit's birth, int64 [width].
         table: averages and weights in one piece [4, width], where there is one watch and one number a unit; else None.
     """
@@ -58,7 +58,6 @@ class RunningLayer(Layer):
         weight = units.made[0].tensor()
         dtype = weight.dtype if weight.dtype in (torch.float32, torch.float64) else torch.float32
         sizes = [units.width, *(watch.size for watch in self.watches)]
-        self.settle: Callable[[], None] = _nothing_waits
         self.averages = [torch.zeros(size, dtype=dtype, device=weight.device) for size in sizes]
         self.weights = [torch.zeros(units.width, dtype=dtype, device=weight.device) for _ in sizes]
         self.upcoming = [weight.clone() for weight in self.weights]
@@ -67,33 +66,12 @@ class RunningLayer(Layer):
         self.mapped = [False] * len(self.watches)  # whether the first mean has told the shape
 
     @property
-    def averages(self) -> list[Tensor]:
-        """Of the utility and of each watch; with all that the steps until now told."""
-        self.settle()
-        return self._averages
-
-    @averages.setter
-    def averages(self, averages: list[Tensor]) -> None:
-        self._averages = averages
-
-    @property
-    def weights(self) -> list[Tensor]:
-        """What the averages have to be divided by."""
-        self.settle()
-        return self._weights
-
-    @weights.setter
-    def weights(self, weights: list[Tensor]) -> None:
-        self._weights = weights
-
-    @property
     def utility(self) -> Tensor:
         """Running utility [width], not yet divided by its weight."""
         return self.averages[0]
 
     def corrected(self) -> list[Tensor]:
         """The averages divided by their weights: utility, then means. 0 where a unit was not seen since its birth."""
-        self.settle()
         if self.table is not None:
             return list(finite(self.table[:2] / self.table[2:]).unbind())
         width = self.units.width
@@ -104,16 +82,23 @@ class RunningLayer(Layer):
 
     def restart(self, index: Tensor, step: int) -> None:
         """These units are born at `step`: nothing is known about them."""
-        self.settle()
+        library = None if self.table is None else kernels.library_for((self.utility,))
+        if library is not None and self.table is not None and index.is_contiguous():
+            table = self.table.data_ptr(), self.table.stride(0)
+            library.restart(*table, self.birth_step.data_ptr(), step, index.data_ptr(), index.numel())
+        else:
+            self._restart_in_torch(index, step)
+        if "deviation" in self.wants:
+            for weight in self.upcoming:
+                weight.index_fill_(0, index, self.pace)
+
+    def _restart_in_torch(self, index: Tensor, step: int) -> None:
         self.birth_step.index_fill_(0, index, step)
         if self.table is not None:
             self.table.index_fill_(1, index, 0.0)
         else:
             for known in (*self.averages, *self.weights):
                 known.view(self.units.width, -1).index_fill_(0, index, 0.0)
-        if "deviation" in self.wants:
-            for weight in self.upcoming:
-                weight.index_fill_(0, index, self.pace)
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """Uniform in [0, 1) [width]."""
@@ -215,7 +200,3 @@ class RunningLayer(Layer):
         if running.numel() > self.units.width:
             running = running.view(self.units.width, -1).mean(1)
         return torch.lerp(running, mean.to(running.dtype), self.pace) / weight
-
-
-def _nothing_waits() -> None:
-    pass

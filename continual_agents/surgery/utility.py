@@ -6,47 +6,40 @@ over positions in conv and sequence layers. Formulas: Dohare et al. 2021, 2024; 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18
-"""Entries of a large weight that are reduced at a time on a CPU: 1 MB stays in the cache between two passes."""
+from . import kernels
 
 
-def absolute_sum(weight: Tensor, dim: int | list[int], scratch: Tensor | None = None) -> Tensor:
+def absolute_sum(weight: Tensor, dim: int | list[int]) -> Tensor:
     """Sum of |weight| over `dim`.
 
     A GPU reads the weights once, and nothing is written between; on a CPU torch's norm takes several times as long as
     the two calls.
-
-    Args:
-        weight: any shape.
-        dim: one or more.
-        scratch: memory of the same shape for |weight|, where it is used.
     """
-    if weight.device.type == "cpu":
-        return torch.abs(weight, out=scratch).sum(dim)
-    return torch.linalg.vector_norm(weight, 1, dim)
+    return weight.abs().sum(dim) if weight.device.type == "cpu" else torch.linalg.vector_norm(weight, 1, dim)
 
 
-def magnitude(weight: Tensor, dim: int, scratch: Tensor | None = None) -> Tensor:
+def magnitude(weight: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
     """Sum of |weight| over every dim but `dim`: how strongly the entries along `dim` are wired.
 
     Args:
-        weight: any shape.
+        weight: of two dims at least.
         dim: the one that is kept.
-        scratch: memory of the same shape for |weight|.
+        out: memory of the weight's type for the sums.
     """
-    dim %= weight.ndim
-    others = [d for d in range(weight.ndim) if d != dim]
-    rows = CHUNK * len(weight) // max(weight.numel(), 1)
-    if scratch is None or weight.device.type != "cpu" or weight.numel() < 4 * CHUNK or rows < 8:
-        return absolute_sum(weight, others, scratch)
-    pieces = [torch.abs(part, out=scratch[: len(part)]).sum(others) for part in weight.split(rows)]
-    return torch.cat(pieces) if dim == 0 else torch.stack(pieces).sum(0)
+    library = kernels.library_for((weight,))
+    if library is None:
+        total = absolute_sum(weight, [d for d in range(weight.ndim) if d != dim % weight.ndim])
+        return total if out is None else out.copy_(total)
+    total = weight.new_empty(weight.shape[dim]) if out is None else out
+    library.absolute_sums(ctypes.byref(kernels.absolute_sum(weight, dim, total)), 1)
+    return total
 
 
 def contribution(activity: Tensor, out: Tensor) -> Tensor:
@@ -114,6 +107,7 @@ class Utility:
         score: Signals -> [width], larger is more useful, at least 0.
         needs: names of `Signals`; what is not named is not computed.
         elementwise: a unit's score depends on its own signals alone, so that several layers can be scored in one go.
+        product: the score is the product of what it needs, `incoming` dividing.
 
     Example:
         >>> loud = Utility(lambda s: s.activity**2, needs=("activity",))
@@ -122,6 +116,7 @@ class Utility:
     score: Callable[..., Tensor]
     needs: Sequence[str] = ("activity", "deviation", "out", "incoming")
     elementwise: bool = False
+    product: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.needs) - set(Signals.__dataclass_fields__)
@@ -130,7 +125,7 @@ class Utility:
 
 
 UTILITIES: dict[str, Utility] = {
-    name: Utility(score, needs, elementwise=True)
+    name: Utility(score, needs, elementwise=True, product=True)
     for name, score, needs in (
         ("contribution", lambda s: contribution(s.activity, s.out), ("activity", "out")),
         (

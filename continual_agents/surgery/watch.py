@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo  # torch.compiler.disable would load torch._dynamo here: a second of CPU
 from torch.utils.hooks import RemovableHandle
 
+from . import kernels
 from .finding import Reader, axes_of
 from .hooks import Hook
 from .scratch import Scratch
@@ -42,7 +43,6 @@ class Watch:
     accumulation) are averaged by their sample counts.
 
     Attributes:
-        place: memory for the mean of the first pass of a step, if it has that shape; None: memory of its own.
         in_place: one pass was recorded since the last `take`, and its mean stands there.
         lone: that pass was of one sample, which is its mean: other statistics follow from it when they are asked for.
         due: what stands there is still the sum of so many samples, since one division serves several watches. 0: done.
@@ -66,7 +66,7 @@ class Watch:
         self.size = width * self.reader.block
         self.active = True
         self.samples = 0  # of what was taken last
-        self.place: Tensor | None = None
+        self.aim(None)
         self.in_place = self.lone = False
         self.due = 0
         self.scratch = Scratch() if scratch is None else scratch
@@ -89,6 +89,11 @@ class Watch:
             handle.remove()
         self._handles.clear()
         self.clear()
+
+    def aim(self, place: Tensor | None) -> None:
+        """Put the mean of the first pass of a step there, if it has that shape; None: into memory of its own."""
+        self._place = place
+        self._library = None if place is None else kernels.library_for((place,))
 
     @property
     def recorded(self) -> bool:
@@ -134,23 +139,26 @@ class Watch:
             if self._latest is not None and self._latest() is value:
                 return
             self._latest = weakref.ref(value)
-        place = self.place
+        place = self._place
         if place is None or self._records or value.dtype != place.dtype or value.device != place.device:
             self._record_more(value)
             return
-        h, shape = value.detach(), value.shape
-        if len(shape) != 2 or shape[1] != self.size:
-            h = self._share(h)
-            shape = h.shape
+        shape = value.shape
+        whole = len(shape) == 2 and shape[1] == self.size
+        if not whole:
+            shape = (h := self._share(value.detach())).shape
         self.in_place = shape[1:] == place.shape
         flat = self.in_place and len(shape) == 2
         self.lone = flat and shape[0] == 1 and self.wants <= _OF_ONE
         if self.lone or (flat and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE))):
-            torch.sum(h, 0, out=place)  # of a single sample: a copy
+            if whole and self._library is not None and type(value) is Tensor and value.is_contiguous():
+                self._library.sum_of_rows(value.data_ptr(), *shape, place.data_ptr())
+            else:  # of a single sample: a copy
+                torch.sum(value.detach() if whole else h, 0, out=place)
             self._records.append((shape[0], {"mean": place}))
             self.due = 0 if self.lone else shape[0]
         else:
-            self._reduce(value, h, place if self.in_place else None)
+            self._reduce(value, value.detach() if whole else h, place if self.in_place else None)
 
     def _record_more(self, value: Tensor) -> None:
         """Where there is no place for the mean, or it holds the first pass's."""

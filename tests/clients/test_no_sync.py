@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from continual_agents import surgery
+from continual_agents.surgery import kernels
 from tests.clients.test_recurrent import Rememberer
 from tests.clients.test_residual import SmallResNet
 from tests.helpers import descend
@@ -56,6 +57,12 @@ def recurrent() -> tuple[nn.Module, torch.Tensor]:
 
 CASES = [(mlp, utility) for utility in surgery.UTILITIES]
 CASES += [(make, utility) for make in (conv, recurrent) for utility in ("adaptable_contribution", "gradient")]
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's operations: what C does on a CPU cannot be traced."""
+    monkeypatch.setattr(kernels, "library", lambda dtype: None)
 
 
 @pytest.mark.parametrize(("make", "utility"), CASES)

@@ -9,6 +9,8 @@ from torch import nn
 
 from continual_agents import surgery
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 OPTIONS = [
     {},
     {"betas": (0.99, 0.99), "eps": 1e-5},

@@ -8,6 +8,8 @@ from torch import nn
 
 from continual_agents import surgery
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 
 def net_with_dead(dead: list[int]) -> nn.Sequential:
     torch.manual_seed(0)

@@ -10,6 +10,8 @@ from torch import nn
 
 from continual_agents import surgery
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 
 def mlp(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)

@@ -9,8 +9,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from continual_agents import surgery
+from continual_agents.surgery import kernels
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "index.Tensor")
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's operations: what C does on a CPU cannot be traced."""
+    monkeypatch.setattr(kernels, "library", lambda dtype: None)
 
 
 class Ledger(TorchDispatchMode):

@@ -6,6 +6,8 @@ from torch import nn
 
 from continual_agents import surgery
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 
 def test_published_adam_in_hand_numbers_and_per_entry() -> None:
     """Gradient 1 throughout: m = 1 - .9^t, v = 1 - .99^t; entry 1 is reborn after three steps."""

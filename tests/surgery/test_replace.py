@@ -7,6 +7,8 @@ from torch import nn
 from continual_agents import surgery
 from tests.surgery.networks import CASES, Case, network
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 OPTIMIZERS = {
     "sgd momentum": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, 0.01),

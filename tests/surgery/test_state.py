@@ -9,6 +9,8 @@ from torch import nn
 from continual_agents import surgery
 from tests.surgery.test_live import companion, mlp, same, train, values
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 
 @pytest.mark.parametrize("utility", ["contribution", "random"])
 def test_continues_bit_for_bit(utility: str) -> None:

@@ -7,6 +7,8 @@ from torch import nn
 from continual_agents import surgery
 from tests.reference import Twin
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 SGD = {"kind": "sgd", "lr": 0.01, "momentum": 0.9}
 ADAM = {"kind": "adam", "lr": 1e-3, "betas": (0.9, 0.99)}
 ADAM_L2 = {"kind": "adam", "lr": 1e-3, "betas": (0.99, 0.99), "weight_decay": 1e-3}

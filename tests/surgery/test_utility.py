@@ -9,6 +9,8 @@ from torch import nn
 from continual_agents import surgery
 from continual_agents.surgery import utility
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 X = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
 # h = relu(x @ [[1, 0], [0, 1], [-1, 0]]): unit 0 sees 1, 3; unit 1 sees 2, 0; unit 2 is dead
 # mean h = 2, 1, 0; mean |h - mean h| = 1, 1, 0
@@ -132,7 +134,7 @@ def test_a_single_sample_is_judged_as_a_batch_of_one(utility: str, activation: t
             if not at_once:
                 for layer in cbp.layers:
                     for watch in layer.watches:
-                        watch.place = None
+                        watch.aim(None)
             optimizer.zero_grad()
             for size in sizes:
                 net(torch.randn(size, 3, dtype=torch.float64)).square().mean().backward()

@@ -32,9 +32,14 @@ class Slot:
         value: Tensor | None = self.owner._parameters.get(self.name)  # a quarter of the time of a module's attribute
         return value if value is not None else getattr(self.owner, self.name)
 
+    @property
+    def plain(self) -> bool:
+        """Whether unit i has entry i."""
+        return self.repeat == self.stride == 1 and not self.start
+
     def entries(self, index: Tensor) -> Tensor:
         """Positions along `dim` of the units `index` [k], unit by unit: [k * repeat]."""
-        if self.repeat == self.stride == 1 and not self.start:  # most layers: no arithmetic
+        if self.plain:  # most layers: no arithmetic
             return index
         base = self.start + index * self.stride
         if self.repeat == 1:

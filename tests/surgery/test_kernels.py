@@ -1,0 +1,235 @@
+"""kernels.c does what torch's operations do, where these can be seen side by side; the twins run both ways as well."""
+
+import copy
+import ctypes
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from continual_agents import surgery
+from continual_agents.surgery import adam_in_c, compiler, kernels, utility
+from continual_agents.surgery.removal import Removal
+
+REALS = [torch.float32, torch.float64]
+
+
+@pytest.fixture
+def library(request: pytest.FixtureRequest) -> kernels.Library:
+    found = kernels.library(torch.float32)
+    assert found is not None, "tests need a C compiler"
+    return found
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", REALS)
+@pytest.mark.parametrize("shape", [(67, 40), (40, 1), (33, 5, 3, 2), (3, 0)])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_sums_of_magnitudes(shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> None:
+    weight = drawn(*shape, dtype=dtype)
+    expected = weight.double().abs().sum([d for d in range(len(shape)) if d != dim % len(shape)])
+    found = utility.magnitude(weight, dim)
+    torch.testing.assert_close(found, expected.to(dtype), rtol=1e-5 if dtype == torch.float32 else 1e-13, atol=0)
+    strided = torch.stack([weight, weight], -1)[..., 0]  # not side by side in memory: torch's operations
+    torch.testing.assert_close(utility.magnitude(strided, dim), found, rtol=1e-5, atol=0)
+
+
+def network(dtype: torch.dtype, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (nn.Linear(6, 20), activation(), nn.Linear(20, 17), activation(), nn.Linear(17, 3))
+    return nn.Sequential(*layers).to(dtype)
+
+
+def trained(
+    dtype: torch.dtype, make: str, utility_name: str, steps: int = 120, **settings: object
+) -> tuple[nn.Module, surgery.ContinualBackprop, list[dict]]:
+    net = network(dtype)
+    kinds = {"Adam": surgery.Adam, "SGD": torch.optim.SGD, "Adagrad": torch.optim.Adagrad}
+    optimizer = kinds[make](net.parameters(), lr=0.01, **({"momentum": 0.9} if make == "SGD" else {}))
+    units = surgery.find(net)
+    cbp = surgery.ContinualBackprop(units, optimizer, rate=0.02, maturity=9, utility=utility_name, **settings)
+    g = torch.Generator().manual_seed(1)
+    replaced = []
+    for _ in range(steps):
+        x = torch.randn(8, 6, generator=g, dtype=dtype)
+        optimizer.zero_grad()
+        net(x).square().sum().backward()
+        optimizer.step()
+        replaced.append({name: index.tolist() for name, index in cbp.step().items()})
+    return net, cbp, replaced
+
+
+@pytest.mark.parametrize("settings", [{}, {"every": 3}, {"keep_optimizer_state": True}], ids=str)
+@pytest.mark.parametrize("utility_name", ["contribution", "weight", "adaptation", "adaptable_contribution"])
+@pytest.mark.parametrize("make", ["Adam", "SGD", "Adagrad"])
+def test_the_same_units_go_and_the_same_weights_stay(
+    make: str, utility_name: str, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole runs in float64, where rounding decides nothing."""
+    in_c = trained(torch.float64, make, utility_name, **settings)
+    monkeypatch.setattr(kernels, "library", lambda dtype: None)
+    in_torch = trained(torch.float64, make, utility_name, **settings)
+    assert in_c[2] == in_torch[2]
+    assert sum(map(len, in_c[2])) > 20
+    for ours, theirs in zip(in_c[0].parameters(), in_torch[0].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+    for ours, theirs in zip(in_c[1].layers, in_torch[1].layers, strict=True):
+        for one, other in zip((*ours.averages, *ours.weights), (*theirs.averages, *theirs.weights), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+        assert torch.equal(ours.birth_step, theirs.birth_step)
+
+
+@pytest.mark.usefixtures("library")
+def test_c_takes_the_steps_where_it_can() -> None:
+    _, cbp, _ = trained(torch.float32, "Adam", "contribution")
+    assert all(running._quiet is not None for running in cbp.running)
+    assert all(layer.removal._zeros is not None and layer.removal._readers is not None for layer in cbp.layers)
+    assert [update.in_c is not None for known in cbp.optimizers[0]._known for update in known.updates][-1]
+
+
+@pytest.mark.usefixtures("library")
+def test_large_parameters_are_shared_among_threads_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trained(torch.float32, "Adam", "contribution")[0]
+    monkeypatch.setattr(adam_in_c, "LARGE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    several = trained(torch.float32, "Adam", "contribution")[0]
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), several.parameters(), strict=True))
+
+
+def test_writes_are_known_to_autograd() -> None:
+    """A backward pass through weights that surgery has changed since is an error, as with torch's own operations."""
+    net, cbp, _ = trained(torch.float32, "Adam", "contribution")
+    loss = net(drawn(4, 6)).sum()
+    versions = [p._version for p in net.parameters()]
+    while not all(p._version > before for p, before in zip(net.parameters(), versions, strict=True)):
+        cbp._renew()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.usefixtures("ways")
+def test_adams_steps_of_young_entries_are_known_to_autograd() -> None:
+    net, cbp, _ = trained(torch.float32, "Adam", "contribution")
+    optimizer = cbp.optimizers[0]
+    assert all("young" in optimizer.state[p] for p in net.parameters() if p is not net[4].bias)
+    versions = [p._version for p in net.parameters()]
+    optimizer.step()
+    assert all(p._version > before for p, before in zip(net.parameters(), versions, strict=True))
+
+
+@pytest.mark.parametrize("dtype", REALS)
+def test_what_is_no_number_counts_as_zero_and_the_young_stay(dtype: torch.dtype) -> None:
+    library = kernels.library(dtype)
+    assert library is not None
+    inf, nan = torch.inf, torch.nan
+    # averages of two units' scores and means, then what they are to be divided by
+    state = torch.tensor([3.0, nan, 1.0, 0.0, 0.5, 0.5, 0.25, 0.0], dtype=dtype)
+    judged, births = torch.empty(4, dtype=dtype), torch.tensor([7, 6])
+    library.judge(state.data_ptr(), 4, births.data_ptr(), 2, 7, judged.data_ptr())
+    assert judged.tolist() == [inf, 0.0, 4.0, 0.0]
+
+    state, fresh = torch.zeros(8, dtype=dtype), torch.tensor([0.0, 0.0, 8.0, nan], dtype=dtype)
+    out = torch.tensor([3.0, inf], dtype=dtype)
+    averages = kernels.Averages(state.data_ptr(), fresh.data_ptr(), fresh[2:].data_ptr(), out.data_ptr(), None)
+    averages.units, averages.values, averages.ones, averages.samples, averages.pace = 2, 4, 4, 4, 0.25
+    library.follow(None, 0, ctypes.addressof(averages))
+    assert state.tolist() == [0.25 * 2 * 3, 0.0, 0.25 * 2, 0.0, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    """Addresses that were prepared mean nothing in it."""
+    net, cbp, _ = trained(torch.float32, "Adam", "contribution")
+    before = copy.deepcopy(net.state_dict())
+    averages = [average.clone() for layer in cbp.layers for average in layer.averages]
+    its_net, its_cbp = copy.deepcopy((net, cbp))
+    optimizer = its_cbp.optimizers[0]
+    for _ in range(20):
+        optimizer.zero_grad()
+        its_net(drawn(4, 6)).sum().backward()
+        optimizer.step()
+        its_cbp._renew()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    now = [average for layer in cbp.layers for average in layer.averages]
+    assert all(map(torch.equal, averages, now))
+    assert not all(torch.equal(value, before[name]) for name, value in its_net.state_dict().items())
+
+
+def _moved(net: nn.Sequential) -> None:
+    for p in net.parameters():
+        p.data = p.data.clone()
+
+
+def _turned(net: nn.Sequential) -> None:
+    for p in net.parameters():
+        p.data = p.data.t().contiguous().t() if p.ndim == 2 else p.data
+
+
+@pytest.mark.parametrize("change", [_moved, _turned])
+def test_weights_that_moved_are_followed(change, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> tuple[list, nn.Module]:
+        net, cbp, _ = trained(torch.float64, "SGD", "contribution", steps=40)
+        change(net)
+        g, optimizer = torch.Generator().manual_seed(2), cbp.optimizers[0]
+        replaced = []
+        for _ in range(60):
+            optimizer.zero_grad()
+            net(torch.randn(8, 6, generator=g, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+            replaced.append({name: index.tolist() for name, index in cbp.step().items()})
+        return replaced, net
+
+    in_c = run()
+    monkeypatch.setattr(kernels, "library", lambda dtype: None)
+    in_torch = run()
+    assert in_c[0] == in_torch[0]
+    assert any(in_c[0])
+    for ours, theirs in zip(in_c[1].parameters(), in_torch[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_state_of_another_optimizer_is_forgotten_once_it_is_told(library: kernels.Library) -> None:
+    net, cbp, _ = trained(torch.float32, "SGD", "contribution", steps=40)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    cbp.optimizers = optimizer
+    net(drawn(4, 6)).sum().backward()
+    optimizer.step()
+    for state in optimizer.state.values():
+        state["momentum_buffer"].fill_(1.0)
+    removal: Removal = cbp.layers[0].removal
+    gone = torch.tensor([3, 5])
+    assert removal.ready(gone, cbp.optimizers)
+    assert not removal.ready(torch.tensor([3, 0, 5])[::2], cbp.optimizers), "C reads indices side by side"
+    removal.erase(gone)
+    buffer = {name: optimizer.state[p]["momentum_buffer"] for name, p in net.named_parameters()}
+    assert buffer["0.weight"].sum(1).nonzero().flatten().tolist() == [i for i in range(20) if i not in (3, 5)]
+    assert buffer["0.bias"].nonzero().flatten().tolist() == [i for i in range(20) if i not in (3, 5)]
+    assert buffer["2.weight"].sum(0).nonzero().flatten().tolist() == [i for i in range(20) if i not in (3, 5)]
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # other tensors from here on
+    assert removal.ready(gone[:1], cbp.optimizers)
+    removal.erase(torch.tensor([0]))
+    assert not optimizer.state[net[0].weight]["momentum_buffer"][0].any()
+
+
+def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: None)
+    compiler.compiled.cache_clear()
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library(torch.float32) is None
+        trained(torch.float32, "Adam", "contribution", steps=30)
+    finally:
+        kernels.library.cache_clear()
+
+
+def test_structures_are_as_large_as_in_c(library: kernels.Library) -> None:
+    sizes = "".join(
+        f"long size_of_{name}(void) {{ return sizeof({name}); }}\n"
+        for name in ("Sum", "Averages", "Zeros", "Part", "Settings")
+    )
+    source = f"#define REAL float\n{kernels.SOURCE.read_text(encoding='utf-8')}\n{sizes}"
+    loaded = compiler.compiled(source, kernels.FLAGS)
+    for kind in (kernels.Sum, kernels.Averages, kernels.Zeros, kernels.Part, kernels.Settings):
+        assert getattr(loaded, f"size_of_{kind.__name__}")() == ctypes.sizeof(kind)

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from continual_agents.agents import AGENTS, EnvironmentCollector
+from continual_agents.agents import AGENTS, EnvironmentCollector, train
 from continual_agents.methods import Method
-from continual_agents.runs import read_checkpoint
+from continual_agents.runs import Checkpoints, Run, read_checkpoint
 from tests.helpers import same_tables
+from tools.agent import AgentJob
+from tools.jobs import jobs
 
 
 def make_agent(
@@ -29,6 +32,37 @@ def make_agent(
     made = method.make_operations(networks.bodies, optimizer, generators[1])
     agent: Any = AGENTS[kind].learner(networks, optimizer, made, generator=generators[2], **settings)
     return EnvironmentCollector(environment, networks, frames=agent.frames_per_batch, seed=seed), agent
+
+
+def run_agent(folder: Path, made: tuple, steps: int, **how: Any) -> None:
+    """Train a collector's learner in a run folder, or go on with it."""
+    collector, learner, *_ = made
+    with Run.open(folder, {"seed": 0}) as run:
+        train(run, collector, learner, steps=steps, **how)
+
+
+def run_job(folder: Path, *words: str) -> AgentJob:
+    """What `tools.train` does with these words, without its figures."""
+    config = jobs([*words, f"folder={folder}"])[0]
+    job = AgentJob(config)
+    with Run.open(folder, config, bar_position=None, may_change=["experiment.steps"]) as run:
+        job.run(run)
+    job.close()
+    return job
+
+
+def checkpointed(folder: Path, *words: str, step: int = 512, moved: float = 0.0) -> tuple[dict[str, Any], AgentJob]:
+    """A run folder with one checkpoint of an untrained agent, every weight moved by so much."""
+    config = jobs(["scale=smoke", f"folder={folder}", *words])[0]
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    job = AgentJob(config)
+    with torch.no_grad():
+        for parameter in job.learner.networks.parameters():
+            parameter.add_(moved)
+    Checkpoints(folder / "checkpoints").save(step, {"run": {"learner": job.learner.state_dict()}})
+    job.close()
+    return config, job
 
 
 def final(folder: Path) -> dict:

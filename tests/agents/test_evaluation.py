@@ -12,12 +12,12 @@ import yaml
 
 from continual_agents.agents import load_policy, make_environment, rescale_actions
 from continual_agents.agents.evaluation import TrainedPolicy, evaluate
-from continual_agents.runs import Checkpoints, RunError
+from continual_agents.runs import RunError
 from continual_agents.runs.checkpoint import FORMAT
+from tests.agents.helpers import checkpointed
 from tests.helpers import ended, refusal
 from tools import evaluate as tool
 from tools.agent import AgentJob
-from tools.command_line import compose_config, plain_config
 
 KINDS = {
     "ppo on Box": ["experiment=gymnasium", "experiment.environment.id=Pendulum-v1", "method=layer_norm"],
@@ -30,16 +30,7 @@ KINDS = {
 
 
 def saved(folder: Path, words: list[str]) -> tuple[dict[str, Any], AgentJob]:
-    config = plain_config(compose_config(["scale=smoke", f"folder={folder}", *words]))
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    job = AgentJob(config)
-    with torch.no_grad():
-        for parameter in job.learner.networks.parameters():
-            parameter.add_(0.01)
-    Checkpoints(folder / "checkpoints").save(512, {"run": {"learner": job.learner.state_dict()}})
-    job.close()
-    return config, job
+    return checkpointed(folder, *words, moved=0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,12 +20,10 @@ from continual_agents.agents import (
     make_q_network,
     make_soft_actor_critic,
     rescale_actions,
-    train,
 )
 from continual_agents.agents.exploration import EpsilonGreedyPolicy, TanhGaussianPolicy
 from continual_agents.plasticity import Probe
-from continual_agents.runs import Run
-from tests.agents.helpers import equal, final, make_agent, stop_and_go_on
+from tests.agents.helpers import equal, final, make_agent, run_agent, stop_and_go_on
 from tests.surgery.networks import network
 
 SURGERY = {"continual_backprop": {"rate": 1e-2, "maturity": 10, "birth": "lecun_uniform"}}
@@ -278,9 +276,8 @@ def test_after_a_reset_the_targets_are_the_new_network(kind: str) -> None:
 
 
 def go(kind: str, folder: Path, steps: int) -> None:
-    collector, agent = make(kind, SURGERY)
-    with Run.open(folder, {"seed": 0}) as run:
-        train(run, collector, agent, steps=steps, probe=Probe(agent.networks.bodies), probe_every=2)
+    made = make(kind, SURGERY)
+    run_agent(folder, made, steps, probe=Probe(made[1].networks.bodies), probe_every=2)
 
 
 @pytest.mark.parametrize("kind", ["dqn", "sac"])

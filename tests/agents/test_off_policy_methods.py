@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from continual_agents.runs import Run
+from tests.agents.helpers import run_job
 from tools.agent import AgentJob
-from tools.command_line import compose_config, plain_config
 
 SMALL = [
     "experiment.steps=120", "experiment.agent.init_random_frames=20", "experiment.agent.batch_size=16",
@@ -31,15 +30,7 @@ METHODS = {
 
 
 def done(experiment: str, method: str, words: list[str], folder: Path) -> tuple[AgentJob, pd.DataFrame]:
-    config = plain_config(
-        compose_config(
-            [f"experiment={experiment}", "scale=smoke", f"method={method}", *SMALL, *words, f"folder={folder}"]
-        )
-    )
-    job = AgentJob(config)
-    with Run.open(folder, config, bar_position=None, may_change=["experiment.steps"]) as run:
-        job.run(run)
-    job.close()
+    job = run_job(folder, f"experiment={experiment}", "scale=smoke", f"method={method}", *SMALL, *words)
     return job, pd.read_csv(folder / "metrics.csv")
 
 

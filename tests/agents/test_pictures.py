@@ -20,14 +20,13 @@ from continual_agents.agents import (
     load_policy,
     make_environment,
     make_q_network,
-    train,
 )
 from continual_agents.agents.draws import member_seeds
 from continual_agents.agents.evaluation import policy_of
 from continual_agents.networks import ConvNet
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from tests.agents.helpers import equal, final, make_agent
+from tests.agents.helpers import equal, final, make_agent, run_agent
 from tests.agents.test_off_policy import SMALL
 from tests.helpers import same_tables
 from tools.agent import AgentJob
@@ -196,13 +195,12 @@ def go(kind: str, folder: Path, steps: int) -> Any:
     ppo = {"batch": 50, "minibatch": 25, "epochs": 2}
     settings = ppo if kind == "ppo" else {**SMALL, "replay_buffer": {"size": 150, "storage": kind}}
     environment, renewing = make_environment("NoisePictures-v0"), {"continual_backprop": {"rate": 1e-2, "maturity": 5}}
-    collector, learner = make_agent(
+    made = make_agent(
         "ppo" if kind == "ppo" else "dqn", environment, {"hidden": [8]}, renewing, step_size=1e-3, **settings
     )
-    networks, (surgeon,) = learner.networks, learner.operations
-    with Run.open(folder, {"seed": 0}) as run:
-        train(run, collector, learner, steps=steps, probe=Probe(networks.bodies), probe_every=2)
-    assert surgeon.report()["replaced/actor.1" if kind == "ppo" else "replaced/q.1"] > 0 or steps < 300
+    learner = made[1]
+    run_agent(folder, made, steps, probe=Probe(learner.networks.bodies), probe_every=2)
+    assert learner.operations[0].report()["replaced/actor.1" if kind == "ppo" else "replaced/q.1"] > 0 or steps < 300
     return learner
 
 

@@ -9,15 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from continual_agents.agents import EnvironmentCollector, make_environment, train
+from continual_agents.agents import EnvironmentCollector, make_environment
 from continual_agents.agents.recurrent_policy import make_recurrent_actor_critic
 from continual_agents.agents.recurrent_ppo import RecurrentPPO
 from continual_agents.networks import RecurrentBody
 from continual_agents.plasticity import Probe
-from continual_agents.runs import Run
-from tests.agents.helpers import equal, final, make_agent, stop_and_go_on
-from tools.agent import AgentJob
-from tools.command_line import compose_config, plain_config
+from tests.agents.helpers import equal, final, make_agent, run_agent, run_job, stop_and_go_on
 
 SURGERY = {"continual_backprop": {"rate": 2e-2, "maturity": 5}}
 
@@ -142,9 +139,8 @@ def test_surgery_renews_the_grus_units_and_counts_one_pass_a_step() -> None:
 
 
 def go(folder: Path, steps: int) -> None:
-    collector, agent = make(SURGERY)
-    with Run.open(folder, {"seed": 0}) as run:
-        train(run, collector, agent, steps=steps, probe=Probe(agent.networks.bodies), probe_every=2)
+    made = make(SURGERY)
+    run_agent(folder, made, steps, probe=Probe(made[1].networks.bodies), probe_every=2)
 
 
 def test_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
@@ -213,11 +209,7 @@ def test_a_memory_balances_the_pole_whose_velocities_are_hidden(tmp_path: Path) 
     returns = {}
     for name, words in {"recurrent": ["experiment=recurrent_cartpole"], "plain": plain}.items():
         folder = tmp_path / name
-        config = plain_config(compose_config([*words, "method=backprop", "scale=paper", f"folder={folder}"]))
-        job = AgentJob(config)
-        with Run.open(folder, config, bar_position=None) as run:
-            job.run(run)
-        job.close()
+        run_job(folder, *words, "method=backprop", "scale=paper")
         rows = [[float(x) for x in row.split(",")] for row in (folder / "episodes.csv").read_text().splitlines()[1:]]
         returns[name] = np.mean([row[1] for row in rows if row[0] > 50_000])
     # seen over seeds 0 to 2: 335, 241, 193 with a memory, 45, 48 and 50 without

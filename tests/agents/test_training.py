@@ -21,7 +21,7 @@ from continual_agents.agents import (
 )
 from continual_agents.plasticity import Probe
 from continual_agents.runs import Run
-from tests.agents.helpers import equal, final, make_agent, stop_and_go_on
+from tests.agents.helpers import equal, final, make_agent, run_agent, stop_and_go_on
 from tests.helpers import same_tables
 
 SURGERY = {"continual_backprop": {"rate": 1e-2, "maturity": 10, "birth": "lecun_uniform"}, "perturb": {"noise": 1e-5}}
@@ -40,9 +40,8 @@ def slippery() -> envs.SlipperyAnt:
 
 def go(folder: Path, steps: int) -> None:
     environment = slippery()
-    collector, ppo, probe = make(environment, batch=128, minibatch=32, epochs=2)
-    with Run.open(folder, {"seed": 0}) as run:
-        train(run, collector, ppo, steps=steps, probe=probe, probe_every=3)
+    made = make(environment, batch=128, minibatch=32, epochs=2)
+    run_agent(folder, made, steps, probe=made[2], probe_every=3)
     environment.close()
 
 
@@ -61,9 +60,7 @@ def test_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
 def test_stopped_vector_run_continues_bit_for_bit(tmp_path: Path) -> None:
     def part(folder: Path, steps: int) -> None:
         environment = envs.SlipperyVectorEnv("ant", 2, friction=envs.FrictionSchedule(change_every=50), time_limit=40)
-        collector, ppo, _ = make(environment, batch=64, minibatch=32, epochs=2, hidden=[16])
-        with Run.open(folder, {}) as run:
-            train(run, collector, ppo, steps=steps)
+        run_agent(folder, make(environment, batch=64, minibatch=32, epochs=2, hidden=[16]), steps)
         environment.close()
 
     stop_and_go_on(tmp_path, part, 128, 256)
@@ -127,20 +124,15 @@ def test_tables_hold_every_column_from_the_first_row_and_time_stands_apart(tmp_p
 
 
 def test_surgery_replaces_units_of_both_networks_while_training(tmp_path: Path) -> None:
-    environment = make_environment("Pendulum-v1")
-    collector, ppo, probe = make(environment, batch=256, minibatch=32, epochs=4)
-    with Run.open(tmp_path, {"seed": 0}) as run:
-        train(run, collector, ppo, steps=1024, probe=probe)
-    report = ppo.operations[0].report()
+    made = make(make_environment("Pendulum-v1"), batch=256, minibatch=32, epochs=4)
+    run_agent(tmp_path, made, 1024, probe=made[2])
+    report = made[1].operations[0].report()
     assert report["replaced/actor.0"] > 0
     assert report["replaced/critic.2"] > 0
 
 
 def learn(tmp_path: Path, name: str, steps: int, step_size: float, **agent: Any) -> float:
-    environment = make_environment(name)
-    collector, ppo, _ = make(environment, step_size=step_size, operations={}, **agent)
-    with Run.open(tmp_path, {"seed": 0}) as run:
-        train(run, collector, ppo, steps=steps)
+    run_agent(tmp_path, make(make_environment(name), step_size=step_size, operations={}, **agent), steps)
     rows = (tmp_path / "episodes.csv").read_text().splitlines()[1:]
     returns = [float(row.split(",")[1]) for row in rows]
     return sum(returns[-20:]) / 20
@@ -167,12 +159,8 @@ class Target(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 def test_learns_where_to_put_a_continuous_action(tmp_path: Path) -> None:
-    environment = Target()
-    collector, ppo, _ = make(
-        environment, step_size=1e-3, operations={}, batch=512, minibatch=64, epochs=10, hidden=[32]
-    )
-    with Run.open(tmp_path, {}) as run:
-        train(run, collector, ppo, steps=10_240)
+    settings = {"batch": 512, "minibatch": 64, "epochs": 10, "hidden": [32]}
+    run_agent(tmp_path, make(Target(), step_size=1e-3, operations={}, **settings), 10_240)
     rows = [float(row.split(",")[1]) for row in (tmp_path / "episodes.csv").read_text().splitlines()[1:]]
     # standing still with the first deviation of 1 gives -1 - 1/3; blind but narrow -1/3
     assert sum(rows[:512]) / 512 < -1

@@ -24,7 +24,7 @@ from continual_agents.runs.files import read_file
 from tests.campaigns.bounds import Late, bounded
 from tests.campaigns.test_overrides import VALUES
 from tests.errors.case import BASES
-from tests.runs.test_strangers import BOMBS, INSTEAD
+from tests.runs.test_strangers import BOMBS, INSTEAD, remove
 from tools import train
 from tools.command_line import _dotted
 
@@ -85,10 +85,6 @@ JUNK: dict[str, Callable[[random.Random], bytes]] = {
     "lines": lambda draws: b"\n" * 1_000_000,
     "a line": lambda draws: b"1," * 5_000_000,
 }
-
-
-def remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def instead(run: Path, outside: Path, draws: random.Random) -> str:

@@ -26,6 +26,7 @@ from continual_agents.runs import (
 from continual_agents.runs.checkpoint import FORMAT
 from continual_agents.runs.provenance import git_state
 from continual_agents.runs.tags import tag_of
+from tests.errors.files import Touch
 from tests.helpers import ROOT, events_of, refusal, same_tables
 
 CONFIG = {"experiment": {"name": "walk", "steps": 10}, "seed": 0}
@@ -206,16 +207,11 @@ def test_damaged_checkpoint_falls_back_to_the_last_good_one(tmp_path: Path) -> N
         checkpoints.load()
 
 
-class Trap:
-    def __reduce__(self):
-        return (Path.touch, (Path("/tmp/continual_agents_trap"),))
-
-
 def test_checkpoint_with_code_is_refused_without_running_it(tmp_path: Path) -> None:
-    torch.save({"format": FORMAT, "step": 0, "state": Trap()}, tmp_path / "evil.pt")
+    torch.save({"format": FORMAT, "step": 0, "state": Touch(tmp_path)}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="asks for code to be run: do not use this file"):
         read_checkpoint(tmp_path / "evil.pt")
-    assert not Path("/tmp/continual_agents_trap").exists()
+    assert not (tmp_path / "it_ran").exists()
 
 
 def test_checkpoint_that_would_unpack_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
@@ -234,8 +230,8 @@ def test_checkpoint_that_would_unpack_to_more_than_it_is_is_refused(tmp_path: Pa
 
 
 def test_state_that_would_need_code_to_load_is_refused_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"state\['agent'\]\[1\] is a Trap"):
-        Checkpoints(tmp_path).save(0, {"agent": [1.0, Trap()]})
+    with pytest.raises(CheckpointError, match=r"state\['agent'\]\[1\] is a Touch"):
+        Checkpoints(tmp_path).save(0, {"agent": [1.0, Touch(tmp_path)]})
     assert not Checkpoints(tmp_path).paths()
 
 

@@ -1,5 +1,3 @@
-import io
-import os
 import pickle
 import struct
 import tracemalloc
@@ -11,6 +9,7 @@ import pytest
 from supervised.data.errors import DataError
 from supervised.data.npz import read_npz
 from supervised.data.pickles import read_pickle
+from tests.errors.files import Touch, npy
 from tests.helpers import refusal
 
 DATA = np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
@@ -51,20 +50,12 @@ def test_a_pickle_as_python_2_wrote_it(tmp_path):
     np.testing.assert_array_equal(read_pickle(path)["data"], [[250, 251, 252], [253, 254, 255]])
 
 
-class Malicious:
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_a_malicious_pickle_is_refused_without_running(tmp_path, protocol):
-    evil, mark = tmp_path / "evil", tmp_path / "it_ran"
-    evil.write_bytes(pickle.dumps({"data": Malicious(os.system, f"touch {mark}")}, protocol))
+    evil = tmp_path / "evil"
+    evil.write_bytes(pickle.dumps({"data": Touch(tmp_path)}, protocol))
     assert "system; do not use this file: a batch holds arrays and lists only" in refused(read_pickle, evil)
-    assert not mark.exists()
+    assert not (tmp_path / "it_ran").exists()
 
 
 def test_names_hidden_behind_admitted_ones_are_refused(tmp_path):
@@ -105,12 +96,6 @@ def test_npz(tmp_path, save):
     read = read_npz(path, LIMITS)
     assert set(read) == {"data", "labels"}
     np.testing.assert_array_equal(read["data"], DATA)
-
-
-def npy(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=True)
-    return buffer.getvalue()
 
 
 def zipped(path, *members):
@@ -160,11 +145,10 @@ def test_a_pickle_that_unpacks_the_same_text_again_and_again_is_refused(tmp_path
 
 
 def test_objects_in_an_npz_are_refused_without_running(tmp_path):
-    mark = tmp_path / "it_ran"
-    objects = np.array([Malicious(os.system, f"touch {mark}")], dtype=object)
+    objects = np.array([Touch(tmp_path)], dtype=object)
     path = zipped(tmp_path / "batch.npz", ("data.npy", npy(objects)))
     assert "holds Python objects (a pickle); do not use this file" in refused(read_npz, path, LIMITS)
-    assert not mark.exists()
+    assert not (tmp_path / "it_ran").exists()
 
 
 @pytest.mark.parametrize("name", ["../data.npy", "/tmp/data.npy", "a\\data.npy", ".data.npy"])

@@ -1,7 +1,6 @@
 """CIFAR-100 in its original formats, from files made here."""
 
 import io
-import os
 import pickle
 import tarfile
 
@@ -10,8 +9,8 @@ import pytest
 
 from supervised.data import DataError, load_cifar100
 from supervised.data.cifar import by_class
+from tests.errors.files import Touch
 from tests.helpers import refusal
-from tests.supervised.test_data_archives import Malicious
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (200, 3, 32, 32), np.uint8)
 FINE = np.random.default_rng(1).permutation(np.arange(200) % 100)
@@ -109,11 +108,10 @@ def test_damaged_files_are_told_in_one_line(tmp_path, case: str) -> None:
 
 
 def test_a_malicious_file_is_refused_without_running(tmp_path) -> None:
-    mark = tmp_path / "it_ran"
-    (tmp_path / "train").write_bytes(pickle.dumps({"data": Malicious(os.system, f"touch {mark}")}, 2))
+    (tmp_path / "train").write_bytes(pickle.dumps({"data": Touch(tmp_path)}, 2))
     with pytest.raises(DataError, match="pickle refused: asks for posix.system"):
         load_cifar100(tmp_path)
-    assert not mark.exists()
+    assert not (tmp_path / "it_ran").exists()
 
 
 def test_links_and_giants_in_an_archive_are_refused(tmp_path) -> None:

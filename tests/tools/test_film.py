@@ -8,21 +8,17 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageSequence
 
-from continual_agents.runs import Run
 from tests.helpers import events_of, same_tables
 from tools import film
-from tools.command_line import UsageError, compose_config, plain_config
-from tools.train import MAY_CHANGE, build
+from tools.command_line import UsageError
+from tools.train import build, jobs, train_one
 
 WORDS = ["scale=smoke", "method=ppo", "experiment.environment.friction.change_every=400"]
 
 
 def train(folder: Path, *words: str, steps: int = 1536) -> Path:
-    config = plain_config(compose_config([*WORDS, f"experiment.steps={steps}", f"folder={folder}", *words]))
-    job = build(config)
-    with Run.open(folder, config, may_change=MAY_CHANGE, bar_position=None, logger=config["logger"]) as run:
-        job.run(run)
-    job.close()
+    config = jobs([*WORDS, f"experiment.steps={steps}", f"folder={folder}", "progress=false", *words])[0]
+    assert train_one(config) == 0
     return folder
 
 
@@ -74,4 +70,4 @@ def test_an_interrupted_run_films_what_the_whole_one_films(tmp_path: Path) -> No
 )
 def test_what_cannot_be_filmed_is_refused_before_any_file(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        build(plain_config(compose_config(["scale=smoke", "logger.video=true", *words])))
+        build(jobs(["scale=smoke", "logger.video=true", *words])[0])

@@ -8,23 +8,16 @@ import gymnasium
 import imageio_ffmpeg
 import numpy as np
 import pytest
-import yaml
 
 from continual_agents.runs import Checkpoints
+from tests.agents.helpers import checkpointed
 from tests.helpers import ended
 from tools import record
-from tools.agent import AgentJob
-from tools.command_line import compose_config, plain_config
 
 
 def make_run(folder, *words, step=2048, friction=0.3):
-    config = plain_config(compose_config(["scale=smoke", f"folder={folder}", *words]))
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpointed(folder, *words, step=step)
     (folder / "metrics.csv").write_text(f"step,task/friction\n{step - 1},1.0\n{step},{friction}\n")
-    job = AgentJob(config)
-    Checkpoints(folder / "checkpoints").save(step, {"run": {"learner": job.learner.state_dict()}})
-    job.close()
     return folder
 
 

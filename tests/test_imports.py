@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT
+from tools.commands import COMMANDS
+
 ROOMS = ("continual_agents", "envs", "supervised", "tools", "campaigns")
 FORBIDDEN = {
     "continual_agents": ("envs", "supervised", "configs", "tools", "campaigns", "hydra"),
@@ -63,6 +65,13 @@ def test_every_command_and_module_is_in_a_table(room: str) -> None:
         path.parent.name for path in (ROOT / room).glob("*/__init__.py")
     }
     assert there - {"__init__", "benchmarks"} == set(named)
+
+
+def test_the_installed_package_has_every_command_of_the_first_table() -> None:
+    users = (ROOT / "tools/README.md").read_text().split("What ")[1]
+    named = re.findall(r"`(?:python -m )?tools\.(\w+)`", users)
+    assert len(named) == len(set(named))
+    assert set(named) == set(COMMANDS)
 
 
 def test_no_users_command_imports_a_maintainers() -> None:

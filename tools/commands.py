@@ -12,6 +12,7 @@ COMMANDS = {
     "record": "a video of a trained policy",
     "diagnose": "dead units and ranks of a run, or of any checkpoint",
     "study": "search settings, freeze the best, measure on fresh seeds",
+    "join": "shards of a stream's runs as one folder",
     "prepare_data": "turn downloaded images into what the streams read",
 }
 

@@ -39,6 +39,10 @@ def batches(folder, kind="npz", numbers=(1, 2, 10), per_class=2):
     return np.stack([np.stack(found[label][:IMAGES]) for label in found])
 
 
+def found(folder, **settings):
+    return find_source(folder, **{"classes": CLASSES, "images": IMAGES, **settings})
+
+
 def made(source, destination):
     prepare(source, destination, images=IMAGES)
     return load_imagenet(destination, classes=CLASSES, images=IMAGES)
@@ -47,8 +51,7 @@ def made(source, destination):
 @pytest.mark.parametrize("kind", ["npz", "pickle"])
 def test_official_batches(tmp_path, kind):
     expected = batches(tmp_path, kind, numbers=(1, 2, 3))
-    source = find_source(tmp_path, kind="pickle" if kind == "pickle" else None, classes=CLASSES, images=IMAGES)
-    array = made(source, tmp_path / "imagenet32.npy")
+    array = made(found(tmp_path, kind="pickle" if kind == "pickle" else None), tmp_path / "imagenet32.npy")
     np.testing.assert_array_equal(array, expected)
     assert isinstance(array, np.memmap)
     with warnings.catch_warnings():
@@ -59,10 +62,7 @@ def test_official_batches(tmp_path, kind):
 
 def test_pickles_are_not_read_unasked(tmp_path):
     batches(tmp_path, "pickle", numbers=(1, 2))
-    with pytest.raises(
-        DataError, match="pickled batches, which are not read unasked; add --format pickle if you trust"
-    ):
-        find_source(tmp_path, classes=CLASSES, images=IMAGES)
+    assert "pickled batches, which are not read unasked; add --format pickle if" in refusal(DataError, found, tmp_path)
 
 
 def test_incomplete_batches(tmp_path):
@@ -73,9 +73,9 @@ def test_incomplete_batches(tmp_path):
         find_source(tmp_path)
     (tmp_path / "train_data_batch_3.npz").rename(tmp_path / "train_data_batch_2.npz")
     with pytest.raises(DataError, match=r"class 1 has 4 images, 5 needed \(3 such classes\); put all ten"):
-        find_source(tmp_path, classes=CLASSES, images=5)
+        found(tmp_path, images=5)
     with pytest.raises(DataError, match=r"class 4 has 0 images, 4 needed \(1 such classes\); put all ten"):
-        find_source(tmp_path, classes=CLASSES + 1, images=IMAGES)
+        found(tmp_path, classes=CLASSES + 1)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_wrong_data_is_found_where_it_lies_and_the_rest_is_kept(tmp_path):
     expected = batches(tmp_path, numbers=(1, 2))
     wrong, good = tmp_path / "train_data_batch_2.npz", (tmp_path / "train_data_batch_2.npz").read_bytes()
     labels = np.load(wrong)["labels"]
-    source = find_source(tmp_path, classes=CLASSES, images=IMAGES)
+    source = found(tmp_path)
     for data in (np.zeros((6, 12288), np.uint8), np.zeros((5, 3072), np.uint8), np.zeros((6, 3072), np.float32)):
         np.savez(wrong, data=data, labels=labels)
         with pytest.raises(
@@ -116,7 +116,7 @@ def test_a_folder_of_arrays(tmp_path, flat):
     for name, images in zip((2, 10, 11), expected, strict=True):  # by number: 2 comes before 10
         np.save(tmp_path / f"{name}.npy", images.reshape(6, 3072) if flat else images)
     (tmp_path / "out").mkdir()
-    source = find_source(tmp_path, classes=CLASSES, images=IMAGES)
+    source = found(tmp_path)
     assert list(source.names) == ["2", "10", "11"]
     np.testing.assert_array_equal(made(source, tmp_path / "out" / "x.npy"), expected[:, :IMAGES])
 
@@ -155,9 +155,8 @@ def pictures(folder, classes=CLASSES, images=IMAGES, size=(320, 256), ending="JP
 def test_pictures_are_averaged_over_boxes(tmp_path):
     pictures(tmp_path, ending="PNG")
     for workers in (1, 3):
-        source = find_source(tmp_path, classes=CLASSES, images=IMAGES, workers=workers)
         (tmp_path / f"out{workers}").mkdir()
-        array = made(source, tmp_path / f"out{workers}" / "x.npy")
+        array = made(found(tmp_path, workers=workers), tmp_path / f"out{workers}" / "x.npy")
         for name, index in ((0, 0), (2, 3)):
             full = np.asarray(Image.open(tmp_path / f"n{name:08d}" / f"{index}.PNG"), np.float64)
             boxes = full.reshape(32, 8, 32, 10, 3).mean((1, 3)).transpose(2, 0, 1)  # 256 x 320 is 32 x 32 boxes
@@ -238,23 +237,19 @@ def test_what_lies_one_folder_deeper_is_found(tmp_path):
     pictures(tmp_path / "CLS-LOC" / "train")
     (tmp_path / "CLS-LOC" / "val").mkdir()  # its pictures are in no folders of classes
     Image.new("RGB", (40, 40)).save(tmp_path / "CLS-LOC" / "val" / "0.JPEG")
-    source = find_source(tmp_path / "CLS-LOC", classes=CLASSES, images=IMAGES)
-    assert (source.root, list(source.names)) == (
-        tmp_path / "CLS-LOC" / "train",
-        ["n00000000", "n00000001", "n00000002"],
-    )
+    source = found(tmp_path / "CLS-LOC")
+    assert source.root == tmp_path / "CLS-LOC" / "train"
+    assert list(source.names) == ["n00000000", "n00000001", "n00000002"]
     (tmp_path / "deep" / "npz").mkdir(parents=True)
     expected = batches(tmp_path / "deep" / "npz", numbers=(1, 2, 3))
-    np.testing.assert_array_equal(
-        made(find_source(tmp_path / "deep", classes=CLASSES, images=IMAGES), tmp_path / "x.npy"), expected
-    )
+    np.testing.assert_array_equal(made(found(tmp_path / "deep"), tmp_path / "x.npy"), expected)
 
 
 def test_several_folders_that_could_be_meant_are_named(tmp_path):
     for name in ("train", "val"):
         pictures(tmp_path / name)
     with pytest.raises(DataError, match=r"several sources lie in it: train, val; give one of them, as .*/train"):
-        find_source(tmp_path, classes=CLASSES, images=IMAGES)
+        found(tmp_path)
 
 
 def test_blank_images_are_told_and_a_blank_class_is_refused(tmp_path):
@@ -264,8 +259,8 @@ def test_blank_images_are_told_and_a_blank_class_is_refused(tmp_path):
     for name, images in enumerate(arrays):
         np.save(tmp_path / "arrays" / f"{name}.npy", images)
     with pytest.warns(UserWarning, match="images that are all zero: 2 of 1$"):
-        made(find_source(tmp_path / "arrays", classes=CLASSES, images=IMAGES), tmp_path / "x.npy")
+        made(found(tmp_path / "arrays"), tmp_path / "x.npy")
     np.save(tmp_path / "arrays" / "1.npy", arrays[1] * 0)
     with pytest.raises(DataError, match="all images of class 1 are zero; fetch it again, then remove"):
-        made(find_source(tmp_path / "arrays", classes=CLASSES, images=IMAGES), tmp_path / "y.npy")
+        made(found(tmp_path / "arrays"), tmp_path / "y.npy")
     assert not (tmp_path / "y.npy").exists()

@@ -20,6 +20,11 @@ from supervised.streams.incremental import ClassIncremental, incremental_digits
 from supervised.streams.table import make_stream
 from tests.supervised.helpers import method, tensors_of
 
+DIGITS = {
+    "kind": "incremental_digits", "train_images": 10, "test_images": 4, "validation_images": 2, "increment": 5,
+    "batch": 10, "crop": 1,
+}  # fmt: skip
+RESNET = {"kind": "resnet", "channels": [4, 6], "blocks": 1}
 NETWORK = ResNet(size=8, inputs=3, outputs=6, channels=(4, 6), blocks=1)
 SURGERY = {"rate": 0.05, "maturity": 3, "decay": 0.9, "utility": "contribution"}
 
@@ -268,9 +273,8 @@ def test_a_task_ends_with_the_weights_of_its_best_epoch() -> None:
 
 
 def test_epochs_are_compared_and_the_best_one_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = {"kind": "incremental_digits", "train_images": 4, "test_images": 4, "validation_images": 2}
-    stream |= {"increment": 5, "epochs": 2, "batch": 10, "crop": 1, "milestones": [1]}
-    plan = Plan(method(step_size=0.5), {"kind": "resnet", "channels": [4, 6], "blocks": 1}, stream, 0)
+    stream = {**DIGITS, "train_images": 4, "epochs": 2, "milestones": [1]}
+    plan = Plan(method(step_size=0.5), RESNET, stream, 0)
     group = make_group([0], [plan], device="cpu")
     seen, taken, step_sizes = [], [], []
     keep, take = group.learner.keep_best, group.learner.take_best
@@ -290,13 +294,11 @@ def test_epochs_are_compared_and_the_best_one_ends_the_task(monkeypatch: pytest.
 
 
 def test_surgery_renews_units_of_the_residual_net_and_their_norms() -> None:
-    stream = {"kind": "incremental_digits", "train_images": 10, "test_images": 4, "validation_images": 2}
-    stream |= {"increment": 5, "epochs": 4, "batch": 10, "crop": 1, "milestones": [3]}
-    network = {"kind": "resnet", "channels": [4, 6], "blocks": 1}
+    stream = {**DIGITS, "epochs": 4, "milestones": [3]}
     methods = [{"continual_backprop": SURGERY}, {"redo": {"threshold": 0.9, "period": 5}}]
     for one in (method(operations=operations) for operations in methods):
-        group = make_group([0, 1], [Plan(one, network, stream, seed) for seed in (0, 1)], device="cpu")
-        alone = make_group([0], [Plan(one, network, stream, 1)], device="cpu")
+        group = make_group([0, 1], [Plan(one, RESNET, stream, seed) for seed in (0, 1)], device="cpu")
+        alone = make_group([0], [Plan(one, RESNET, stream, 1)], device="cpu")
         for some in (group, alone):
             while some.stream.position < 60:
                 some.advance(60)
@@ -335,6 +337,5 @@ def test_the_published_network_has_the_published_shapes() -> None:
     ],
 )
 def test_bad_settings_are_told_in_one_line(settings: dict, message: str) -> None:
-    sizes = {"kind": "incremental_digits", "train_images": 10, "test_images": 4, "validation_images": 2}
     with pytest.raises(ValueError, match=message):
-        make_stream({**sizes, "increment": 2, "batch": 10, **settings}, [0])
+        make_stream({**DIGITS, **settings}, [0])

@@ -14,9 +14,8 @@ NETWORK = Mlp(inputs=12, outputs=4, hidden=(10, 8))
 
 
 def trained(operations: dict, *, steps: int = 50, network: Mlp = NETWORK, runs: int = 2, **optimizer) -> StackedLearner:
-    stack = learner(
-        network, [method(operations=operations, **optimizer)] * runs, list(range(runs)), loss="cross_entropy"
-    )
+    methods = [method(operations=operations, **optimizer)] * runs
+    stack = learner(network, methods, list(range(runs)), loss="cross_entropy")
     stack.learn(*examples(steps, runs, 1, network, loss="cross_entropy"))
     return stack
 
@@ -110,12 +109,8 @@ def test_runs_of_one_stack_replace_at_their_own_rates() -> None:
 
 
 def test_redo_renews_silent_units() -> None:
-    stack = learner(
-        NETWORK,
-        [method(step_size=0.0, operations={"redo": {"threshold": 0.0, "period": 30}})],
-        [0],
-        loss="cross_entropy",
-    )
+    redo = method(step_size=0.0, operations={"redo": {"threshold": 0.0, "period": 30}})
+    stack = learner(NETWORK, [redo], [0], loss="cross_entropy")
     stack.stack.layers[0].bias[0, [2, 5]] = -100.0
     x, y = examples(30, 1, 1, NETWORK, loss="cross_entropy")
     stack.learn(x[:29], y[:29])
@@ -165,12 +160,8 @@ def test_births_see_what_their_layer_reads_of_the_latest_examples_of_their_own_r
         return given.uniform(given.bound)
 
     birth.needs_inputs = True  # type: ignore[attr-defined]
-    stack = learner(
-        NETWORK,
-        [method(operations={"continual_backprop": {**CBP, "birth": one}}) for one in (None, birth)],
-        [0, 1],
-        loss="cross_entropy",
-    )
+    methods = [method(operations={"continual_backprop": {**CBP, "birth": one}}) for one in (None, birth)]
+    stack = learner(NETWORK, methods, [0, 1], loss="cross_entropy")
     x, y = examples(150, 2, 1, NETWORK, loss="cross_entropy")
     for part in (slice(0, 47), slice(47, 150)):
         stack.learn(x[part], y[part])

@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     # both: six of them are 208 and 248 on average (docs/agents.md)
     "sac SlipperyAnt-v0": (15_000, 20_000, 0, 1.0, 150, {}),
 }
-"""Steps, size of the buffer, what each seed exceeds, which share of their mean ours exceeds, less what, and the rest."""
+"""Steps, size of the buffer, what each seed exceeds, which share of their mean ours exceeds less what, and the rest."""
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from continual_agents import plasticity
@@ -82,30 +82,27 @@ def _stream(folder: Path, config: dict[str, Any], content: dict[str, Any]) -> li
             group.load_state_dict(state)
     except Exception as error:  # whatever a state of another shape leads to
         raise RecordError(f"the checkpoint in {folder} does not fit its config.yaml: they are of two runs") from error
-    found: dict[tuple[str, str], dict[str, list[Tensor]]] = {}  # method, layer -> column -> values of its runs
-    widths: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, str], list[list[float]]] = {}  # method, layer -> the measures of each of its runs
+    units: dict[tuple[str, str], int] = {}
+    measures = plasticity.MEASURES.values()
     for group in groups:
         _, hidden = group.learner.evaluate(group.stream.evaluation(EXAMPLES))
         if not hidden:
             continue
         values = plasticity.summarise(hidden, group.learner.weights(), kinds=group.learner.kinds())
-        methods = [plans[k].method.name for k in group.numbers]
-        for layer in [*hidden, ""]:
-            for method in dict.fromkeys(methods):
-                runs = [i for i, name in enumerate(methods) if name == method]
-                widths[method, layer] = hidden[layer].shape[-1] if layer else sum(h.shape[-1] for h in hidden.values())
-                into = found.setdefault((method, layer), {})
-                for measure in plasticity.MEASURES.values():
-                    value = values.get(measure.column + (f"/{layer}" if layer else ""))
-                    if value is not None:
-                        into.setdefault(measure.column, []).append(value.double()[runs])
+        widths = {layer: h.shape[-1] for layer, h in hidden.items()}
+        for layer, width in {**widths, "": sum(widths.values())}.items():
+            columns = [values.get(measure.column + (f"/{layer}" if layer else "")) for measure in measures]
+            for place, number in enumerate(group.numbers):
+                key = plans[number].method.name, layer or "whole network"
+                units[key] = width
+                found.setdefault(key, []).append([np.nan if one is None else float(one[place]) for one in columns])
     if not found:
         raise RecordError(f"{folder}: its networks have no hidden layer to look at")
-    rows = []
-    for (method, layer), columns in found.items():
-        row = {"method": method, "layer": layer or "whole network", "units": str(widths[method, layer])}
-        for measure in plasticity.MEASURES.values():
-            values_of = columns.get(measure.column)
-            row[measure.heading] = measure.text(float(torch.cat(values_of).mean()) if values_of else float("nan"))
-        rows.append(row)
-    return sorted(rows, key=lambda row: list(dict.fromkeys(r["method"] for r in rows)).index(row["method"]))
+    rows = [
+        {"method": method, "layer": layer, "units": str(units[method, layer])}
+        | {measure.heading: measure.text(mean) for measure, mean in zip(measures, np.mean(runs, 0), strict=True)}
+        for (method, layer), runs in found.items()
+    ]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    return sorted(rows, key=lambda row: methods.index(row["method"]))

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf, open_dict
 from continual_agents.methods import Method
 from continual_agents.runs import Run, RunError
 from tests.helpers import ROOT, command, ended
+from tools import train
 from tools.command_line import CONFIGS, UsageError, compose_config, group_options, plain_config, refuse_targets
 from tools.help import help_text
 from tools.train import check_builds, jobs, main, may_change
@@ -298,3 +299,17 @@ def test_runs_that_differ_in_their_seed_alone_are_as_if_composed_for_themselves(
     alone = [jobs([*words, f"seed={seed}", "-m"]) for seed in range(3)]
     assert [[one for one in together if one["seed"] == seed] for seed in range(3)] == alone
     assert [one["folder"] for one in jobs(["seed=7,8", "-m", "folder=mine/${seed}"])] == ["mine/7", "mine/8"]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_built_once_and_every_seed_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built, build = [], train.build
+    monkeypatch.setattr(train, "build", lambda config: built.append(config) or build(config))
+    words = ["experiment=changing_cartpole", "scale=smoke", "method=ppo,l2", "-m"]
+    configs = jobs([*words, "seed=range(3)"])
+    assert check_builds(configs, pattern=False) == configs
+    assert [(config["method"]["name"], config["seed"]) for config in built] == [("ppo", 0), ("l2", 0)]
+    for seed in ("-1", "true", "x"):
+        with pytest.raises(UsageError, match=f"seed={seed}: a whole number"):
+            check_builds(jobs([*words, f"seed=3,{seed}"]), pattern=False)

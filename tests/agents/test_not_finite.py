@@ -18,6 +18,7 @@ import envs
 from continual_agents.agents import EnvironmentFault, NotFiniteError, train
 from continual_agents.runs import Run
 from tests.agents.test_training import make
+from tests.helpers import refusal
 
 SETTINGS = {"batch": 32, "minibatch": 8, "epochs": 2, "hidden": [8]}
 
@@ -138,9 +139,7 @@ def test_environment_that_fails_is_named_with_the_step_and_the_last_checkpoint(t
         "the environment Sometimes failed at environment step 40: RuntimeError: the simulator has left. "
         f"The last good checkpoint of {tmp_path}: step 32"
     )
-    with pytest.raises(EnvironmentFault) as caught:
-        run_with(tmp_path, Sometimes("error"))
-    assert str(caught.value) == message
+    assert refusal(EnvironmentFault, run_with, tmp_path, Sometimes("error")) == message
 
 
 def test_simulator_that_dies_in_a_vector_environment_is_named(tmp_path: Path) -> None:

@@ -119,8 +119,7 @@ def test_gradient_step_equals_textbook_ppo(space: Any, entropy: float) -> None:
             parameter -= 0.1 * parameter.grad
 
     metrics = make_ppo(networks, entropy_coefficient=entropy).update(batch)
-    for ours, theirs in zip(networks.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(list(networks.parameters()), list(twin.parameters()), atol=1e-5, rtol=1e-4)
     assert metrics["loss/policy"] == pytest.approx(-surrogate.item(), abs=1e-5)
     assert metrics["loss/value"] == pytest.approx(error.item(), rel=1e-4)
     clipped = ((ratio < 1 - CLIP) | (ratio > 1 + CLIP)).float().mean().item()
@@ -152,8 +151,7 @@ def test_loss_and_gradients_equal_torchrls(space: Any, entropy: float) -> None:
         results.append((terms, torch.autograd.grad(sum(parts), networks.parameters(), allow_unused=True)))
     for name in ("loss_objective", "loss_critic", "kl_approx", "clip_fraction", *(["entropy"] if entropy else [])):
         torch.testing.assert_close(results[0][0][name], results[1][0][name])
-    for a, b in zip(results[0][1], results[1][1], strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(results[0][1], results[1][1])
     assert 0 < results[0][0]["kl"] < 0.2
 
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -17,6 +18,7 @@ import torch
 from continual_agents.runs import CheckpointError, Checkpoints, LoggerError, Run, RunError, read_configuration
 from continual_agents.runs.checkpoint import load_data
 from continual_agents.runs.unpacking import SLACK
+from tests.helpers import refusal
 from tests.runs.test_run import CONFIG, drive
 
 
@@ -151,9 +153,7 @@ BOMBS = {
 def test_checkpoint_is_judged_by_what_unpacking_makes(tmp_path: Path, name: str) -> None:
     path = BOMBS[name].write(tmp_path / "bomb.pt")
     assert path.stat().st_size < 200_000
-    with pytest.raises(CheckpointError, match="do not use this file|is damaged") as caught:
-        load_data(path)
-    assert "\n" not in str(caught.value)
+    assert re.search("do not use this file|is damaged", refusal(CheckpointError, load_data, path))
 
 
 def test_what_torch_writes_is_read(tmp_path: Path) -> None:

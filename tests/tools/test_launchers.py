@@ -12,7 +12,7 @@ import pytest
 
 from continual_agents.runs import LockedError
 from continual_agents.runs.files import StrangeFileError
-from tests.helpers import ROOT, begun, same_tables, stopped, wait_for_rows
+from tests.helpers import ROOT, begun, refusal, same_tables, stopped, wait_for_rows
 from tools.command_line import UsageError
 from tools.launchers import Outcome, Pool, make_launcher, split, worker
 from tools.launchers.overview import Overview, fraction
@@ -144,9 +144,7 @@ def test_words_of_the_launcher_are_told_from_those_of_the_runs() -> None:
     ],
 )
 def test_launchers_that_cannot_be(words: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        make_launcher(words)
-    assert str(caught.value) == message
+    assert refusal(UsageError, make_launcher, words) == message
 
 
 def test_a_cluster_that_is_not_there_or_cannot_be() -> None:

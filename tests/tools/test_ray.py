@@ -13,6 +13,7 @@ import pytest
 
 from campaigns.chaos.compare import differences
 from continual_agents.runs.lock import born, holder
+from tests.helpers import refusal
 from tests.tools.test_launchers import SMOKE
 from tools.command_line import UsageError
 from tools.launchers import make_launcher
@@ -40,9 +41,7 @@ def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 @pytest.mark.filterwarnings("ignore")
 def test_settings_that_cannot_be(word: str, said: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        make_launcher(["hydra/launcher=ray", f"hydra.launcher.{word}"])
-    assert str(caught.value) == said
+    assert refusal(UsageError, make_launcher, ["hydra/launcher=ray", f"hydra.launcher.{word}"]) == said
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,15 @@ def pictures_of(path):
     return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
+def life(run, steps, **how):
+    """The ground's friction, and what is seen after so many steps."""
+    player = record.player_of(run, **how)
+    for _ in range(steps):
+        player.step()
+    player.environment.close()
+    return player.environment.friction, np.asarray(player.observation)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
@@ -54,14 +63,9 @@ def test_gif_of_one_run(runs, tmp_path):
 
 
 def test_same_seed_same_life_and_the_ground_is_the_one_asked_for(runs):
-    lives = []
-    for friction in (None, None, 0.02):
-        player = record.player_of(runs[0], seed=3, friction=friction, sample=True)
-        assert player.environment.friction == pytest.approx(0.3 if friction is None else friction)
-        for _ in range(200):
-            player.step()
-        lives.append(np.asarray(player.observation))
-        player.environment.close()
+    given = [life(runs[0], 200, seed=3, friction=friction, sample=True) for friction in (None, None, 0.02)]
+    grounds, lives = zip(*given, strict=True)
+    assert grounds == pytest.approx((0.3, 0.3, 0.02))
     np.testing.assert_array_equal(lives[0], lives[1])
     assert np.abs(lives[0] - lives[2]).max() > 1e-3
 
@@ -81,13 +85,7 @@ def test_policy_is_that_of_the_checkpoint(runs, tmp_path):
 
 
 def test_sampled_actions_differ_from_the_mean_and_repeat_with_the_seed(runs):
-    ends = []
-    for sample in (False, True, True):
-        player = record.player_of(runs[0], sample=sample)
-        for _ in range(5):
-            player.step()
-        ends.append(np.asarray(player.observation))
-        player.environment.close()
+    ends = [life(runs[0], 5, sample=sample)[1] for sample in (False, True, True)]
     assert np.abs(ends[0] - ends[1]).max() > 1e-3
     np.testing.assert_array_equal(ends[1], ends[2])
 

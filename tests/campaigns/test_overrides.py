@@ -31,6 +31,9 @@ SWEEPS = (
     *("shuffle(1,2)", "choice([1],{a:2})", "sort([3,1])", "extend_list(1)", "[1],[2]", "int(1.5),float(x)", "1,1"),
 )
 
+GROUPS = ("experiment", "method", "scale", "logger", "hydra.run.dir")
+HYDRAS = ("hydra.launcher.n_jobs", "hydra/launcher", "hydra.mode", "experiment@x")
+
 
 def keys_of(base: str) -> dict[str, Any]:
     """Every key that can be set, and its value."""
@@ -53,31 +56,16 @@ def a_key(keys: list[str], draws: random.Random) -> str:
     if kind < 0.8:
         return key
     place = draws.randrange(len(key))
-    return draws.choice(
-        [
-            *(
-                key[:place] + key[place + 1 :],
-                f"{key[:place]}é{key[place:]}",
-                f"+{key}",
-                f"++{key}",
-                f"~{key}",
-                f".{key}",
-            ),
-            *(
-                f"{key}.x",
-                f"{key}.",
-                "",
-                "x" * 5000,
-                "experiment",
-                "method",
-                "scale",
-                "logger",
-                "hydra.run.dir",
-                key.upper(),
-            ),
-            *("hydra.launcher.n_jobs", "hydra/launcher", "hydra.mode", "experiment@x", "a b", f"{key}@:"),
-        ]
+    mistyped = (
+        key[:place] + key[place + 1 :],
+        f"{key[:place]}é{key[place:]}",
+        f"+{key}",
+        f"++{key}",
+        f"~{key}",
+        f".{key}",
     )
+    strange = (f"{key}.x", f"{key}.", "", "x" * 5000, *GROUPS, key.upper(), *HYDRAS, "a b", f"{key}@:")
+    return draws.choice([*mistyped, *strange])
 
 
 def a_value(now: Any, draws: random.Random) -> str:

@@ -12,6 +12,8 @@ from continual_agents import surgery
 lightning = pytest.importorskip("lightning", exc_type=ModuleNotFoundError)
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and loggers
 
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
 
 class Regression(lightning.LightningModule):
     def __init__(self) -> None:
@@ -40,16 +42,7 @@ def test_a_companion_attached_in_configure_optimizers(settings: dict, steps: int
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data), batch_size=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            **settings,
-        )
+        trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **QUIET, **settings)
         trainer.fit(module, loader)
     cbp = module.cbp
     assert cbp.steps == trainer.global_step == steps

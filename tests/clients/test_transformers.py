@@ -20,14 +20,14 @@ def tables():
         table.update(known)
 
 
+SIZES = {
+    "vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10,
+}  # fmt: skip
 TOKENS = torch.tensor([[1, 5, 3, 7], [2, 2, 9, 4]])
 
 
 def bert():
-    config = transformers.BertConfig(
-        vocab_size=12, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=10
-    )
-    return transformers.BertForSequenceClassification(config).eval()
+    return transformers.BertForSequenceClassification(transformers.BertConfig(**SIZES)).eval()
 
 
 def test_bert() -> None:
@@ -60,15 +60,7 @@ def test_gpt2(tables) -> None:
 
 def test_llama(tables) -> None:
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=12,
-        hidden_size=8,
-        intermediate_size=10,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=8,
-    )
+    config = transformers.LlamaConfig(**SIZES, num_key_value_heads=1, max_position_embeddings=8)
     net = transformers.LlamaForCausalLM(config).eval()
     for registered in (False, True):  # the norms stand in the stream of embeddings: nothing depends on knowing them
         if registered:

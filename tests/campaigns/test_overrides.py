@@ -32,6 +32,7 @@ SWEEPS = (
 )
 
 GROUPS = ("experiment", "method", "scale", "logger", "hydra.run.dir")
+SIGNS = ("+", "++", "~", ".")
 HYDRAS = ("hydra.launcher.n_jobs", "hydra/launcher", "hydra.mode", "experiment@x")
 
 
@@ -56,14 +57,7 @@ def a_key(keys: list[str], draws: random.Random) -> str:
     if kind < 0.8:
         return key
     place = draws.randrange(len(key))
-    mistyped = (
-        key[:place] + key[place + 1 :],
-        f"{key[:place]}é{key[place:]}",
-        f"+{key}",
-        f"++{key}",
-        f"~{key}",
-        f".{key}",
-    )
+    mistyped = (key[:place] + key[place + 1 :], f"{key[:place]}é{key[place:]}", *(f"{sign}{key}" for sign in SIGNS))
     strange = (f"{key}.x", f"{key}.", "", "x" * 5000, *GROUPS, key.upper(), *HYDRAS, "a b", f"{key}@:")
     return draws.choice([*mistyped, *strange])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 
 from . import kernels
 from .ages import AGE, Ages
+
+LARGE = 1 << 18
+"""Entries from which on torch's threads share a step."""
 
 
 class AdamInC:
@@ -36,7 +41,7 @@ class AdamInC:
             first, second = (state[f"{AGE}{dim}"].data_ptr() if f"{AGE}{dim}" in state else None for dim in (0, 1))
             part.row_ages, part.column_ages = (first, second) if p.ndim > 1 else (None, first)
         self._settings = kernels.Settings()
-        self._threads = kernels.threads(sum(p.numel() for p in params))
+        self._threads = torch.get_num_threads() if sum(p.numel() for p in params) >= LARGE else 1
         widest = max(part.columns * part.inner for part in self._parts)
         self._scratch = [torch.empty(2 * widest, dtype=self._dtype) for _ in range(self._threads)]
 
@@ -69,7 +74,7 @@ class AdamInC:
         if self._threads == 1:
             self._share(0)
         else:
-            kernels.share_out(self._share, self._threads)
+            list(_pool(self._threads).map(self._share, range(self._threads)))
         torch.autograd.graph.increment_version(self._params)
         return True
 
@@ -79,3 +84,8 @@ class AdamInC:
 
     def __reduce__(self) -> tuple:  # addresses mean nothing in a copy, which prepares its own
         return type(None), ()
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="surgery.Adam")  # ctypes lets go of the interpreter's lock

@@ -25,20 +25,18 @@ typedef struct { /* out[u] = sum of |x[o, u, i]| over o and i; x is [outer, unit
     int64_t more; /* add to what stands there */
 } Sum;
 
-/* This call does one of several shares of the units. */
-void absolute_sums(const Sum *sums, int64_t count, int64_t share, int64_t shares) {
+void absolute_sums(const Sum *sums, int64_t count) {
     for (; count--; sums++) {
         const int64_t units = sums->units, inner = sums->inner;
-        const int64_t first = units * share / shares, end = units * (share + 1) / shares;
         const REAL *restrict x = sums->x;
         REAL *restrict out = sums->out;
         if (!sums->more)
-            for (int64_t u = first; u < end; u++) out[u] = 0;
+            for (int64_t u = 0; u < units; u++) out[u] = 0;
         for (int64_t o = 0; o < sums->outer; o++, x += units * inner)
             if (inner == 1)
-                for (int64_t u = first; u < end; u++) out[u] += fabs(x[u]);
+                for (int64_t u = 0; u < units; u++) out[u] += fabs(x[u]);
             else
-                for (int64_t u = first; u < end; u++) out[u] += row_sum(x + u * inner, inner);
+                for (int64_t u = 0; u < units; u++) out[u] += row_sum(x + u * inner, inner);
     }
 }
 
@@ -66,7 +64,7 @@ static REAL between(REAL from, REAL to, REAL pace) {
 void follow(const Sum *sums, int64_t count, const Averages *averages) {
     const Averages a = *averages;
     const REAL pace = a.pace;
-    absolute_sums(sums, count, 0, 1);
+    absolute_sums(sums, count);
     if (a.samples)
         for (int64_t i = a.units; i < a.values; i++) a.fresh[i] /= a.samples;
     for (int64_t u = 0; u < a.units; u++) {

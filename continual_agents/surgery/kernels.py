@@ -9,7 +9,6 @@ import ctypes
 import functools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 REALS = {torch.float32: "float", torch.float64: "double"}
-
-LARGE = 1 << 18
-"""Numbers from which on torch's threads share a pass over them."""
 
 ADDRESS, WHOLE, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
@@ -67,7 +63,7 @@ class Settings(ctypes.Structure):
 
 
 FUNCTIONS: dict[str, list[Any]] = {
-    "absolute_sums": [ADDRESS, WHOLE, WHOLE, WHOLE],
+    "absolute_sums": [ADDRESS, WHOLE],
     "sum_of_rows": [ADDRESS, WHOLE, WHOLE, ADDRESS],
     "follow": [ADDRESS, WHOLE, ADDRESS],
     "judge": [ADDRESS, WHOLE, ADDRESS, WHOLE, WHOLE, ADDRESS],
@@ -129,18 +125,3 @@ def absolute_sum(weight: Tensor, dim: int, out: Tensor, *, more: bool = False) -
     """A `Sum` of |weight| over every dim but `dim`, into `out`."""
     outer, units, inner = sides(weight.shape, dim % weight.ndim)
     return Sum(weight.data_ptr(), outer, units, inner, out.data_ptr(), more)
-
-
-def threads(numbers: int) -> int:
-    """How many threads share a pass over so many numbers."""
-    return torch.get_num_threads() if numbers >= LARGE else 1
-
-
-def share_out(function: Callable[[int], None], shares: int) -> None:
-    """Call `function` with the number of every share, each in a thread of its own."""
-    list(_pool(shares).map(function, range(shares)))
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="surgery")  # ctypes lets go of the interpreter's lock

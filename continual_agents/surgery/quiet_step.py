@@ -41,7 +41,7 @@ class QuietStep:
             ones=len(state) - values,
             pace=pace,
         )
-        self._threads = kernels.threads(sum(wire.weight().numel() for wire, _, _ in wired))
+        self._arguments = ctypes.addressof(self._sums), len(sums), ctypes.addressof(self._averages)
 
     @classmethod
     def of(cls, state: Tensor, row: Row, *, activity: bool, pace: float) -> QuietStep | None:
@@ -59,11 +59,7 @@ class QuietStep:
             if slot.tensor().data_ptr() != address:
                 return False
         self._averages.samples = samples
-        sums: tuple[int | None, int] = ctypes.addressof(self._sums), len(self._sums)
-        if self._threads > 1:
-            kernels.share_out(lambda share: self._library.absolute_sums(*sums, share, self._threads), self._threads)
-            sums = None, 0
-        self._library.follow(*sums, ctypes.addressof(self._averages))
+        self._library.follow(*self._arguments)
         return True
 
     def __reduce__(self) -> tuple:  # addresses mean nothing in a copy, which prepares its own

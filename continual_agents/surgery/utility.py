@@ -38,7 +38,7 @@ def magnitude(weight: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
         total = absolute_sum(weight, [d for d in range(weight.ndim) if d != dim % weight.ndim])
         return total if out is None else out.copy_(total)
     total = weight.new_empty(weight.shape[dim]) if out is None else out
-    library.absolute_sums(ctypes.byref(kernels.absolute_sum(weight, dim, total)), 1, 0, 1)
+    library.absolute_sums(ctypes.byref(kernels.absolute_sum(weight, dim, total)), 1)
     return total
 
 

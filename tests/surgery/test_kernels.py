@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from continual_agents import surgery
-from continual_agents.surgery import compiler, kernels, utility
+from continual_agents.surgery import adam_in_c, compiler, kernels, utility
 from continual_agents.surgery.removal import Removal
 
 REALS = [torch.float32, torch.float64]
@@ -93,7 +93,7 @@ def test_c_takes_the_steps_where_it_can() -> None:
 @pytest.mark.usefixtures("library")
 def test_large_parameters_are_shared_among_threads_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     one = trained(torch.float32, "Adam", "contribution")[0]
-    monkeypatch.setattr(kernels, "LARGE", 1)
+    monkeypatch.setattr(adam_in_c, "LARGE", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     several = trained(torch.float32, "Adam", "contribution")[0]
     assert all(torch.equal(p, q) for p, q in zip(one.parameters(), several.parameters(), strict=True))

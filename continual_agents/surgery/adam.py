@@ -23,10 +23,11 @@ class Adam(torch.optim.Adam):
 
     All options of `torch.optim.Adam`, with the same results to the last bit as long as nothing is replaced: a
     parameter without young entries takes torch's own (fused, foreach or plain) path. A parameter with young ones
-    takes a path of its own on its device until the youngest entry's correction has worn off, and goes back. With
-    `fused=True` that path is torch's fused kernel too, its steps scaled entry by entry, in one call with the other
-    parameters; eps then counts, in parameters with young entries, as if it were added before the second moment's
-    correction (Kingma and Ba's efficient form).
+    takes a path of its own on its device until the youngest entry's correction has worn off, and goes back. On a CPU
+    with a C compiler that is one pass over it and, with `fused=True`, over the others beside it. Elsewhere
+    `fused=True` takes torch's fused kernel, its steps scaled entry by entry, in one call with the other parameters;
+    eps then counts, in parameters with young entries, as if it were added before the second moment's correction
+    (Kingma and Ba's efficient form).
 
     State per parameter, besides torch's, while it has young entries: `age_<dim>`, the steps of each row or column
     since its own start (broadcastable), and `young`, the number of steps until the last correction has worn off.

@@ -15,7 +15,7 @@ from torch import Tensor
 from . import kernels
 from .ages import AGE, Ages
 
-LARGE = 1 << 18
+LARGE = 1 << 20
 """Entries from which on torch's threads share a step."""
 
 

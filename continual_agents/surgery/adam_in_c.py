@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,6 +35,8 @@ class AdamInC:
     ) -> None:
         self._library, self._params, self._states, self._ages = library, params, states, ages
         self._dtype, self._size = params[0].dtype, params[0].element_size()
+        self._shapes = [p.shape for p in params]
+        self._moments = [(state["exp_avg"], state["exp_avg_sq"]) for state in states]
         self._parts = (kernels.Part * len(params))()
         for part, p, state in zip(self._parts, params, states, strict=True):
             rows, columns, inner = (*p.shape[:2], math.prod(p.shape[2:])) if p.ndim > 1 else (1, p.numel(), 1)
@@ -43,7 +46,7 @@ class AdamInC:
         self._settings = kernels.Settings()
         self._threads = torch.get_num_threads() if sum(p.numel() for p in params) >= LARGE else 1
         widest = max(part.columns * part.inner for part in self._parts)
-        self._scratch = [torch.empty(2 * widest, dtype=self._dtype) for _ in range(self._threads)]
+        self._scratch = [torch.empty(2 * widest, dtype=self._dtype, device="cpu") for _ in range(self._threads)]
 
     @classmethod
     def of(cls, params: Sequence[Tensor], states: Sequence[dict[str, Any]], ages: Ages) -> AdamInC | None:
@@ -59,12 +62,18 @@ class AdamInC:
         """One step with the group's settings, ages counted already. False: nothing was done, since a parameter or
         gradient is not laid out as it was."""
         dtype = self._dtype
-        for part, p, grad, state in zip(self._parts, self._params, grads, self._states, strict=True):
-            if not (p.is_contiguous() and grad.is_contiguous() and p.dtype == grad.dtype == dtype):
+        parts = zip(self._parts, self._params, grads, self._states, self._shapes, self._moments, strict=True)
+        for part, p, grad, state, shape, moments in parts:
+            first, second, step = state["exp_avg"], state["exp_avg_sq"], state["step"]
+            same = first is moments[0] and second is moments[1]  # those that `of` has looked at
+            for tensor in (p, grad) if same else (p, grad, first, second):
+                if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
+                    return False
+            # torch counts in float64 where that is the default type
+            if not (part.row_ages or part.column_ages) and step.dtype != torch.float32:
                 return False
             part.parameter, part.gradient = p.data_ptr(), grad.data_ptr()
-            part.first, part.second = state["exp_avg"].data_ptr(), state["exp_avg_sq"].data_ptr()
-            part.step = state["step"].data_ptr()
+            part.first, part.second, part.step = first.data_ptr(), second.data_ptr(), step.data_ptr()
         table, settings = self._ages.table, self._settings
         settings.ones, settings.last = table.data_ptr(), table.shape[1] - 1
         settings.roots = settings.ones + table.shape[1] * self._size
@@ -89,3 +98,7 @@ class AdamInC:
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="surgery.Adam")  # ctypes lets go of the interpreter's lock
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in the parent

@@ -172,7 +172,7 @@ void adam(const Part *parts, int64_t count, const Settings *settings, REAL *rest
                 const REAL one = row_one < column_ones[k] ? row_one : column_ones[k];
                 const REAL root = row_root < column_roots[k] ? row_root : column_roots[k];
                 const REAL g = sign * gradient[k] + decay * weight[k];
-                first[k] += grow * (g - first[k]);
+                first[k] = between(first[k], g, grow);
                 second[k] = keep * second[k] + add * g * g;
                 const REAL change = rate * root * first[k] / (one * (sqrt(second[k]) + eps * root));
                 weight[k] = shrink * weight[k] - change;

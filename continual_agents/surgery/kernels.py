@@ -110,6 +110,11 @@ def dense(tensor: Tensor) -> bool:
     return (kind is Tensor or kind is torch.nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
+def layout(tensor: Tensor) -> tuple[Any, ...]:
+    """Where its numbers are, and what they are: as long as it is the same, prepared addresses hold."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
 def library_for(tensors: Sequence[Tensor]) -> Library | None:
     """The functions for these tensors; None unless all are dense and of one type."""
     dtype = tensors[0].dtype

@@ -27,7 +27,7 @@ class QuietStep:
         # the last weights first: large ones that the optimizer has just written are still in the cache
         wired = [(wire, place, bool(i)) for wires, place in reversed(row.wired) for i, wire in enumerate(wires)]
         sums = [kernels.absolute_sum(wire.weight(), wire.slot.dim, place, more=more) for wire, place, more in wired]
-        self._weights = [(wire.slot, wire.weight().data_ptr()) for wire, _, _ in wired]
+        self._weights = [(wire.slot, kernels.layout(wire.weight())) for wire, _, _ in wired]
         self._sums = (kernels.Sum * len(sums))(*sums)
         values = len(row.values)
         self._averages = kernels.Averages(
@@ -48,15 +48,15 @@ class QuietStep:
         """None where C cannot take such a step."""
         wires = [wire for own, _ in row.wired for wire in own]
         library = kernels.library_for((state, *(wire.weight() for wire in wires)))
-        if library is None or not all(wire.whole for wire in wires):
+        if library is None or not all(w.whole and w.weight().shape[w.slot.dim] == w.width for w in wires):
             return None
         return cls(library, state, row, activity=activity, pace=pace)
 
     def __call__(self, samples: int) -> bool:
         """Take the step, with the sums of so many samples for means (0: means). False: nothing was done, as weights
         are not where they were."""
-        for slot, address in self._weights:
-            if slot.tensor().data_ptr() != address:
+        for slot, layout in self._weights:
+            if kernels.layout(slot.tensor()) != layout:
                 return False
         self._averages.samples = samples
         self._library.follow(*self._arguments)

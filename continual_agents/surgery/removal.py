@@ -19,7 +19,7 @@ from .optimizer_state import states_of
 class Removal:
     """The weights behind a layer, and the optimizers' state of these and of what makes its units.
 
-    Everything is noted as (dict, key, tensor, address), so that what has changed is noticed by looking it up.
+    Everything is noted as (dict, key, tensor, layout), so that what has changed is noticed by looking it up.
 
     Args:
         units: the layer.
@@ -27,13 +27,13 @@ class Removal:
 
     def __init__(self, units: Units) -> None:
         self._units = units
-        self._optimizers: Sequence[Optimizer] | None = None
+        self._optimizers: list[Optimizer] | None = None
         self._zeros: Any = None
 
     def ready(self, index: Tensor, optimizers: Sequence[Optimizer]) -> bool:
         """Whether C can remove the units `index` [k], with these optimizers' state to be forgotten."""
-        if optimizers is not self._optimizers:
-            self._optimizers, self._possible, self._zeros = optimizers, True, None
+        if list(optimizers) != self._optimizers:
+            self._optimizers, self._possible, self._zeros = list(optimizers), True, None
         if self._zeros is not None and not self._holds():
             self._zeros = None
         if self._zeros is None and self._possible:
@@ -50,7 +50,7 @@ class Removal:
         """
         if not means:
             return True
-        if self._readers is None or not all(m is None or (m.dtype == self._dtype and kernels.dense(m)) for m in means):
+        if self._readers is None or not all(m is None or self._fits(m) for m in means):
             return False
         library, units = kernels.library(self._dtype), (index.data_ptr(), index.numel())
         for (weight, rows, columns, bias), mean in zip(self._readers, means, strict=True):
@@ -58,6 +58,9 @@ class Removal:
                 library.hand_over(weight, rows, columns, *units, mean.data_ptr(), bias)  # type: ignore[union-attr]
         torch.autograd.graph.increment_version(self._biases)
         return True
+
+    def _fits(self, mean: Tensor) -> bool:
+        return mean.dtype == self._dtype and kernels.dense(mean) and mean.numel() >= self._units.width
 
     def erase(self, index: Tensor) -> None:
         """Put the entries of units `index` [k] to 0, once it is `ready`."""
@@ -68,8 +71,8 @@ class Removal:
             adam.born(parameter, group)
 
     def _holds(self) -> bool:
-        for held, name, tensor, address in self._places:
-            if held.get(name) is not tensor or tensor.data_ptr() != address or not tensor.is_contiguous():
+        for held, name, tensor, layout in self._places:
+            if held.get(name) is not tensor or (tensor is not None and kernels.layout(tensor) != layout):
                 return False
         for optimizer, parameter, state, size in self._states:
             if optimizer.state.get(parameter) is not state or len(state or ()) != size:
@@ -94,6 +97,9 @@ class Removal:
             for optimizer in optimizers:
                 state = optimizer.state.get(parameter)
                 self._states.append((optimizer, parameter, state, len(state or ())))
+                if any(value is None for value in (state or {}).values()):  # nothing tells when there will be something
+                    self._possible = True
+                    return
                 for name, value, start in states_of(optimizer, parameter, slot.dim):
                     if start:
                         return
@@ -107,7 +113,7 @@ class Removal:
                         return
                     found.append((state, ages, state[ages], slot.dim))
                     self._reborn.append((optimizer, parameter, optimizer.group_of(parameter)))
-        if library is None or not all(kernels.dense(tensor) for _, _, tensor, _ in found):
+        if library is None or not all(kernels.dense(t) and t.shape[dim] >= units.width for _, _, t, dim in found):
             return
         self._possible = True
         self._written = [slot.tensor() for slot in read]
@@ -116,7 +122,9 @@ class Removal:
             for _, _, tensor, dim in found
         ]
         self._zeros = (kernels.Zeros * len(zeros))(*zeros)
-        self._places = [(held, name, tensor, tensor.data_ptr()) for held, name, tensor, _ in found]
+        self._places: list[tuple[Mapping[Any, Any], Any, Tensor | None, Any]] = [
+            (held, name, tensor, kernels.layout(tensor)) for held, name, tensor, _ in found
+        ]
         self._prepare_readers()
 
     def _prepare_readers(self) -> None:
@@ -130,9 +138,13 @@ class Removal:
                 return
             name = axes.bias.get(slots[0].name)
             bias = reader.module._parameters.get(name) if name else None
+            if name:  # one that is not there may come
+                known = None if bias is None else kernels.layout(bias)
+                self._places.append((reader.module._parameters, name, bias, known))
             if bias is not None:
+                if len(bias) != len(weight):
+                    return
                 self._biases.append(bias)
-                self._places.append((reader.module._parameters, name, bias, bias.data_ptr()))
             elif reader.centre is not None or (name and getattr(reader.module, name, None) is not None):
                 return
             found.append((weight.data_ptr(), *weight.shape, 0 if bias is None else bias.data_ptr()))

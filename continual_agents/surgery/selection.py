@@ -38,7 +38,7 @@ class Budget:
                 f"maturity={maturity}: a whole number of steps, at least 1, or newborns are replaced before they have "
                 "learned anything (published: 100 to 10,000)"
             )
-        self.width, self.rate, self.maturity, self.count_all = width, rate, maturity, count_all
+        self.width, self.rate, self.maturity, self.count_all = width, rate, int(maturity), count_all
         self.begin(0)
 
     def begin(self, step: int) -> None:

@@ -34,13 +34,20 @@ def returns_of(
         RecordError, RunError, ValueError: no such run, or an environment without friction.
     """
     config = configuration_of(folder, named=environment)
+    try:
+        settings = {**config["experiment"]["environment"], "count": 1}
+        name, ground = settings["id"], settings["friction"]
+        label = f"{method_label(config['method']['name'])}, seed {config['seed']}"
+    except KeyError as error:
+        raise RecordError(f"{folder}/config.yaml has no {error}: it is not the configuration of a run") from error
+    except (TypeError, AttributeError) as error:
+        raise RecordError(f"{folder}/config.yaml cannot be run: {error}") from error
     policy = load_policy(folder)
-    settings = {**config["experiment"]["environment"], "count": 1}
     rows = []
     for friction in frictions:
         if friction is not None:
-            if settings["friction"] is None:
-                raise RecordError(f"{settings['id']} has no friction to set: leave out --friction")
+            if ground is None:
+                raise RecordError(f"{name} has no friction to set: leave out --friction")
             settings["friction"] = friction
         made = environment_from(settings)
         try:
@@ -48,7 +55,6 @@ def returns_of(
         finally:
             made.close()
         mean, low, high = estimate_one(np.array(returns))
-        label = f"{method_label(config['method']['name'])}, seed {config['seed']}"
         rows.append(
             {"run": str(folder), "setting": label, "step": policy.step, "friction": friction, "episodes": episodes}
             | {"return": mean, "low": low, "high": high}

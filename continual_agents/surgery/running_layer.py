@@ -197,6 +197,6 @@ class RunningLayer(Layer):
         running, weight = self.averages[place + 1], self.upcoming[place + 1]
         if mean.device != running.device:
             running, weight = running.to(mean.device), weight.to(mean.device)
-        if running.numel() > self.units.width:
+        if running.ndim > 1 or running.numel() > self.units.width:  # a map, be it of one position
             running = running.view(self.units.width, -1).mean(1)
         return torch.lerp(running, mean.to(running.dtype), self.pace) / weight

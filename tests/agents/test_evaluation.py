@@ -107,6 +107,16 @@ def test_a_stranger_s_run_is_evaluated_within_its_folder_or_refused_in_one_line(
     tool.main([str(folder), "--episodes", "1"])
     assert outside.read_text() == "precious"
     assert "\x1b" not in capsys.readouterr().out
+    right = config["experiment"]["environment"]
+    for wrong, said in (
+        ("a b", "cannot be run: 'str' object is not a mapping"),
+        ({}, "has no 'id'"),
+        (None, "cannot be"),
+    ):
+        config["experiment"]["environment"] = wrong
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        assert said in ended(capsys, tool.main, folder, "--episodes", "1")
+    config["experiment"]["environment"] = right
     for wrong, said in (
         ({"hidden": [300_000, 300_000]}, r"network.hidden=\[300000, 300000\] is not of these weights"),
         ({"hidden": 5}, "TypeError"),

@@ -122,6 +122,7 @@ FIGURES = [
         ("{tmp}/run", "{tmp}/run/metrics.csv has no column 'step': it is not the table of a run", "whose metrics.csv is another table", run("metrics.csv", "a,b\n1,2\n")),
         ("{tmp}/run", "{tmp}/run/metrics.csv has text in its column 'step', 'abc' in line 2: it was changed or damaged", "whose steps are words", run("metrics.csv", "step,x\nabc,2\n")),
         ("{tmp}/run", "{tmp}/run/metrics.csv is no table: it was changed or damaged", "whose rows differ in length", run("metrics.csv", "step,x\n1,2\n1,2,3\n")),
+        ("{tmp}/run", "{tmp}/run/metrics.csv has rows longer than its header: it was changed or damaged", "whose rows are longer than its header", run("metrics.csv", "step,x\n1,2,3\n1,2,3\n")),
         *(
             ("{tmp}/run", f"{{tmp}}/run/metrics.csv has step {said} in line 3: a whole number from 0 to 9007199254740992 is needed, so it was changed or damaged", f"with the step {step or 'left out'}", run("metrics.csv", f"step,x\n1,2\n{step},2\n"))
             for step, said in (("nan", "nan"), ("inf", "inf"), ("1e300", "1e+300"), ("-5", "-5"), ("1.5", "1.5"), ("", "nan"))
@@ -132,6 +133,7 @@ FIGURES = [
         ("{tmp}/run", "{tmp}/run/metrics.csv has text in its column '\\\\x1b]0;title\\\\x07', 'two' in line 2: it was changed or damaged", "with a column whose name would set the terminal's title", run("metrics.csv", "step,\x1b]0;title\x07\n1,two\n")),
         ("{tmp}/run", "{tmp}/run/episodes.csv has no column 'step': it is not the table of a run", "whose episodes.csv is another table", run("episodes.csv", "a,b\n1,2\n")),
         ("{tmp}/run", "{tmp}/run/runs.csv has no column 'run': it is not the table of a run", "whose runs.csv is another table", run("runs.csv", "a,b\n1,2\n", stream_run)),
+        ("{tmp}/run", "{tmp}/run/runs.csv has run 1 again in line 3: it was changed or damaged", "whose runs.csv has a run twice", run("runs.csv", "run,seed\n1,2\n1,3\n", stream_run)),
         ("{tmp}/run", "{tmp}/run/config.yaml is not a run's configuration: no text", "whose config.yaml is no text", run("config.yaml", b"\xff\xfe")),
         ("{tmp}/run --output {tmp}/file/x", "{tmp}/file/x cannot be written (Not a directory): give another --output", "where a file is in the way", run_and_file),
         tool="tools.plot",

@@ -8,12 +8,16 @@ import torch
 from torch import nn
 
 from continual_agents import surgery
+from continual_agents.surgery import kernels
 from continual_agents.surgery.finding import axes_of
 from tests.surgery.checks import check
 from tests.surgery.random_networks import RandomNetwork
 from tests.surgery.test_replace import OPTIMIZERS, START
 
 SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 600))]
+
+AMPLIFYING = ("rprop", "adagrad", "adadelta", "adamax", "nadam", "radam", "adafactor", "adam", "adamw", "rmsprop")
+"""Divide by the size of the gradients, and so make of rounding's differences what they like."""
 
 
 def make(seed: int):
@@ -92,3 +96,29 @@ def test_a_random_network_continues_from_its_state(seed: int) -> None:
         # torch's NAdam keeps a product in float32 that loading makes float64
         tolerance = 1e-5 if kind == "nadam" else 0.0
         torch.testing.assert_close(value, again.state_dict()[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_c_and_torch_renew_a_random_network_alike(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> tuple[list, dict[str, torch.Tensor]]:
+        net, name, optimizer = make(seed)
+        if name in AMPLIFYING:
+            optimizer = surgery.Adam(net.parameters(), lr=1e-3, eps=1e-3)  # torch's fused kernel has eps elsewhere
+        draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+        units = surgery.find(net, net.inputs(generator))
+        if not len(units):
+            pytest.skip("nothing to replace")
+        utility = draw.choice([name for name in surgery.UTILITIES if name != "gradient"])
+        every, rate = draw.choice([1, 1, 3]), draw.choice([0.05, 0.3])
+        cbp = surgery.ContinualBackprop(units, optimizer, rate=rate, maturity=3, utility=utility, every=every)
+        gone = []
+        for _ in range(15):
+            train(net, optimizer, generator, 1)
+            gone.append({layer: index.tolist() for layer, index in cbp.step().items()})
+        return gone, net.state_dict()
+
+    gone, weights = run()
+    monkeypatch.setattr(kernels, "library", lambda dtype: None)
+    gone_in_torch, weights_in_torch = run()
+    assert gone == gone_in_torch
+    torch.testing.assert_close(weights, weights_in_torch, rtol=1e-6, atol=1e-8)

@@ -146,6 +146,8 @@ def read_folder(path: Path, known: Mapping[Path, pd.DataFrame] | None = None) ->
             raise FolderError(f"{path}/metrics.csv holds no whole row: nothing was logged yet")
         check_distinct(path / "metrics.csv", metrics)
         runs = read_table(path / "runs.csv", COLUMNS["runs"], words=True)
+        if runs is not None:
+            check_distinct(path / "runs.csv", runs)
     except ValueError as error:
         raise FolderError(str(error)) from error
     return RunFolder(path, config, metrics, episodes, runs)

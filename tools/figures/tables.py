@@ -58,6 +58,8 @@ def read_table(path: Path, columns: Iterable[str], *, words: bool = False) -> pd
     rows = 0
     try:
         for chunk in pd.read_csv(io.BytesIO(whole), chunksize=CHUNK, encoding="utf-8"):
+            if not isinstance(chunk.index, pd.RangeIndex):  # pandas takes what is too much for names of the rows
+                raise TableError(f"{path} has rows longer than its header: it was changed or damaged")
             if not chunks:
                 _check_columns(path, chunk, columns)
             _check_numbers(path, chunk, words)
@@ -138,16 +140,16 @@ def _parse(alike: Mapping[bytes, Mapping[Path, bytes]], columns: Iterable[str]) 
 
 
 def check_distinct(path: Path, table: pd.DataFrame) -> None:
-    """Whether each run has each step once.
+    """Whether each run has each step once; a table without steps, each run.
 
     Raises:
         TableError: one is there again; with the line.
     """
-    keys = ["run", "step"] if "run" in table.columns else ["step"]
+    keys = [name for name in ("run", "step") if name in table.columns]
     again = np.flatnonzero(table.duplicated(keys).to_numpy())
     if len(again):
         raise TableError(
-            f"{path} has step {table['step'].iloc[again[0]]:.0f} again in line {again[0] + 2}: "
+            f"{path} has {keys[-1]} {table[keys[-1]].iloc[again[0]]:.0f} again in line {again[0] + 2}: "
             "it was changed or damaged"
         )
 

@@ -338,18 +338,19 @@ def test_moments_of_another_type_and_counts_in_float64_are_torchs(monkeypatch: p
 
 
 def test_the_default_device_of_new_tensors_is_nothing_to_c() -> None:
-    net, cbp, _ = trained(torch.float32, "SGD", "contribution", steps=5)
+    net = network(torch.float32)
     optimizer = surgery.Adam(net.parameters(), lr=1e-3)
-    cbp.optimizers, inputs = optimizer, drawn(40, 8, 6)
-    torch.set_default_device("meta")
-    try:
-        for x in inputs:
+    cbp, inputs = surgery.ContinualBackprop(surgery.find(net), optimizer, rate=0.02, maturity=9), drawn(40, 8, 6)
+    for number, x in enumerate(inputs):
+        torch.set_default_device("meta" if number else None)  # type: ignore[arg-type]  # the first makes torch's state
+        try:
             optimizer.zero_grad()
             net(x).sum().backward()
             optimizer.step()
             cbp.step()
-    finally:
-        torch.set_default_device(None)  # type: ignore[arg-type]
+        finally:
+            torch.set_default_device(None)  # type: ignore[arg-type]
+    assert sum(layer.replaced for layer in cbp.layers)
     assert all(p.isfinite().all() for p in net.parameters())
 
 

@@ -109,8 +109,8 @@ def test_names_of_any_length_are_drawn_and_said_shortly(tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize(
     ("size", "row"),
-    [(200_000_000, b"1,1\n"), (100_000_000, b"1,a%d\n"), (100_000_000, b",")],
-    ids=["size", "text", "columns"],
+    [(200_000_000, b"1,1\n"), (100_000_000, b"1,a%d\n"), (100_000_000, b","), (100_000_000, b",,")],
+    ids=["size", "text", "columns", "a first row beyond the header"],
 )
 def test_tables_are_bounded(tmp_path: Path, size: int, row: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     run = named(tmp_path / "run", "ppo")

@@ -51,7 +51,8 @@ def trained(
 ) -> tuple[nn.Module, surgery.ContinualBackprop, list[dict]]:
     net = network(dtype)
     kinds = {"Adam": surgery.Adam, "SGD": torch.optim.SGD, "Adagrad": torch.optim.Adagrad}
-    optimizer = kinds[make](net.parameters(), lr=0.01, **({"momentum": 0.9} if make == "SGD" else {}))
+    options = {"SGD": {"momentum": 0.9}, "Adagrad": {"initial_accumulator_value": 0.25}}.get(make, {})
+    optimizer = kinds[make](net.parameters(), lr=0.01, **options)
     units = surgery.find(net)
     cbp = surgery.ContinualBackprop(units, optimizer, rate=0.02, maturity=9, utility=utility_name, **settings)
     g = torch.Generator().manual_seed(1)

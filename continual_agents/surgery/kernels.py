@@ -1,6 +1,7 @@
-"""What torch has no single pass for on a CPU, in C: sums of |w|, and Adam with an age for every row and column.
+"""kernels.c as functions: what a step of surgery, a replacement and `surgery.Adam` do on a CPU, in few calls.
 
-Without a C compiler torch's own operations do the same, several times slower and with other last digits.
+They take addresses and check nothing: `library_for` says whether tensors can be handed to them, `layout` whether what
+was prepared still holds. Without a C compiler torch's own operations do the same, slower, with other last digits.
 """
 
 from __future__ import annotations

@@ -143,22 +143,22 @@ class Watch:
         if place is None or self._records or value.dtype != place.dtype or value.device != place.device:
             self._record_more(value)
             return
-        shape = value.shape
-        whole = len(shape) == 2 and shape[1] == self.size
-        if not whole:
-            shape = (h := self._share(value.detach())).shape
+        h, shape = value, value.shape
+        if len(shape) != 2 or shape[1] != self.size:
+            h = self._share(value.detach())
+            shape = h.shape
         self.in_place = shape[1:] == place.shape
         flat = self.in_place and len(shape) == 2
         self.lone = flat and shape[0] == 1 and self.wants <= _OF_ONE
         if self.lone or (flat and (not self.wants or (self.reader.positive and self.wants <= _OF_POSITIVE))):
-            if whole and self._library is not None and type(value) is Tensor and value.is_contiguous():
-                self._library.sum_of_rows(value.data_ptr(), *shape, place.data_ptr())
+            if self._library is not None and type(h) is Tensor and h.is_contiguous():
+                self._library.sum_of_rows(h.data_ptr(), *shape, place.data_ptr())
             else:  # of a single sample: a copy
-                torch.sum(value.detach() if whole else h, 0, out=place)
+                torch.sum(h.detach(), 0, out=place)
             self._records.append((shape[0], {"mean": place}))
             self.due = 0 if self.lone else shape[0]
         else:
-            self._reduce(value, value.detach() if whole else h, place if self.in_place else None)
+            self._reduce(value, h.detach(), place if self.in_place else None)
 
     def _record_more(self, value: Tensor) -> None:
         """Where there is no place for the mean, or it holds the first pass's."""
